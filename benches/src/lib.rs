@@ -1,0 +1,1 @@
+//! Criterion benches: pairs, in one run.

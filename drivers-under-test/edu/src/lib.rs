@@ -1,0 +1,1 @@
+//! Our driver of the edu device: the one others copy from.

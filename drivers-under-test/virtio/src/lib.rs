@@ -1,0 +1,1 @@
+//! Adapter of the unmodified virtio-drivers crate.

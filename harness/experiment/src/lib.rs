@@ -1,0 +1,1 @@
+//! Fault catalogue, plan, trials and statistics.

@@ -1,0 +1,163 @@
+//! Who owns which frame of the machine's memory: one table, the same in every placement.
+//!
+//! Placements differ in what a domain *maps*, never in what it owns, so a corrupted byte has the
+//! same victim everywhere.
+
+use core::fmt;
+use core::ops::Range;
+use serde::{Deserialize, Serialize};
+
+/// Bytes in a frame, and in a page of every domain and IOMMU here.
+pub const FRAME: u64 = 4096;
+
+/// The owner of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// The hypervisor, where there is one; its frames exist in every placement.
+    Hypervisor,
+    /// The kernel or root OS.
+    Kernel,
+    /// The domain that runs the driver.
+    Driver,
+    /// The first tenant, on the driver's CPU.
+    Tenant1,
+    /// The second tenant, on the other CPU.
+    Tenant2,
+    /// Nobody.
+    Free,
+}
+
+impl Owner {
+    /// Every owner, in address order.
+    pub const ALL: [Self; 6] = [
+        Self::Hypervisor,
+        Self::Kernel,
+        Self::Driver,
+        Self::Tenant1,
+        Self::Tenant2,
+        Self::Free,
+    ];
+
+    /// The name used in records and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hypervisor => "hypervisor",
+            Self::Kernel => "kernel",
+            Self::Driver => "driver",
+            Self::Tenant1 => "tenant1",
+            Self::Tenant2 => "tenant2",
+            Self::Free => "free",
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// Holds the owner's pattern and is never written by anybody honest: a wild write shows.
+    Pattern,
+    /// The driver's DMA memory.
+    DmaPool,
+    /// A tenant's request ring and its data pages, shared with the layer that serves it.
+    Ring,
+}
+
+/// A run of frames of one owner and use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First frame.
+    pub first: u64,
+    /// Frames.
+    pub count: u64,
+    /// The owner.
+    pub owner: Owner,
+    /// What they are for.
+    pub purpose: Use,
+}
+
+impl Run {
+    /// The physical addresses of the run.
+    pub const fn bytes(&self) -> Range<u64> {
+        self.first * FRAME..(self.first + self.count) * FRAME
+    }
+}
+
+const fn run(first: u64, count: u64, owner: Owner, purpose: Use) -> Run {
+    Run {
+        first,
+        count,
+        owner,
+        purpose,
+    }
+}
+
+/// The frame map: 2 MiB, every frame named.
+pub const MAP: [Run; 9] = [
+    run(0, 64, Owner::Hypervisor, Use::Pattern),
+    run(64, 64, Owner::Kernel, Use::Pattern),
+    run(128, 16, Owner::Driver, Use::Pattern),
+    run(144, 112, Owner::Driver, Use::DmaPool),
+    run(256, 56, Owner::Tenant1, Use::Pattern),
+    run(312, 8, Owner::Tenant1, Use::Ring),
+    run(320, 56, Owner::Tenant2, Use::Pattern),
+    run(376, 8, Owner::Tenant2, Use::Ring),
+    run(384, 128, Owner::Free, Use::Pattern),
+];
+
+/// Bytes of memory in the machine.
+pub const MEMORY: u64 = 512 * FRAME;
+
+/// The run that holds a physical address, if memory answers there.
+pub fn run_at(phys: u64) -> Option<&'static Run> {
+    MAP.iter().find(|run| run.bytes().contains(&phys))
+}
+
+/// The owner of a physical address.
+pub fn owner_at(phys: u64) -> Option<Owner> {
+    run_at(phys).map(|run| run.owner)
+}
+
+/// The run of that owner and use, if the map has one.
+pub fn run_of(owner: Owner, purpose: Use) -> Option<&'static Run> {
+    MAP.iter()
+        .find(|run| run.owner == owner && run.purpose == purpose)
+}
+
+/// The eight pattern bytes at `phys` (a multiple of eight): owner and address, mixed, so that a
+/// copy of one frame over another shows as well as a constant does.
+pub const fn pattern(owner: Owner, phys: u64) -> u64 {
+    // The finaliser of SplitMix64: a bijection, so no two addresses of one owner share a word.
+    let mut word = phys ^ ((owner as u64 + 1) << 56);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_names_every_frame_once() {
+        let mut next = 0;
+        for run in &MAP {
+            assert_eq!(run.first, next);
+            next += run.count;
+        }
+        assert_eq!(next * FRAME, MEMORY);
+    }
+
+    #[test]
+    fn every_owner_has_pattern_frames() {
+        for owner in Owner::ALL {
+            assert!(run_of(owner, Use::Pattern).is_some(), "{owner}");
+        }
+    }
+}

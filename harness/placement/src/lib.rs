@@ -1,0 +1,3 @@
+//! Protection domains, tenants and the supervisor, as processes with real walls.
+
+pub mod trial;

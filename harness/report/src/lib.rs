@@ -1,0 +1,1 @@
+//! Terminal matrix and HTML report of a comparison.

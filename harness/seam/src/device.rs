@@ -1,0 +1,60 @@
+//! What a device model is.
+
+use crate::{Access, BusPort, PciIdentity};
+
+/// How a non-posted request ends. A bus that hangs is a value, not a hang of the harness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// Successful completion; bits above the access width are ignored.
+    Data(u64),
+    /// No completion will ever come. The fabric decides what the CPU sees, and when.
+    Never,
+    /// Unsupported request.
+    Unsupported,
+    /// Completer abort.
+    Abort,
+}
+
+/// What kind of reset reaches the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reset {
+    /// Power-on or hot reset: nothing volatile survives.
+    Cold,
+    /// Function-level reset (PCI Express Base 6.0, 6.6.2): registers and engines, not media.
+    FunctionLevel,
+}
+
+/// Units of pending work: requests, descriptors, timer expiries; each model says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget(pub u32);
+
+/// What a step left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing to do until the driver or a timer asks.
+    Idle,
+    /// The budget ran out first: step again.
+    More,
+}
+
+/// A device model: registers and engines of one PCI function. Configuration space, MSI-X tables
+/// and reset plumbing come from the shared PCI layer around it.
+///
+/// A model is correct: it never lies on purpose (a tampering layer does that) and never trusts the
+/// driver. No input may make it panic, loop without end or allocate without bound.
+pub trait Device: Send {
+    /// Its identity; constant over its life.
+    fn describe(&self) -> &PciIdentity;
+
+    /// A non-posted read of a register.
+    fn read(&mut self, at: Access, bus: &mut BusPort<'_>) -> Completion;
+
+    /// A posted write to a register. `value` has no bits above the width.
+    fn write(&mut self, at: Access, value: u64, bus: &mut BusPort<'_>);
+
+    /// Does at most `budget` units of pending work. Called when a `wake_at` time is reached.
+    fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress;
+
+    /// Back to the state after reset. In-flight work is dropped and no DMA follows.
+    fn reset(&mut self, kind: Reset);
+}

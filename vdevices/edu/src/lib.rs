@@ -1,0 +1,1 @@
+//! Model of QEMU's edu teaching device.

@@ -1,0 +1,1 @@
+//! The layer that makes a correct device lie.

@@ -1,0 +1,1 @@
+//! Model of virtio-blk over modern virtio-pci.
