@@ -1,0 +1,257 @@
+//! A split virtqueue as the device sees it (virtio 1.2, 2.7).
+//!
+//! The driver owns a chain from the moment it builds it until the index of the available ring
+//! covers it; the device then owns it until the index of the used ring does. The rings lie in
+//! memory the driver can change at any time, so each word is read once and checked.
+
+use crate::spec::{Descriptor, UsedElement, available, descriptor, used};
+use cofferdam_seam::{BusPort, DmaFault, Iova, Purpose};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Descriptors in the largest queue.
+pub(crate) const MAX_SIZE: u16 = 64;
+
+/// How a driver broke the protocol. The device stops and asks for a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// A ring is not aligned.
+    Misaligned,
+    /// More chains are available than the queue has descriptors.
+    TooManyAvailable,
+    /// A descriptor's index is beyond the queue.
+    NoSuchDescriptor,
+    /// A chain has more descriptors than the queue.
+    Loop,
+    /// A descriptor is indirect, which was not negotiated.
+    Indirect,
+    /// A readable descriptor follows a writable one.
+    ReadableAfterWritable,
+    /// A chain has no room for a request's header or status.
+    TooShort,
+    /// A ring, a header or a status byte cannot be reached.
+    Unreachable,
+}
+
+impl From<DmaFault> for Broken {
+    fn from(_: DmaFault) -> Self {
+        Self::Unreachable
+    }
+}
+
+/// One buffer of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub at: Iova,
+    pub length: u32,
+}
+
+/// A chain's buffers. What is where inside them does not depend on how they are cut (2.7.4.1).
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    pub readable: Vec<Segment>,
+    pub writable: Vec<Segment>,
+}
+
+/// Bytes in all of `segments`.
+pub(crate) fn total(segments: &[Segment]) -> u64 {
+    segments.iter().map(|part| u64::from(part.length)).sum()
+}
+
+/// The pieces of memory that hold `length` bytes of `segments`, after the first `skip`.
+pub(crate) fn pieces(
+    segments: &[Segment],
+    mut skip: u64,
+    mut length: u64,
+) -> impl Iterator<Item = (Iova, usize)> {
+    segments.iter().filter_map(move |segment| {
+        let skipped = skip.min(segment.length.into());
+        skip -= skipped;
+        let taken = length.min(u64::from(segment.length) - skipped);
+        length -= taken;
+        let bytes = usize::try_from(taken).ok().filter(|&bytes| bytes > 0)?;
+        Some((segment.at.offset(skipped), bytes))
+    })
+}
+
+/// The queue's registers, and how far the device has come.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// Descriptors: a power of two, at most [`MAX_SIZE`].
+    pub size: u16,
+    pub enabled: bool,
+    pub descriptors: Iova,
+    pub available: Iova,
+    pub used: Iova,
+    /// The available index up to which the device has taken chains.
+    taken: u16,
+    /// The available index as last read.
+    offered: u16,
+    /// The used index as last written.
+    returned: u16,
+}
+
+impl Queue {
+    /// As after a reset.
+    pub fn new() -> Self {
+        Self {
+            size: MAX_SIZE,
+            enabled: false,
+            descriptors: Iova(0),
+            available: Iova(0),
+            used: Iova(0),
+            taken: 0,
+            offered: 0,
+            returned: 0,
+        }
+    }
+
+    /// Checks the alignment of the three areas (2.7).
+    pub fn check(&self) -> Result<(), Broken> {
+        let areas = [(self.descriptors, 16), (self.available, 2), (self.used, 4)];
+        if areas.iter().all(|(at, align)| at.0.is_multiple_of(*align)) {
+            Ok(())
+        } else {
+            Err(Broken::Misaligned)
+        }
+    }
+
+    /// Whether the driver has made a chain available that was not taken yet.
+    pub fn has_available(&mut self, bus: &mut BusPort<'_>) -> Result<bool, Broken> {
+        if self.taken == self.offered {
+            self.offered = read_u16(self.available.offset(available::INDEX), bus)?;
+            if self.offered.wrapping_sub(self.taken) > self.size {
+                return Err(Broken::TooManyAvailable);
+            }
+        }
+        Ok(self.taken != self.offered)
+    }
+
+    /// Takes the next chain: its head, with its buffers in `chain`.
+    pub fn take(
+        &mut self,
+        chain: &mut Chain,
+        bus: &mut BusPort<'_>,
+    ) -> Result<Option<u16>, Broken> {
+        if !self.has_available(bus)? {
+            return Ok(None);
+        }
+        let slot = u64::from(self.taken % self.size);
+        let head = read_u16(self.available.offset(available::RING + 2 * slot), bus)?;
+        self.taken = self.taken.wrapping_add(1);
+        self.walk(head, chain, bus)?;
+        Ok(Some(head))
+    }
+
+    /// Follows a chain (2.7.5): at most as many descriptors as the queue has, readable ones first.
+    fn walk(&self, head: u16, chain: &mut Chain, bus: &mut BusPort<'_>) -> Result<(), Broken> {
+        chain.readable.clear();
+        chain.writable.clear();
+        let mut index = head;
+        for _ in 0..self.size {
+            let found = self.descriptor(index, bus)?;
+            let flags = found.flags.get();
+            let segment = Segment {
+                at: Iova(found.address.get()),
+                length: found.length.get(),
+            };
+            if flags & descriptor::INDIRECT != 0 {
+                return Err(Broken::Indirect);
+            }
+            if flags & descriptor::WRITE != 0 {
+                chain.writable.push(segment);
+            } else if chain.writable.is_empty() {
+                chain.readable.push(segment);
+            } else {
+                return Err(Broken::ReadableAfterWritable);
+            }
+            if flags & descriptor::NEXT == 0 {
+                return Ok(());
+            }
+            index = found.next.get();
+        }
+        Err(Broken::Loop)
+    }
+
+    fn descriptor(&self, index: u16, bus: &mut BusPort<'_>) -> Result<Descriptor, Broken> {
+        if index >= self.size {
+            return Err(Broken::NoSuchDescriptor);
+        }
+        let mut found = Descriptor::new_zeroed();
+        let at = self.descriptors.offset(16 * u64::from(index));
+        bus.dma_read(at, found.as_mut_bytes(), Purpose::Descriptor)?;
+        Ok(found)
+    }
+
+    /// Gives a chain back, `written` bytes long, then publishes it: element before index (2.7.13).
+    pub fn give_back(
+        &mut self,
+        head: u16,
+        written: u32,
+        bus: &mut BusPort<'_>,
+    ) -> Result<(), Broken> {
+        let element = UsedElement {
+            id: u32::from(head).into(),
+            length: written.into(),
+        };
+        let slot = u64::from(self.returned % self.size);
+        let at = self.used.offset(used::RING + 8 * slot);
+        bus.dma_write(at, element.as_bytes(), Purpose::Completion)?;
+        self.returned = self.returned.wrapping_add(1);
+        let at = self.used.offset(used::INDEX);
+        bus.dma_write(at, &self.returned.to_le_bytes(), Purpose::Publish)?;
+        Ok(())
+    }
+
+    /// Whether the driver wants to hear of used chains; to be asked after publishing (2.7.7).
+    pub fn wants_interrupt(&self, bus: &mut BusPort<'_>) -> Result<bool, Broken> {
+        let flags = read_u16(self.available.offset(available::FLAGS), bus)?;
+        Ok(flags & available::NO_INTERRUPT == 0)
+    }
+}
+
+fn read_u16(at: Iova, bus: &mut BusPort<'_>) -> Result<u16, DmaFault> {
+    let mut bytes = [0; 2];
+    bus.dma_read(at, &mut bytes, Purpose::Descriptor)?;
+    Ok(u16::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENTS: [Segment; 3] = [
+        Segment {
+            at: Iova(0x100),
+            length: 4,
+        },
+        Segment {
+            at: Iova(0x200),
+            length: 0,
+        },
+        Segment {
+            at: Iova(0x300),
+            length: 8,
+        },
+    ];
+
+    fn cut(skip: u64, length: u64) -> Vec<(u64, usize)> {
+        pieces(&SEGMENTS, skip, length)
+            .map(|(at, len)| (at.0, len))
+            .collect()
+    }
+
+    #[test]
+    fn pieces_cross_segment_edges() {
+        assert_eq!(cut(0, 12), [(0x100, 4), (0x300, 8)]);
+        assert_eq!(cut(3, 2), [(0x103, 1), (0x300, 1)]);
+        assert_eq!(cut(4, 8), [(0x300, 8)]);
+        assert_eq!(cut(11, 1), [(0x307, 1)]);
+        assert_eq!(cut(0, 0), []);
+    }
+
+    #[test]
+    fn pieces_end_with_the_segments() {
+        assert_eq!(cut(10, 100), [(0x306, 2)]);
+        assert_eq!(cut(100, 1), []);
+    }
+}

@@ -1,0 +1,346 @@
+//! The common configuration structure (virtio 1.2, 4.1.4.3): which fields there are, and what a
+//! driver may do to them.
+
+use crate::identity::VECTORS;
+use crate::queue::{MAX_SIZE, Queue};
+use crate::spec::{self, NO_VECTOR, Status};
+use cofferdam_seam::{Iova, Width};
+
+/// A field of the structure. A 64-bit address is two fields: drivers must write its halves one by
+/// one (4.1.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    DeviceFeatureSelect,
+    DeviceFeature,
+    DriverFeatureSelect,
+    DriverFeature,
+    ConfigVector,
+    QueueCount,
+    DeviceStatus,
+    ConfigGeneration,
+    QueueSelect,
+    QueueSize,
+    QueueVector,
+    QueueEnable,
+    QueueNotifyOffset,
+    QueueDescriptorsLow,
+    QueueDescriptorsHigh,
+    QueueDriverLow,
+    QueueDriverHigh,
+    QueueDeviceLow,
+    QueueDeviceHigh,
+}
+
+/// Offset, width and field, in order. Whatever is not here, the fields of features that are not
+/// offered included, reads as zero and ignores writes, and so does an access of another width.
+pub(crate) const FIELDS: [(u32, Width, Field); 19] = [
+    (0x00, Width::Four, Field::DeviceFeatureSelect),
+    (0x04, Width::Four, Field::DeviceFeature),
+    (0x08, Width::Four, Field::DriverFeatureSelect),
+    (0x0c, Width::Four, Field::DriverFeature),
+    (0x10, Width::Two, Field::ConfigVector),
+    (0x12, Width::Two, Field::QueueCount),
+    (0x14, Width::One, Field::DeviceStatus),
+    (0x15, Width::One, Field::ConfigGeneration),
+    (0x16, Width::Two, Field::QueueSelect),
+    (0x18, Width::Two, Field::QueueSize),
+    (0x1a, Width::Two, Field::QueueVector),
+    (0x1c, Width::Two, Field::QueueEnable),
+    (0x1e, Width::Two, Field::QueueNotifyOffset),
+    (0x20, Width::Four, Field::QueueDescriptorsLow),
+    (0x24, Width::Four, Field::QueueDescriptorsHigh),
+    (0x28, Width::Four, Field::QueueDriverLow),
+    (0x2c, Width::Four, Field::QueueDriverHigh),
+    (0x30, Width::Four, Field::QueueDeviceLow),
+    (0x34, Width::Four, Field::QueueDeviceHigh),
+];
+
+/// The field at `offset`, if the access is as wide as it.
+pub(crate) fn field(offset: u32, width: Width) -> Option<Field> {
+    FIELDS
+        .iter()
+        .find(|(at, wide, _)| *at == offset && *wide == width)
+        .map(|&(_, _, field)| field)
+}
+
+/// What a write asks of the rest of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    None,
+    /// Zero was written to the device status.
+    Reset,
+    /// The queue was enabled.
+    QueueEnabled,
+}
+
+/// The registers behind the structure, but for those of the queue.
+#[derive(Debug)]
+pub(crate) struct Registers {
+    pub status: Status,
+    pub config_vector: u16,
+    pub queue_vector: u16,
+    device_feature_select: u32,
+    driver_feature_select: u32,
+    driver_features: u64,
+    queue_select: u16,
+}
+
+impl Registers {
+    /// As after a reset.
+    pub fn new() -> Self {
+        Self {
+            status: Status::new(),
+            config_vector: NO_VECTOR,
+            queue_vector: NO_VECTOR,
+            device_feature_select: 0,
+            driver_feature_select: 0,
+            driver_features: 0,
+            queue_select: 0,
+        }
+    }
+
+    /// Whether the driver may make the device work: it is ready, features are settled and nothing
+    /// is broken.
+    pub fn running(&self) -> bool {
+        self.status.driver_ok() && self.status.features_ok() && !self.status.needs_reset()
+    }
+
+    /// The value of a field.
+    pub fn read(&self, field: Field, queue: &Queue) -> u32 {
+        let selected = self.queue_select == 0;
+        match field {
+            Field::DeviceFeatureSelect => self.device_feature_select,
+            Field::DeviceFeature => half(spec::VERSION_1, self.device_feature_select),
+            Field::DriverFeatureSelect => self.driver_feature_select,
+            Field::DriverFeature => half(self.driver_features, self.driver_feature_select),
+            Field::ConfigVector => self.config_vector.into(),
+            Field::QueueCount => 1,
+            Field::DeviceStatus => self.status.into_bits().into(),
+            // The configuration never changes.
+            Field::ConfigGeneration => 0,
+            Field::QueueSelect => self.queue_select.into(),
+            // A queue that is not there has size zero (4.1.4.3.1).
+            _ if !selected => 0,
+            Field::QueueSize => queue.size.into(),
+            Field::QueueVector => self.queue_vector.into(),
+            Field::QueueEnable => queue.enabled.into(),
+            Field::QueueNotifyOffset => 0,
+            Field::QueueDescriptorsLow => half(queue.descriptors.0, 0),
+            Field::QueueDescriptorsHigh => half(queue.descriptors.0, 1),
+            Field::QueueDriverLow => half(queue.available.0, 0),
+            Field::QueueDriverHigh => half(queue.available.0, 1),
+            Field::QueueDeviceLow => half(queue.used.0, 0),
+            Field::QueueDeviceHigh => half(queue.used.0, 1),
+        }
+    }
+
+    /// Writes a field, as far as a driver may. `value` is as wide as the field.
+    pub fn write(&mut self, field: Field, value: u32, queue: &mut Queue) -> Effect {
+        let [low, high, ..] = value.to_le_bytes();
+        let word = u16::from_le_bytes([low, high]);
+        match field {
+            Field::DeviceFeatureSelect => self.device_feature_select = value,
+            Field::DriverFeatureSelect => self.driver_feature_select = value,
+            // Settled features stay as they are (3.1.1, step 5).
+            Field::DriverFeature if !self.status.features_ok() => {
+                set_half(&mut self.driver_features, self.driver_feature_select, value);
+            }
+            Field::ConfigVector => self.config_vector = vector(word),
+            Field::DeviceStatus => return self.set_status(low),
+            Field::QueueSelect => self.queue_select = word,
+            Field::QueueVector if self.queue_select == 0 => self.queue_vector = vector(word),
+            _ if self.queue_select == 0 && !queue.enabled => {
+                return write_queue(field, value, word, queue);
+            }
+            _ => {}
+        }
+        Effect::None
+    }
+
+    fn set_status(&mut self, value: u8) -> Effect {
+        if value == 0 {
+            return Effect::Reset;
+        }
+        // Reserved bits stay zero; only the device sets DEVICE_NEEDS_RESET, only a reset clears it.
+        let asked = Status::from_bits(value & 0b1000_1111);
+        self.status = asked
+            .with_features_ok(asked.features_ok() && self.features_acceptable())
+            .with_needs_reset(self.status.needs_reset());
+        Effect::None
+    }
+
+    /// The driver took nothing that was not offered, and agrees to version 1 (2.2.2, 6.2).
+    fn features_acceptable(&self) -> bool {
+        self.driver_features == spec::VERSION_1
+    }
+}
+
+/// Writes a field of a queue that is not enabled yet; the driver must not change one that is
+/// (4.1.4.3.2).
+fn write_queue(field: Field, value: u32, word: u16, queue: &mut Queue) -> Effect {
+    match field {
+        Field::QueueSize if word.is_power_of_two() && word <= MAX_SIZE => queue.size = word,
+        Field::QueueEnable if word == 1 => {
+            queue.enabled = true;
+            return Effect::QueueEnabled;
+        }
+        Field::QueueDescriptorsLow => set_address(&mut queue.descriptors, 0, value),
+        Field::QueueDescriptorsHigh => set_address(&mut queue.descriptors, 1, value),
+        Field::QueueDriverLow => set_address(&mut queue.available, 0, value),
+        Field::QueueDriverHigh => set_address(&mut queue.available, 1, value),
+        Field::QueueDeviceLow => set_address(&mut queue.used, 0, value),
+        Field::QueueDeviceHigh => set_address(&mut queue.used, 1, value),
+        _ => {}
+    }
+    Effect::None
+}
+
+/// A vector the device does not have reads back as none (4.1.5.1.2.1).
+fn vector(asked: u16) -> u16 {
+    if asked < VECTORS { asked } else { NO_VECTOR }
+}
+
+/// The low or high half of `value`; zero beyond, as for feature bits nobody offers.
+fn half(value: u64, select: u32) -> u32 {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    match select {
+        0 => u32::from_le_bytes([a, b, c, d]),
+        1 => u32::from_le_bytes([e, f, g, h]),
+        _ => 0,
+    }
+}
+
+fn set_half(value: &mut u64, select: u32, to: u32) {
+    match select {
+        0 => *value = *value & !0xffff_ffff | u64::from(to),
+        1 => *value = *value & 0xffff_ffff | u64::from(to) << 32,
+        _ => {}
+    }
+}
+
+fn set_address(address: &mut Iova, select: u32, to: u32) {
+    set_half(&mut address.0, select, to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_follow_one_another_without_gaps() {
+        let mut next = 0;
+        for (offset, width, field) in FIELDS {
+            assert_eq!(offset, next, "{field:?}");
+            next = offset + width.bytes();
+        }
+        // queue_notify_data and queue_reset belong to features that are not offered.
+        assert_eq!(next, 0x38);
+    }
+
+    #[test]
+    fn features_beyond_the_offer_are_not_accepted() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+        registers.write(Field::DriverFeature, 1 << 9, &mut queue);
+        registers.write(Field::DriverFeatureSelect, 1, &mut queue);
+        registers.write(Field::DriverFeature, 1, &mut queue);
+
+        registers.write(Field::DeviceStatus, 0b1011, &mut queue);
+
+        assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b0011);
+    }
+
+    #[test]
+    fn features_without_version_1_are_not_accepted() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+
+        registers.write(Field::DeviceStatus, 0b1011, &mut queue);
+
+        assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b0011);
+    }
+
+    #[test]
+    fn settled_features_cannot_be_changed() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+        registers.write(Field::DriverFeatureSelect, 1, &mut queue);
+        registers.write(Field::DriverFeature, 1, &mut queue);
+        registers.write(Field::DeviceStatus, 0b1011, &mut queue);
+
+        registers.write(Field::DriverFeature, 0, &mut queue);
+
+        assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b1011);
+        assert_eq!(registers.read(Field::DriverFeature, &queue), 1);
+    }
+
+    #[test]
+    fn only_version_1_is_offered() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+
+        let offered = [0, 1, 2, u32::MAX].map(|select| {
+            registers.write(Field::DeviceFeatureSelect, select, &mut queue);
+            registers.read(Field::DeviceFeature, &queue)
+        });
+
+        assert_eq!(offered, [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn vector_the_device_lacks_reads_back_as_none() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+
+        registers.write(Field::QueueVector, VECTORS.into(), &mut queue);
+        registers.write(Field::ConfigVector, 1, &mut queue);
+
+        let none = registers.read(Field::QueueVector, &queue);
+        assert_eq!(none, u32::from(NO_VECTOR));
+        assert_eq!(registers.read(Field::ConfigVector, &queue), 1);
+    }
+
+    #[test]
+    fn queue_that_is_not_there_has_no_size_and_takes_no_address() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+        registers.write(Field::QueueSelect, 1, &mut queue);
+
+        registers.write(Field::QueueDeviceLow, 0x1000, &mut queue);
+        registers.write(Field::QueueEnable, 1, &mut queue);
+
+        assert_eq!(registers.read(Field::QueueSize, &queue), 0);
+        assert!(!queue.enabled);
+        assert_eq!(queue.used, Iova(0));
+    }
+
+    #[test]
+    fn odd_queue_sizes_are_ignored() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+
+        for size in [0, 3, 63, 65, 128, 0xffff] {
+            registers.write(Field::QueueSize, size, &mut queue);
+            assert_eq!(registers.read(Field::QueueSize, &queue), 64);
+        }
+        registers.write(Field::QueueSize, 8, &mut queue);
+
+        assert_eq!(registers.read(Field::QueueSize, &queue), 8);
+    }
+
+    #[test]
+    fn enabled_queue_cannot_be_changed() {
+        let mut registers = Registers::new();
+        let mut queue = Queue::new();
+        let effect = registers.write(Field::QueueEnable, 1, &mut queue);
+
+        registers.write(Field::QueueSize, 8, &mut queue);
+        registers.write(Field::QueueDriverHigh, 8, &mut queue);
+        registers.write(Field::QueueEnable, 0, &mut queue);
+
+        assert_eq!(effect, Effect::QueueEnabled);
+        assert_eq!((queue.size, queue.available), (64, Iova(0)));
+        assert!(queue.enabled);
+    }
+}
