@@ -63,6 +63,8 @@ impl fmt::Display for Owner {
 pub enum Use {
     /// Holds the owner's pattern and is never written by anybody honest: a wild write shows.
     Pattern,
+    /// Event words of the domain that serves tenants: tenants and hardware set bits there.
+    Events,
     /// The driver's DMA memory.
     DmaPool,
     /// A tenant's request ring and its data pages, shared with the layer that serves it.
@@ -99,11 +101,12 @@ const fn run(first: u64, count: u64, owner: Owner, purpose: Use) -> Run {
 }
 
 /// The frame map: 2 MiB, every frame named.
-pub const MAP: [Run; 9] = [
+pub const MAP: [Run; 10] = [
     run(0, 64, Owner::Hypervisor, Use::Pattern),
     run(64, 64, Owner::Kernel, Use::Pattern),
     run(128, 16, Owner::Driver, Use::Pattern),
-    run(144, 112, Owner::Driver, Use::DmaPool),
+    run(144, 1, Owner::Driver, Use::Events),
+    run(145, 111, Owner::Driver, Use::DmaPool),
     run(256, 56, Owner::Tenant1, Use::Pattern),
     run(312, 8, Owner::Tenant1, Use::Ring),
     run(320, 56, Owner::Tenant2, Use::Pattern),

@@ -1,4 +1,34 @@
 //! The computer a device is plugged into.
+//!
+//! [`Machine`] is memory with named owners, an IOMMU, a PCI Express fabric with one root port a
+//! device, message and pin interrupts, a clock that its user moves, and a ledger that knows which
+//! DMA was sanctioned. It is deterministic: the same calls end in the same state.
+//!
+//! Left out so far: interrupt remapping (any function can forge any message), ATS, peer-to-peer
+//! requests (a DMA to a BAR finds no memory), switches and conventional buses, spoofed requester
+//! IDs, and the time a DMA or an invalidation takes (none).
+//!
+//! It trusts its user: the privileged layer of a placement, which decides who may call what. It
+//! trusts neither devices nor drivers: every address, length, value and time that comes from them
+//! may be hostile, and no such input makes it panic, loop without end or allocate without bound.
 
+#![forbid(unsafe_code)]
+
+mod clock;
 pub mod config;
+mod fabric;
 pub mod frames;
+mod interrupts;
+mod iommu;
+mod ledger;
+mod machine;
+mod memory;
+mod root_complex;
+
+pub use fabric::{Ending, Read};
+pub use interrupts::MESSAGES;
+pub use iommu::{FaultRecord, Path, Refusal, WINDOW as IOVA_WINDOW};
+pub use ledger::{LIVE_LIMIT, Verdict};
+pub use machine::{Counts, Machine, MachineError};
+pub use memory::{Memory, NoMemory, PhysAddr};
+pub use root_complex::DmaEvent;

@@ -1,0 +1,578 @@
+//! The machine: what the privileged layer of a placement has in its hands.
+
+use crate::config::Config;
+use crate::fabric::{BarSpace, PORTS, Read, RootPort, Timeouts, find_capability, requester, slot};
+use crate::frames::{FRAME, MEMORY};
+use crate::interrupts::{Controller, MESSAGES};
+use crate::iommu::{FaultRecord, NoIova};
+use crate::ledger::{LIVE_LIMIT, Live, pages_of};
+use crate::memory::{Memory, PhysAddr};
+use crate::root_complex::{DmaEvent, Event, RootComplex};
+use cofferdam_seam::{
+    Access, Bar, Budget, Capability, Completion, Device, Direction, InterruptKind, Interrupts,
+    Iova, Mapping, MsixLocation, PciIdentity, Progress, RequesterId, Time, Vector, VectorSet,
+    Width,
+};
+use std::time::Duration;
+use vdevice_pci::{PciFunction, spec};
+
+/// Work a device may do in one step.
+const STEP: Budget = Budget(64);
+
+/// Why the machine could not do what the privileged layer asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// Nothing is plugged in there.
+    #[error("no device at {0}; use the requester ID that plugging it in returned")]
+    NoSuchDevice(RequesterId),
+    /// The range to map is not memory.
+    #[error("{len} bytes at {at} are not all memory, of which there are {MEMORY} bytes from 0")]
+    OutsideMemory {
+        /// First byte.
+        at: PhysAddr,
+        /// Bytes.
+        len: usize,
+    },
+    /// A mapping of no bytes.
+    #[error("a mapping needs at least one byte")]
+    Empty,
+    /// The requester holds as many mappings as the machine keeps track of.
+    #[error("{0} already holds {LIVE_LIMIT} mappings; unmap some first")]
+    TooManyMappings(RequesterId),
+    /// No range of I/O virtual addresses is free.
+    #[error("no {0} consecutive pages of I/O virtual addresses are free; unmap some first")]
+    NoIova(u64),
+    /// The requester has no such mapping, or no longer.
+    #[error("{by} has no mapping {id}")]
+    NoSuchMapping {
+        /// Who asked.
+        by: RequesterId,
+        /// The name asked for.
+        id: u64,
+    },
+    /// The function can neither send messages nor raise a pin.
+    #[error("{0} has no interrupts; poll it")]
+    NoInterrupts(RequesterId),
+}
+
+/// What a machine counted since it was switched on. Costs that are true on any host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Register reads.
+    pub mmio_reads: u64,
+    /// Register writes.
+    pub mmio_writes: u64,
+    /// Configuration reads and writes.
+    pub config_accesses: u64,
+    /// DMA mappings made.
+    pub maps: u64,
+    /// DMA mappings taken back.
+    pub unmaps: u64,
+    /// IOTLB invalidations.
+    pub invalidations: u64,
+    /// Messages that raised a vector, and pins found raised when the driver took its interrupts.
+    pub interrupts: u64,
+    /// Of these, messages that raised a vector of somebody else.
+    pub forged_interrupts: u64,
+    /// Messages that named a vector nobody was given.
+    pub spurious_interrupts: u64,
+    /// Memory requests of devices; messages are none.
+    pub dma_requests: u64,
+    /// Stray requests that moved at least one byte.
+    pub stray_landed: u64,
+    /// Stray requests that moved none.
+    pub stray_blocked: u64,
+    /// Requests that passed only because of a stale IOTLB entry.
+    pub stale_landed: u64,
+    /// Uses after unmap that moved at least one byte.
+    pub after_unmap_landed: u64,
+    /// How long after the unmapping the last of these came.
+    pub last_after_unmap: Option<Duration>,
+    /// Device resets.
+    pub resets: u64,
+}
+
+/// What the machine counts on the CPU's side.
+#[derive(Clone, Copy, Debug, Default)]
+struct Accesses {
+    reads: u64,
+    writes: u64,
+    config: u64,
+    maps: u64,
+    unmaps: u64,
+    resets: u64,
+}
+
+/// A computer with devices plugged in.
+///
+/// Accesses name a device by the requester ID that [`Machine::plug`] returned; one that nobody has
+/// is answered by nobody: reads are all ones, the rest does nothing. Time stands still but for
+/// [`Machine::advance`].
+pub struct Machine {
+    ports: Vec<RootPort>,
+    complex: RootComplex,
+    bars: BarSpace,
+    timeouts: Timeouts,
+    config: Config,
+    accesses: Accesses,
+    /// Names of mappings are never used twice.
+    next_mapping: u64,
+}
+
+impl Machine {
+    /// A machine without devices. The memory keeps what it holds.
+    pub fn new(config: Config, memory: Memory) -> Self {
+        Self {
+            ports: Vec::new(),
+            complex: RootComplex::new(&config, memory),
+            bars: BarSpace::default(),
+            timeouts: Timeouts::new(&config),
+            config,
+            accesses: Accesses::default(),
+            next_mapping: 1,
+        }
+    }
+
+    /// Plugs a device into a root port of its own, on bus 1, 2, ... Firmware has then assigned its
+    /// BARs and enabled memory decoding; bus mastering and interrupts are off.
+    ///
+    /// # Panics
+    ///
+    /// If all 64 root ports are taken, or the device's BARs find no room in the address space.
+    pub fn plug(&mut self, device: Box<dyn Device>) -> RequesterId {
+        assert!(self.ports.len() < PORTS, "all {PORTS} root ports are taken");
+        let id = requester(self.ports.len());
+        self.complex.attach(id);
+        let function = PciFunction::new(device, id);
+        let port = RootPort::plug(function, &mut self.bars, &mut self.complex);
+        self.ports.push(port);
+        id
+    }
+
+    /// The parameters.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The memory.
+    pub const fn memory(&self) -> &Memory {
+        &self.complex.memory
+    }
+
+    /// What the device says it is.
+    pub fn identity(&self, id: RequesterId) -> Option<&PciIdentity> {
+        Some(self.ports.get(slot(id))?.function.identity())
+    }
+
+    /// Device time.
+    #[inline]
+    pub const fn now(&self) -> Time {
+        self.complex.clock.now()
+    }
+
+    /// When something happens that no access causes: a device asked to be stepped, or the IOMMU's
+    /// flush timer runs out.
+    #[inline]
+    pub fn next_event(&self) -> Option<Time> {
+        let next = self.complex.next_event();
+        (next != Time::NEVER).then_some(next)
+    }
+
+    /// Lets time pass: everything due by `to` happens in the order of its time (at one instant
+    /// flushes first, then devices by requester ID), and then it is `to`, or now if that is later.
+    ///
+    /// Bounded: a device gets at most 16 steps in a microsecond.
+    #[inline]
+    pub fn advance(&mut self, to: Time) {
+        if to < self.complex.next_event() {
+            self.complex.clock.move_to(to);
+        } else {
+            self.run_until(to);
+        }
+    }
+
+    fn run_until(&mut self, to: Time) {
+        let to = to.max(self.now());
+        while let Some(event) = self.complex.next_due(to) {
+            match event {
+                Event::Flush(slot) => self.complex.iommu.flush(slot),
+                Event::Step(slot) => self.step(slot),
+            }
+        }
+        self.complex.clock.move_to(to);
+        self.complex.settle();
+    }
+
+    fn step(&mut self, slot: usize) {
+        if !self.complex.clock.take_due(slot) {
+            return;
+        }
+        let function = &mut self.ports[slot].function;
+        if function.step(STEP, &mut self.complex) == Progress::More {
+            self.complex.clock.wake_at(slot, Time::ZERO);
+        }
+    }
+
+    /// A non-posted read of a register, begun now.
+    #[inline]
+    pub fn mmio_read(&mut self, id: RequesterId, bar: Bar, offset: u32, width: Width) -> Read {
+        self.accesses.reads += 1;
+        let nobody = Read::Done(width.all_ones());
+        let Some(port) = self.ports.get_mut(slot(id)) else {
+            return nobody;
+        };
+        let size = port.function.bar_size(bar).unwrap_or(0);
+        let Some(at) = Access::new(bar, offset, width, size) else {
+            return nobody;
+        };
+        match port.function.read(at, &mut self.complex) {
+            Completion::Data(value) => Read::Done(value & width.all_ones()),
+            Completion::Never => self.timeouts.unanswered(self.complex.clock.now()),
+            Completion::Unsupported | Completion::Abort => nobody,
+        }
+    }
+
+    /// A posted write to a register.
+    #[inline]
+    pub fn mmio_write(&mut self, id: RequesterId, bar: Bar, offset: u32, width: Width, value: u64) {
+        self.accesses.writes += 1;
+        let Some(port) = self.ports.get_mut(slot(id)) else {
+            return;
+        };
+        let size = port.function.bar_size(bar).unwrap_or(0);
+        if let Some(at) = Access::new(bar, offset, width, size) {
+            let value = value & width.all_ones();
+            port.function.write(at, value, &mut self.complex);
+        }
+    }
+
+    /// Reads configuration space.
+    pub fn config_read(&mut self, id: RequesterId, offset: u16, width: Width) -> u32 {
+        self.accesses.config += 1;
+        match self.ports.get_mut(slot(id)) {
+            Some(port) => port.function.config_read(offset, width),
+            None => u32::MAX >> (32 - 8 * width.bytes().min(4)),
+        }
+    }
+
+    /// Writes configuration space. A write that starts a function-level reset does what
+    /// [`Machine::reset`] does: the privileged layer sees it and restores what the driver may not
+    /// set. BARs answer where firmware put them, whatever is written to them.
+    pub fn config_write(&mut self, id: RequesterId, offset: u16, width: Width, value: u32) {
+        self.accesses.config += 1;
+        let Some(port) = self.ports.get_mut(slot(id)) else {
+            return;
+        };
+        if port.starts_reset(offset, width, value) {
+            self.reset(id);
+        } else {
+            port.function
+                .config_write(offset, width, value, &mut self.complex);
+        }
+    }
+
+    /// Bytes in a BAR, if the device has it.
+    pub fn bar_size(&self, id: RequesterId, bar: Bar) -> Option<u64> {
+        self.ports.get(slot(id))?.function.bar_size(bar)
+    }
+
+    /// Programs up to `wanted` vectors (at least one) of the best kind the function has: MSI-X,
+    /// MSI, INTx. Whatever was enabled before is switched off, and what was raised is forgotten.
+    pub fn enable_interrupts(
+        &mut self,
+        id: RequesterId,
+        wanted: u16,
+    ) -> Result<Interrupts, MachineError> {
+        let slot = self.slot_of(id)?;
+        self.disable_messages(slot);
+        let identity = self.ports[slot].function.identity();
+        let pin = identity.intx;
+        let msix = identity.capabilities.iter().find_map(|c| match *c {
+            Capability::Msix { vectors, table, .. } => Some((vectors, table)),
+            _ => None,
+        });
+        let msi = identity.capabilities.iter().find_map(|c| match *c {
+            Capability::Msi { log2_vectors } => Some(log2_vectors),
+            _ => None,
+        });
+        let wanted = wanted.clamp(1, 64);
+        let given = if let Some((vectors, table)) = msix {
+            let count = wanted.min(vectors);
+            self.program_msix(slot, table, vectors, count);
+            Interrupts {
+                kind: InterruptKind::Msix,
+                count,
+            }
+        } else if let Some(log2_vectors) = msi {
+            let log2 = u32::from(log2_vectors.min(5)).min(wanted.ilog2());
+            self.program_msi(slot, log2);
+            Interrupts {
+                kind: InterruptKind::Msi,
+                count: 1 << log2,
+            }
+        } else if pin {
+            self.complex.interrupts.enable(slot, InterruptKind::Intx, 1);
+            self.set_command(slot, 0, spec::command::INTX_DISABLE);
+            Interrupts {
+                kind: InterruptKind::Intx,
+                count: 1,
+            }
+        } else {
+            return Err(MachineError::NoInterrupts(id));
+        };
+        Ok(given)
+    }
+
+    /// Vectors raised since they were last taken, of those in `of`; they are acknowledged by this.
+    pub fn take_interrupts(&mut self, id: RequesterId, of: VectorSet) -> VectorSet {
+        let slot = slot(id);
+        let Some(port) = self.ports.get(slot) else {
+            return VectorSet::EMPTY;
+        };
+        let interrupts = &mut self.complex.interrupts;
+        let taken = interrupts.take(slot, port.function.intx_level(), of);
+        if interrupts.is_pin(slot) && taken.contains(Vector(0)) {
+            self.complex.tally.interrupts += 1;
+        }
+        taken
+    }
+
+    /// Vectors raised and not yet taken.
+    pub fn pending_interrupts(&self, id: RequesterId) -> VectorSet {
+        let slot = slot(id);
+        let Some(port) = self.ports.get(slot) else {
+            return VectorSet::EMPTY;
+        };
+        let pin = port.function.intx_level();
+        self.complex.interrupts.pending(slot, pin)
+    }
+
+    /// Lets the device reach `len` bytes from `at`. Its address is `at` itself where nothing
+    /// translates, else a fresh one that is no physical address of memory; whatever shares a page
+    /// with the bytes is reachable too, but not sanctioned.
+    pub fn map(
+        &mut self,
+        id: RequesterId,
+        at: PhysAddr,
+        len: usize,
+        way: Direction,
+    ) -> Result<Mapping, MachineError> {
+        let slot = self.slot_of(id)?;
+        if len == 0 {
+            return Err(MachineError::Empty);
+        }
+        let end = at.0.checked_add(len as u64).filter(|&end| end <= MEMORY);
+        let bytes = at.0..end.ok_or(MachineError::OutsideMemory { at, len })?;
+        if self.complex.ledger.live_count(slot) >= LIVE_LIMIT {
+            return Err(MachineError::TooManyMappings(id));
+        }
+        let translates = self.config.iommu.translates();
+        let start = if translates {
+            let frames = pages_of(&bytes);
+            let count = frames.end - frames.start;
+            let iommu = &mut self.complex.iommu;
+            let first = iommu
+                .map(slot, frames.start, count, way)
+                .map_err(|NoIova| MachineError::NoIova(count))?;
+            first * FRAME + at.0 % FRAME
+        } else {
+            at.0
+        };
+        let name = self.next_mapping;
+        self.next_mapping += 1;
+        self.accesses.maps += 1;
+        let live = Live {
+            id: name,
+            bytes: start..start + len as u64,
+            way,
+        };
+        self.complex.ledger.map(slot, live, translates);
+        Ok(Mapping {
+            iova: Iova(start),
+            len,
+            id: name,
+        })
+    }
+
+    /// Takes a mapping back. What the device can still do is up to the IOMMU mode.
+    pub fn unmap(&mut self, id: RequesterId, mapping_id: u64) -> Result<(), MachineError> {
+        let slot = self.slot_of(id)?;
+        let now = self.now();
+        let bytes = self.complex.ledger.unmap(slot, mapping_id, now);
+        let bytes = bytes.ok_or(MachineError::NoSuchMapping {
+            by: id,
+            id: mapping_id,
+        })?;
+        self.accesses.unmaps += 1;
+        if self.config.iommu.translates() {
+            self.complex.iommu.unmap(slot, pages_of(&bytes), now);
+            self.complex.settle();
+        }
+        Ok(())
+    }
+
+    /// Takes every mapping of the device back, because its driver is gone. Its frames are about to
+    /// be given to others, so even a lazy IOMMU invalidates before this returns.
+    pub fn unmap_all(&mut self, id: RequesterId) {
+        let Ok(slot) = self.slot_of(id) else {
+            return;
+        };
+        let now = self.now();
+        for bytes in self.complex.ledger.unmap_all(slot, now) {
+            self.accesses.unmaps += 1;
+            if self.config.iommu.translates() {
+                self.complex.iommu.unmap(slot, pages_of(&bytes), now);
+            }
+        }
+        self.complex.iommu.flush(slot);
+        self.complex.settle();
+    }
+
+    /// Resets the device: function-level reset if it has one, else a hot reset of its port. BARs
+    /// are restored, memory decoding is on, bus mastering and interrupts are off.
+    ///
+    /// Mappings stay, and so do the wake-ups the device asked for: whether it really stopped is
+    /// not for the privileged layer to believe.
+    pub fn reset(&mut self, id: RequesterId) {
+        let slot = slot(id);
+        let Some(port) = self.ports.get_mut(slot) else {
+            return;
+        };
+        port.reset(&mut self.complex);
+        self.complex.interrupts.disable(slot);
+        self.accesses.resets += 1;
+    }
+
+    /// DMA requests since the log was last drained, oldest first, and how many came when it was
+    /// full. It holds 4096.
+    pub fn dma_events(&self) -> (&[DmaEvent], u64) {
+        (&self.complex.log.events, self.complex.log.dropped)
+    }
+
+    /// Takes the DMA requests out of the log, which has room again.
+    pub fn drain_events(&mut self) -> Vec<DmaEvent> {
+        std::mem::take(&mut self.complex.log.events)
+    }
+
+    /// The first 64 stray DMA requests of all, and how many came after them.
+    pub fn stray_events(&self) -> (&[DmaEvent], u64) {
+        (&self.complex.strays.events, self.complex.strays.dropped)
+    }
+
+    /// What the IOMMU refused: the records its log had room for, and how many it had not.
+    pub fn iommu_faults(&self) -> (&[FaultRecord], u64) {
+        self.complex.iommu.faults()
+    }
+
+    /// What was counted so far. Counters never drop anything.
+    pub fn counts(&self) -> Counts {
+        let Accesses {
+            reads,
+            writes,
+            config,
+            maps,
+            unmaps,
+            resets,
+        } = self.accesses;
+        let tally = &self.complex.tally;
+        Counts {
+            mmio_reads: reads,
+            mmio_writes: writes,
+            config_accesses: config,
+            maps,
+            unmaps,
+            invalidations: self.complex.iommu.invalidations(),
+            interrupts: tally.interrupts,
+            forged_interrupts: tally.forged,
+            spurious_interrupts: tally.spurious,
+            dma_requests: tally.requests,
+            stray_landed: tally.stray_landed,
+            stray_blocked: tally.stray_blocked,
+            stale_landed: tally.stale_landed,
+            after_unmap_landed: tally.after_unmap_landed,
+            last_after_unmap: tally.last_after_unmap,
+            resets,
+        }
+    }
+
+    fn slot_of(&self, id: RequesterId) -> Result<usize, MachineError> {
+        Some(slot(id))
+            .filter(|&slot| slot < self.ports.len())
+            .ok_or(MachineError::NoSuchDevice(id))
+    }
+
+    /// Changes bits of the command register.
+    fn set_command(&mut self, slot: usize, on: u16, off: u16) {
+        let function = &mut self.ports[slot].function;
+        let command = function.config_read(spec::COMMAND, Width::Two);
+        let command = (command | u32::from(on)) & !u32::from(off);
+        function.config_write(spec::COMMAND, Width::Two, command, &mut self.complex);
+    }
+
+    /// Switches every kind of interrupt off.
+    fn disable_messages(&mut self, slot: usize) {
+        self.complex.interrupts.disable(slot);
+        let function = &mut self.ports[slot].function;
+        for id in [spec::capability::MSI, spec::capability::MSIX] {
+            if let Some(at) = find_capability(function, id) {
+                // Message control is the word after the header in both.
+                function.config_write(at + spec::msi::CONTROL, Width::Two, 0, &mut self.complex);
+            }
+        }
+        self.set_command(slot, spec::command::INTX_DISABLE, 0);
+    }
+
+    /// Writes the MSI-X table, the first `count` entries unmasked.
+    fn program_msix(&mut self, slot: usize, table: MsixLocation, vectors: u16, count: u16) {
+        // The table is behind a BAR.
+        self.set_command(slot, spec::command::MEMORY, 0);
+        self.complex
+            .interrupts
+            .enable(slot, InterruptKind::Msix, count);
+        let function = &mut self.ports[slot].function;
+        let size = function.bar_size(table.bar).unwrap_or(0);
+        let Some(at) = find_capability(function, spec::capability::MSIX) else {
+            return;
+        };
+        let control = at + spec::msix::CONTROL;
+        let masked = spec::msix::ENABLE | spec::msix::FUNCTION_MASK;
+        function.config_write(control, Width::Two, masked.into(), &mut self.complex);
+        for vector in 0..vectors {
+            let data = u64::from(Controller::data(slot) + vector % 64);
+            let mask = u64::from(vector >= count) * u64::from(spec::msix::MASKED);
+            let entry = [MESSAGES.start, 0, data, mask];
+            let first = table.offset + u32::from(vector) * spec::msix::ENTRY;
+            for (at, value) in (first..).step_by(4).zip(entry) {
+                if let Some(at) = Access::new(table.bar, at, Width::Four, size) {
+                    function.write(at, value, &mut self.complex);
+                }
+            }
+        }
+        let enabled = spec::msix::ENABLE.into();
+        function.config_write(control, Width::Two, enabled, &mut self.complex);
+    }
+
+    /// Writes the MSI capability for 2^`log2` vectors.
+    fn program_msi(&mut self, slot: usize, log2: u32) {
+        self.complex
+            .interrupts
+            .enable(slot, InterruptKind::Msi, 1 << log2);
+        let function = &mut self.ports[slot].function;
+        let Some(at) = find_capability(function, spec::capability::MSI) else {
+            return;
+        };
+        let control = u32::from(spec::msi::ENABLE) | (log2 << spec::msi::ENABLED_SHIFT);
+        let address = u32::try_from(MESSAGES.start).unwrap_or(0);
+        for (register, width, value) in [
+            (spec::msi::ADDRESS, Width::Four, address),
+            (spec::msi::ADDRESS_HIGH, Width::Four, 0),
+            (spec::msi::DATA, Width::Two, Controller::data(slot).into()),
+            (spec::msi::CONTROL, Width::Two, control),
+        ] {
+            function.config_write(at + register, width, value, &mut self.complex);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! The root complex: everything a request from a device meets on its way to memory or to the
+//! interrupt controller.
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::fabric::slot;
+use crate::frames::{FRAME, Owner, owner_at};
+use crate::interrupts::{Controller, Delivery, MESSAGES};
+use crate::iommu::{Iommu, Path};
+use crate::ledger::{Ledger, Verdict};
+use crate::memory::{Memory, NoMemory, PhysAddr};
+use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
+use std::ops::Range;
+use std::time::Duration;
+
+/// DMA requests the log holds between two drains.
+const LOG: usize = 4096;
+
+/// Stray DMA requests that are kept beside, so that no flood of honest ones pushes them out.
+const STRAYS: usize = 64;
+
+/// One DMA request, as it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaEvent {
+    /// When.
+    pub at: Time,
+    /// Who asked.
+    pub by: RequesterId,
+    /// First address asked for.
+    pub iova: Iova,
+    /// Bytes asked for.
+    pub len: usize,
+    /// Whether it was a write.
+    pub write: bool,
+    /// What the device said it is for.
+    pub why: Purpose,
+    /// What should have happened.
+    pub verdict: Verdict,
+    /// Bytes that were moved.
+    pub moved: usize,
+    /// Why no more were.
+    pub fault: Option<DmaFault>,
+    /// Whether an IOTLB entry let it pass whose mapping was gone.
+    pub stale: bool,
+    /// The first byte it reached.
+    pub reached: Option<PhysAddr>,
+}
+
+impl DmaEvent {
+    /// Whether it moved anything.
+    pub const fn landed(&self) -> bool {
+        self.moved > 0
+    }
+
+    /// Whether the ledger did not sanction it.
+    pub const fn is_stray(&self) -> bool {
+        !self.verdict.is_sanctioned()
+    }
+
+    /// Whose memory it reached.
+    pub fn owner(&self) -> Option<Owner> {
+        self.reached.and_then(|reached| owner_at(reached.0))
+    }
+}
+
+/// A bounded log: the first entries stay, the rest is counted.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) events: Vec<DmaEvent>,
+    pub(crate) dropped: u64,
+    limit: usize,
+}
+
+impl Log {
+    const fn new(limit: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            dropped: 0,
+            limit,
+        }
+    }
+
+    fn push(&mut self, event: DmaEvent) {
+        if self.events.len() < self.limit {
+            self.events.push(event);
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
+/// What the root complex counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) requests: u64,
+    pub(crate) stray_landed: u64,
+    pub(crate) stray_blocked: u64,
+    pub(crate) stale_landed: u64,
+    pub(crate) after_unmap_landed: u64,
+    pub(crate) last_after_unmap: Option<Duration>,
+    pub(crate) interrupts: u64,
+    pub(crate) forged: u64,
+    pub(crate) spurious: u64,
+}
+
+/// Memory, IOMMU, ledger, interrupt controller and clock: the bus as every function sees it.
+#[derive(Debug)]
+pub(crate) struct RootComplex {
+    pub(crate) memory: Memory,
+    pub(crate) iommu: Iommu,
+    pub(crate) ledger: Ledger,
+    pub(crate) interrupts: Controller,
+    pub(crate) clock: Clock,
+    pub(crate) log: Log,
+    pub(crate) strays: Log,
+    pub(crate) tally: Tally,
+    /// The earliest of wakes and flushes; never later than the truth.
+    next_event: Time,
+    ports: usize,
+}
+
+/// Something that is due without anybody's access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Event {
+    /// The flush queue of a slot is to be emptied.
+    Flush(usize),
+    /// The device in a slot is to be stepped.
+    Step(usize),
+}
+
+/// The bytes of a request, seen from the device.
+enum Payload<'a> {
+    Read(&'a mut [u8]),
+    Write(&'a [u8]),
+}
+
+impl Payload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Read(bytes) => bytes.len(),
+            Self::Write(bytes) => bytes.len(),
+        }
+    }
+
+    const fn is_write(&self) -> bool {
+        matches!(self, Self::Write(_))
+    }
+
+    fn exchange(
+        &mut self,
+        memory: &Memory,
+        at: PhysAddr,
+        part: Range<usize>,
+    ) -> Result<(), NoMemory> {
+        match self {
+            Self::Read(bytes) => memory.read(at, &mut bytes[part]),
+            Self::Write(bytes) => memory.write(at, &bytes[part]),
+        }
+    }
+}
+
+impl RootComplex {
+    pub(crate) fn new(config: &Config, memory: Memory) -> Self {
+        Self {
+            memory,
+            iommu: Iommu::new(config),
+            ledger: Ledger::default(),
+            interrupts: Controller::default(),
+            clock: Clock::default(),
+            log: Log::new(LOG),
+            strays: Log::new(STRAYS),
+            tally: Tally::default(),
+            next_event: Time::NEVER,
+            ports: 0,
+        }
+    }
+
+    /// Makes room for the next slot.
+    pub(crate) fn attach(&mut self, requester: RequesterId) {
+        self.iommu.attach(requester);
+        self.ledger.attach();
+        self.interrupts.attach();
+        self.clock.attach();
+        self.ports += 1;
+    }
+
+    /// When the next event is due.
+    #[inline]
+    pub(crate) const fn next_event(&self) -> Time {
+        self.next_event
+    }
+
+    /// Takes the next event due by `to` and moves time there. At one instant flushes come first:
+    /// what an invalidation takes back at 10 ms is gone for a DMA at 10 ms.
+    pub(crate) fn next_due(&mut self, to: Time) -> Option<Event> {
+        let flush = self.iommu.next_flush();
+        let flush = flush.map(|(at, slot)| (at, Event::Flush(slot)));
+        let wake = self.clock.next_wake();
+        let wake = wake.map(|(at, slot)| (at, Event::Step(slot)));
+        let (at, event) = flush.into_iter().chain(wake).min()?;
+        if at > to {
+            return None;
+        }
+        self.clock.move_to(at);
+        Some(event)
+    }
+
+    /// Finds the next event anew, after one was taken or a flush timer changed.
+    pub(crate) fn settle(&mut self) {
+        let flush = self.iommu.next_flush().map(|(at, _)| at);
+        let wake = self.clock.next_wake().map(|(at, _)| at);
+        self.next_event = flush.into_iter().chain(wake).min().unwrap_or(Time::NEVER);
+    }
+
+    /// Carries out a memory request page by page, up to the first fault.
+    fn request(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        mut payload: Payload<'_>,
+        why: Purpose,
+    ) -> Result<(), DmaFault> {
+        let slot = slot(by);
+        if slot >= self.ports {
+            return Err(DmaFault::Refused);
+        }
+        let (len, write) = (payload.len(), payload.is_write());
+        if len == 0 {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        // Nothing is mapped and nothing answers where a request would wrap.
+        let verdict = match at.0.checked_add(len as u64) {
+            Some(end) => self.ledger.judge(slot, &(at.0..end), write, now),
+            None => Verdict::Unbacked,
+        };
+        let mut event = DmaEvent {
+            at: now,
+            by,
+            iova: at,
+            len,
+            write,
+            why,
+            verdict,
+            moved: 0,
+            fault: None,
+            stale: false,
+            reached: None,
+        };
+        while event.moved < len {
+            let address = at.offset(event.moved as u64).0;
+            let within = address % FRAME;
+            let room = usize::try_from(FRAME - within).unwrap_or(len);
+            let part = event.moved..event.moved + room.min(len - event.moved);
+            let Ok((frame, path)) = self.iommu.translate(slot, address / FRAME, write, now) else {
+                event.fault = Some(DmaFault::Refused);
+                break;
+            };
+            // The frame of an untranslated address may lie far beyond memory, never beyond 64 bits.
+            let phys = PhysAddr(frame * FRAME + within);
+            let end = part.end;
+            if payload.exchange(&self.memory, phys, part).is_err() {
+                event.fault = Some(DmaFault::Unbacked);
+                break;
+            }
+            event.stale |= path == Path::Stale;
+            event.reached.get_or_insert(phys);
+            event.moved = end;
+        }
+        self.enter(event);
+        event.fault.map_or(Ok(()), Err)
+    }
+
+    fn enter(&mut self, event: DmaEvent) {
+        self.tally.requests += 1;
+        self.tally.stale_landed += u64::from(event.stale);
+        if event.is_stray() {
+            if event.landed() {
+                self.tally.stray_landed += 1;
+            } else {
+                self.tally.stray_blocked += 1;
+            }
+            if let Verdict::UseAfterUnmap { ago } = event.verdict
+                && event.landed()
+            {
+                self.tally.after_unmap_landed += 1;
+                self.tally.last_after_unmap = Some(ago);
+            }
+            self.strays.push(event);
+        }
+        self.log.push(event);
+    }
+
+    /// Takes a write that is a message; whether it was one.
+    fn message(&mut self, by: RequesterId, at: Iova, from: &[u8]) -> bool {
+        let Ok(data) = <[u8; 4]>::try_from(from) else {
+            return false;
+        };
+        if !MESSAGES.contains(&at.0) || !at.0.is_multiple_of(4) {
+            return false;
+        }
+        match self.interrupts.message(slot(by), u32::from_le_bytes(data)) {
+            Delivery::Own => self.tally.interrupts += 1,
+            Delivery::Forged => {
+                self.tally.interrupts += 1;
+                self.tally.forged += 1;
+            }
+            Delivery::Spurious => self.tally.spurious += 1,
+        }
+        true
+    }
+}
+
+impl Bus for RootComplex {
+    fn dma_read(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        into: &mut [u8],
+        why: Purpose,
+    ) -> Result<(), DmaFault> {
+        let done = self.request(by, at, Payload::Read(into), why);
+        if done.is_err() {
+            into.fill(0xff);
+        }
+        done
+    }
+
+    fn dma_write(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        from: &[u8],
+        why: Purpose,
+    ) -> Result<(), DmaFault> {
+        if self.message(by, at, from) {
+            return Ok(());
+        }
+        self.request(by, at, Payload::Write(from), why)
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    fn wake_at(&mut self, by: RequesterId, at: Time) {
+        let slot = slot(by);
+        if slot < self.ports {
+            self.clock.wake_at(slot, at);
+            self.next_event = self.next_event.min(at.max(self.clock.now()));
+        }
+    }
+}
