@@ -1,1 +1,51 @@
-//! Adapter of the unmodified virtio-drivers crate.
+//! `VirtIOBlk` of the crate virtio-drivers, unmodified, behind our seam.
+//!
+//! The crate brings the block driver and its virtqueue; this adapter brings the two traits it asks
+//! for ([`Hal`](virtio_drivers::Hal) for memory, [`Transport`](virtio_drivers::transport::Transport)
+//! for registers) over any [`DriverHost`](cofferdam_seam::DriverHost), and the waiting. Requests go
+//! one at a time through the crate's non-blocking calls: its blocking ones spin in memory without
+//! end.
+//!
+//! # What is the crate's, and what ours
+//!
+//! The subject of measurement is the crate. What it does with a hostile answer stays as it is:
+//!
+//! - the used element's length is never looked at, and only 16 bits of its 32-bit id are;
+//! - any status byte but 0, 2 and 3 is an I/O error;
+//! - a used index that runs ahead completes requests that were not done (we find it out by the
+//!   status byte, which nobody wrote);
+//! - the device can silence the doorbell: by the used ring's flags, or by `EVENT_IDX`, which is
+//!   accepted when offered;
+//! - a panic of the crate is the driver's crash: it is not caught.
+//!
+//! The crate trusts its transport to be infallible, so ours checks what the standard makes a
+//! transport's or a driver's duty and the crate leaves out: the reset completes, `VERSION_1` is
+//! offered, `FEATURES_OK` sticks, a vector was assigned, the doorbell lies inside its structure, and
+//! after a silence `DEVICE_NEEDS_RESET` is looked at. Where a call into the crate must not go on (a
+//! failed check, a deadline inside a loop of the crate's, a host that refuses memory) the adapter
+//! unwinds through it with a private payload and catches that payload alone. So a program with this
+//! driver must be built with `panic = "unwind"`.
+//!
+//! # Memory
+//!
+//! Rings are regions of their own. Request header, data and status byte are copied through slots
+//! of a small arena, packed side by side, so each has neighbours on its page, as kernel heap
+//! buffers have; each slot is mapped only while it is shared. After an error the instance answers
+//! no more, and whatever the device may still own stays allocated and mapped until drop has reset
+//! the device and taken the bus away from it.
+//!
+//! Left out: legacy and transitional devices, flushing (a completed write must be durable),
+//! requests in parallel.
+//!
+//! The adapter trusts its host and the crate's memory safety, and nothing the device says.
+
+mod abandon;
+mod arena;
+mod blk;
+mod hal;
+mod session;
+mod spec;
+mod structure;
+mod transport;
+
+pub use blk::VirtioBlk;
