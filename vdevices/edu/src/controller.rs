@@ -163,16 +163,16 @@ impl Edu {
         }
     }
 
-    /// Finishes one piece of work that is due, the earlier first.
+    /// Finishes one piece of work that is due, if any is.
     fn finish_one(&mut self, bus: &mut BusPort<'_>) -> bool {
         let now = bus.now();
-        let is_due = |due: Option<Time>| due.filter(|&at| at <= now);
-        let (computed, moved) = (self.registers.computed, self.registers.moved);
-        match (is_due(computed), is_due(moved)) {
-            (Some(factorial), Some(transfer)) if transfer < factorial => self.finish_transfer(bus),
-            (Some(_), _) => self.finish_factorial(bus),
-            (None, Some(_)) => self.finish_transfer(bus),
-            (None, None) => return false,
+        let is_due = |due: Option<Time>| due.is_some_and(|at| at <= now);
+        if is_due(self.registers.computed) {
+            self.finish_factorial(bus);
+        } else if is_due(self.registers.moved) {
+            self.finish_transfer(bus);
+        } else {
+            return false;
         }
         true
     }

@@ -1,7 +1,7 @@
 //! The device as a driver sees it. Offsets and values are literals of QEMU's docs/specs/edu.rst.
 
 use crate::{Edu, EduTiming};
-use cofferdam_seam::{Bar, Iova, Purpose, Time, Width};
+use cofferdam_seam::{Bar, Budget, Iova, Progress, Purpose, Time, Width};
 use proptest::prelude::*;
 use vdevice_pci::spec::{capability, command, msi};
 use vdevice_pci::testbed::{MESSAGES, Testbed};
@@ -335,6 +335,35 @@ fn work_of_both_kinds_goes_on_at_once() {
     edu.run_until(DMA_DONE);
 
     assert_eq!(read(&mut edu, 0x24), 0x101);
+}
+
+#[test]
+fn budget_limits_the_work_of_a_late_step() {
+    let mut edu = edu();
+    edu.write(Bar::ZERO, 0x88, Width::Eight, 0x4_0000);
+    edu.write(Bar::ZERO, 0x90, Width::Eight, 8);
+    edu.write(Bar::ZERO, 0x98, Width::Eight, 1);
+    write(&mut edu, 0x08, 3);
+    edu.bus.now = DMA_DONE;
+
+    let steps = [0, 1, 1].map(|units| edu.function.step(Budget(units), &mut edu.bus));
+
+    assert_eq!(steps, [Progress::More, Progress::More, Progress::Idle]);
+    assert_eq!(read(&mut edu, 0x08), 6);
+    assert_eq!(edu.bus.requests.len(), 1);
+}
+
+#[test]
+fn spurious_step_does_nothing_and_asks_again() {
+    let mut edu = edu();
+    write(&mut edu, 0x08, 3);
+    edu.bus.wakes.clear();
+
+    let progress = edu.function.step(Budget(1), &mut edu.bus);
+
+    assert_eq!(progress, Progress::Idle);
+    assert_eq!(read(&mut edu, 0x20), 1);
+    assert_eq!(edu.bus.wakes, [Time(10_000)]);
 }
 
 #[test]

@@ -366,6 +366,35 @@ fn request_offered_while_another_runs_takes_its_own_time() {
 }
 
 #[test]
+fn doorbell_while_a_request_runs_does_not_delay_it() {
+    let mut driver = Driver::ready();
+    driver.request(request::IN, 0, 512);
+    driver.offer(0);
+    driver.notify();
+    driver.testbed.run_until(Time(19_000));
+
+    driver.notify();
+    driver.testbed.run_until(Time(20_000));
+
+    assert_eq!(driver.used_index(), 1);
+}
+
+#[test]
+fn request_in_flight_is_dropped_when_driver_ok_is_cleared() {
+    let mut driver = Driver::ready();
+    driver.request(request::IN, 0, 512);
+    driver.offer(0);
+    driver.notify();
+    driver.testbed.bus.requests.clear();
+
+    driver.common(common::STATUS, Width::One, 0b1011);
+    driver.testbed.settle();
+
+    assert!(driver.testbed.bus.requests.is_empty());
+    assert_eq!(driver.used_index(), 0);
+}
+
+#[test]
 fn budget_limits_the_requests_of_a_step() {
     let config = BlkConfig {
         sectors: 16,
@@ -594,6 +623,8 @@ fn without_bus_mastering_the_device_needs_a_reset() {
 fn broken_chain(what: &str) -> Driver {
     let mut driver = Driver::ready();
     driver.request(request::IN, 0, 512);
+    // What lies behind the table would do as the end of a chain.
+    driver.describe(8, STATUS, 1, descriptor::WRITE, 0);
     let (next, write) = (descriptor::NEXT, descriptor::WRITE);
     match what {
         "loops" => driver.describe(2, STATUS, 1, write | next, 1),
@@ -637,8 +668,21 @@ fn broken_chain_needs_a_reset_and_stops_the_device() {
 }
 
 #[test]
+fn loop_is_noticed_after_as_many_descriptors_as_the_queue_has() {
+    let mut driver = broken_chain("loops");
+
+    driver.submit();
+
+    let read = driver.purposes();
+    let descriptors = read.iter().filter(|(_, _, len)| *len == 16);
+    assert_eq!(descriptors.count(), 8);
+}
+
+#[test]
 fn head_beyond_the_queue_needs_a_reset() {
     let mut driver = Driver::ready();
+    driver.request(request::IN, 0, 512);
+    driver.describe(8, HEADER, 16, descriptor::NEXT, 1);
     driver.offer(8);
 
     driver.notify();

@@ -1,0 +1,64 @@
+//! What a device can lie about.
+
+use cofferdam_seam::Iova;
+use core::time::Duration;
+
+/// One lie. `nth` counts from 1 and from [`Tally::arm`](crate::Tally::arm); whatever the device did
+/// before then was not counted. A lie with `nth` zero is never told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Right after the `nth` DMA write of payload, one more DMA write.
+    WildWrite {
+        /// Which write of payload. Reads do not count: what they reached need not be writable.
+        nth: u32,
+        /// Where it goes.
+        aim: Aim,
+        /// What it writes.
+        bytes: Vec<u8>,
+    },
+    /// Writes the range of the `nth` DMA write of payload once more, later.
+    StaleWrite {
+        /// Which write of payload. Reads do not count: what they reached need not be writable.
+        nth: u32,
+        /// How much later.
+        after: Duration,
+        /// Decides the bytes.
+        bytes_seed: u64,
+    },
+    /// The `nth` register read never completes, and the model never sees it.
+    NeverCompletes {
+        /// Which read.
+        nth: u32,
+    },
+    /// From the `nth` register read on, for a while, reads are all ones and the model does not see
+    /// them. Writes, DMA and interrupts pass.
+    AllOnes {
+        /// The first such read, which lies however short the window is.
+        nth: u32,
+        /// For how long.
+        window: Duration,
+    },
+    /// Overwrites a little-endian field in the `nth` completion entry the device writes.
+    CompletionField {
+        /// Which entry.
+        nth: u32,
+        /// The field's first byte in the entry.
+        offset: usize,
+        /// Its length in bytes, at most 8; what lies beyond the entry is not written.
+        len: usize,
+        /// What it is to say.
+        value: u64,
+    },
+}
+
+/// Where a wild write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Aim {
+    /// To that address.
+    Address(Iova),
+    /// Beside the write that triggered it.
+    BesideLast {
+        /// Bytes between the end of the one and the start of the other.
+        gap: u64,
+    },
+}

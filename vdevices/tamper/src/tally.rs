@@ -1,0 +1,53 @@
+//! What the outside knows of the lies.
+
+use cofferdam_seam::Time;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// When the lies begin, and what became of them. Shared between the device, which writes it, and
+/// whoever runs the trial.
+#[derive(Debug)]
+pub struct Tally {
+    armed: AtomicBool,
+    acted: AtomicU32,
+    /// Nanoseconds; `Time::NEVER` while nothing has acted.
+    first_at: AtomicU64,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            armed: AtomicBool::new(false),
+            acted: AtomicU32::new(0),
+            first_at: AtomicU64::new(Time::NEVER.nanos()),
+        }
+    }
+
+    /// Lets the counting begin: the device is honest before, so that a driver's start does not
+    /// shift which access of its workload is the nth. Again changes nothing.
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::Release);
+    }
+
+    /// Lies that really happened: reads answered wrongly, entries changed, DMA writes that left
+    /// the device (whether the IOMMU let them through is not the device's business).
+    pub fn acted(&self) -> u32 {
+        self.acted.load(Ordering::Acquire)
+    }
+
+    /// Device time of the first of them.
+    pub fn first_at(&self) -> Option<Time> {
+        let at = Time(self.first_at.load(Ordering::Acquire));
+        (at != Time::NEVER).then_some(at)
+    }
+
+    #[inline]
+    pub(crate) fn armed(&self) -> bool {
+        self.armed.load(Ordering::Acquire)
+    }
+
+    /// The time is written before the count, so that who sees the count sees the time.
+    pub(crate) fn act(&self, now: Time) {
+        self.first_at.fetch_min(now.nanos(), Ordering::AcqRel);
+        self.acted.fetch_add(1, Ordering::AcqRel);
+    }
+}
