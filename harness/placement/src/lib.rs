@@ -1,3 +1,31 @@
-//! Protection domains, tenants and the supervisor, as processes with real walls.
+//! Where a driver lives: protection domains, tenants and the supervisor, as processes with real
+//! walls.
+//!
+//! A trial is a set of processes forked by a [`zygote`]: the hardware (the machine and its device),
+//! the supervisor, and the domains of a [`placement`]. Each domain maps exactly the frames its
+//! placement grants it, is jailed like every other, and shares one page with the hardware
+//! ([`port`]), through which it asks for everything it cannot do by storing to its own memory.
+//!
+//! Unsafe code is confined to the process layer: mappings, futexes, forks. Nothing a domain stores
+//! is believed by anybody else.
 
+pub mod call;
+pub mod crossing;
+mod domain;
+mod futex;
+mod hardware;
+mod host;
+pub mod jail;
+mod link;
+pub mod placement;
+mod port;
+mod probe;
+mod ring;
+mod sabotage;
+mod server;
+mod shared;
+mod supervisor;
+mod tenant;
 pub mod trial;
+mod wire;
+pub mod zygote;

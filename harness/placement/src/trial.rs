@@ -226,6 +226,26 @@ pub struct TrialSpec {
     pub seed: u64,
 }
 
+impl TrialSpec {
+    /// A trial under leap on PCI Express with a strict IOMMU: the ground on which to vary one
+    /// thing at a time. One second of device time, twelve requests a tenant.
+    pub const fn new(placement: PlacementId, driver: DriverId, fault: Fault) -> Self {
+        Self {
+            placement,
+            driver,
+            iommu: IommuMode::Strict,
+            fabric: FabricKind::Pcie,
+            timeout_ends: TimeoutEnds::AllOnes,
+            oops: Oops::Panic,
+            fault,
+            clock: ClockKind::Leap,
+            horizon_ns: 1_000_000_000,
+            requests: 12,
+            seed: 1,
+        }
+    }
+}
+
 /// A DMA the ledger did not sanction, as the machine saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrayDma {
@@ -311,6 +331,8 @@ pub struct TenantIo {
     pub lost: u32,
     /// Answers to a request that had been answered.
     pub duplicated: u32,
+    /// The longest request, from its first submission to its good answer, ns.
+    pub longest_ns: u64,
     /// Whether it finished all it meant to do, the final read-back included.
     pub finished: bool,
 }

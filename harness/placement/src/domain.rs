@@ -1,0 +1,207 @@
+//! What happens in a forked domain, from the fork to its last breath.
+
+use crate::call::Call;
+use crate::crossing::{self, Rounds};
+use crate::jail::{self, Confinement};
+use crate::link::Link;
+use crate::placement::{Domain, Placement, Role};
+use crate::port::{self, PortPage, Spin};
+use crate::probe;
+use crate::ring::Ring;
+use crate::server::{BEAT, Server};
+use crate::shared::Window;
+use crate::supervisor;
+use crate::tenant::Tenant;
+use crate::trial::{TenantIo, TrialSpec};
+use cofferdam_machine::frames::Run;
+use cofferdam_seam::VectorSet;
+use nix::unistd::Pid;
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How the last words of a domain begin that could not be confined or connected.
+pub const CANNOT_START: &str = "cannot start: ";
+/// Exit code of a domain that could not start.
+const EXIT_NOT_STARTED: i32 = 97;
+/// Exit code of a domain that panicked, as of every Rust program.
+const EXIT_PANIC: i32 = 101;
+
+/// What a forked domain is to do.
+pub enum Duty<'a> {
+    /// Its part in a trial.
+    Trial {
+        /// The trial.
+        spec: &'a TrialSpec,
+        /// How often it was started before.
+        generation: u32,
+        /// Device time zero on the monotonic clock.
+        epoch: u64,
+        /// Empty requests to be measured instead of the tenants' usual work.
+        crossing: Option<Rounds>,
+    },
+    /// Trying everything the jail should refuse.
+    ProbeJail,
+}
+
+/// Runs domain `index` of a placement (one past the last is the supervisor) in this freshly forked
+/// process, and ends the process.
+pub fn run(
+    placement: &'static Placement,
+    index: usize,
+    memory: BorrowedFd<'_>,
+    ports: BorrowedFd<'_>,
+    parent: Pid,
+    duty: &Duty<'_>,
+) -> ! {
+    let code = match connect(placement, index, memory, ports) {
+        Ok((page, window)) => {
+            last_words(page);
+            die_of_faults();
+            match jail::confine(parent) {
+                Ok(confinement) => {
+                    let alive = AssertUnwindSafe(|| {
+                        live(placement, index, page, window, confinement, duty);
+                    });
+                    if catch_unwind(alive).is_ok() {
+                        0
+                    } else {
+                        EXIT_PANIC
+                    }
+                }
+                Err(error) => {
+                    page.leave_text(&format!("{CANNOT_START}{error}"));
+                    EXIT_NOT_STARTED
+                }
+            }
+        }
+        Err(_) => EXIT_NOT_STARTED,
+    };
+    // SAFETY: ends the process at once; it shares nothing that wants flushing or unwinding.
+    unsafe { libc::_exit(code) }
+}
+
+/// Maps what the domain may have, then closes every descriptor: its mappings are its wall.
+fn connect(
+    placement: &Placement,
+    index: usize,
+    memory: BorrowedFd<'_>,
+    ports: BorrowedFd<'_>,
+) -> std::io::Result<(&'static PortPage, Window)> {
+    let page = port::open(ports, index)?;
+    let runs: Vec<Run> = placement
+        .domains
+        .get(index)
+        .map(|domain| domain.runs().copied().collect())
+        .unwrap_or_default();
+    let window = Window::open(memory, &runs)?;
+    // SAFETY: nothing in this process uses a descriptor from here on.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+    if closed != 0 {
+        let error = std::io::Error::last_os_error();
+        page.leave_text(&format!(
+            "{CANNOT_START}close_range: {error} (Linux 5.9 or later is needed)"
+        ));
+        return Err(error);
+    }
+    Ok((page, window))
+}
+
+/// Gives faults their default action: the handler Rust's runtime installs against stack overflow
+/// would try to uninstall itself in the jail, and fault for ever.
+fn die_of_faults() {
+    for fault in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: the default action needs no handler that could be called at a bad time.
+        unsafe { libc::signal(fault, libc::SIG_DFL) };
+    }
+}
+
+/// Panics write their message to the port page; there is nowhere else.
+fn last_words(page: &'static PortPage) {
+    std::panic::set_hook(Box::new(move |info| {
+        let payload = info.payload();
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned());
+        // A payload that is no text is somebody's private unwinding, not a crash.
+        if let Some(text) = text {
+            let place = info
+                .location()
+                .map(|at| format!(" at {}:{}", at.file(), at.line()));
+            page.leave_text(&format!("panic: {text}{}", place.unwrap_or_default()));
+        }
+    }));
+}
+
+fn live(
+    placement: &'static Placement,
+    index: usize,
+    page: &'static PortPage,
+    window: Window,
+    confinement: Confinement,
+    duty: &Duty<'_>,
+) {
+    let Duty::Trial {
+        spec,
+        generation,
+        epoch,
+        crossing,
+    } = duty
+    else {
+        page.leave_text(&probe::attempt_everything());
+        return;
+    };
+    let polls = crossing.map_or(0, |rounds| rounds.waiting.polls());
+    let link = Rc::new(Link::new(
+        page, window, placement, index, spec.clock, *epoch, polls,
+    ));
+    page.call(
+        Call::Hello {
+            confinement: confinement.pack(),
+        },
+        Spin(0),
+    );
+    link.call(Call::Now);
+    match placement
+        .domains
+        .get(index)
+        .map(|domain: &Domain| domain.role)
+    {
+        None => supervisor::run(&link, placement),
+        Some(Role::Serves) => Server::new(link, spec, placement, index, *generation).run(),
+        Some(Role::Tenant(number)) if crossing.is_some() => {
+            let rounds = crossing
+                .filter(|_| number == 1)
+                .map_or(0, |rounds| rounds.count);
+            measure(&link, number, placement, rounds)
+        }
+        Some(Role::Tenant(number)) => Tenant::new(link, spec, number, placement.server()).run(),
+        Some(Role::Idles) => loop {
+            link.beat();
+            link.wait(VectorSet::EMPTY, 0, link.deadline(BEAT));
+        },
+    }
+}
+
+/// A tenant of a measurement: makes its empty requests, then keeps out of the way.
+fn measure(link: &Link, tenant: u8, placement: &Placement, count: u32) -> ! {
+    let server = Link::bit(placement.server());
+    let took = match count {
+        0 => 0,
+        _ => crossing::empty_requests(link, Ring::of(link.window(), tenant), server, count),
+    };
+    link.page().store_io(&TenantIo {
+        tenant,
+        wanted: count,
+        completed: count,
+        longest_ns: took,
+        finished: true,
+        ..TenantIo::default()
+    });
+    link.call(Call::Finished);
+    loop {
+        link.wait(VectorSet::EMPTY, 0, link.deadline(Duration::from_secs(1)));
+    }
+}

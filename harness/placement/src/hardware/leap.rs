@@ -1,0 +1,104 @@
+//! Leap: one token, granted by the hardware, and a clock that jumps.
+//!
+//! Exactly one domain runs at a time, and the device only while none does. The next holder is the
+//! lowest index after the last one among those that are ready and whose CPU does not stand still.
+//! When nobody can run, time becomes that of the next event. So a trial depends on its
+//! specification alone, and replays to the last access.
+
+use super::{Hardware, Infrastructure, QUANTUM, REACT, State};
+use crate::port::Spin;
+use crate::trial::End;
+use cofferdam_seam::Time;
+use std::time::{Duration, Instant};
+
+/// CPU time a holder may use before it must have called. A call every few microseconds is usual.
+const BUDGET: Duration = Duration::from_millis(50);
+/// How often the hardware looks after a holder that does not call.
+const LOOK: Duration = Duration::from_millis(1);
+
+pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
+    hardware.assemble()?;
+    let mut last = hardware.units.len() - 1;
+    loop {
+        if let Some(end) = hardware.ended() {
+            return Ok(end);
+        }
+        match next_holder(hardware, last) {
+            Some(index) => {
+                last = index;
+                hold(hardware, index)?;
+                advance(hardware, hardware.now() + QUANTUM);
+            }
+            None => {
+                let to = hardware.next_event().min(hardware.horizon());
+                // An event that is due already needs time to pass before it can be acted on.
+                advance(hardware, to.max(hardware.now() + QUANTUM));
+            }
+        }
+    }
+}
+
+fn advance(hardware: &mut Hardware, to: Time) {
+    hardware.machine.advance(to);
+    hardware.observe();
+    hardware.thaw();
+    hardware.wake();
+}
+
+fn next_holder(hardware: &Hardware, last: usize) -> Option<usize> {
+    let count = hardware.units.len();
+    (1..=count).map(|step| (last + step) % count).find(|index| {
+        let unit = &hardware.units[*index];
+        matches!(unit.state, State::Ready(_)) && !hardware.is_frozen(unit)
+    })
+}
+
+/// Lets a domain run until its next call, and carries that out.
+fn hold(hardware: &mut Hardware, index: usize) -> Result<(), Infrastructure> {
+    let State::Ready(answer) = hardware.units[index].state else {
+        return Ok(());
+    };
+    let now = hardware.now().nanos();
+    let unit = &mut hardware.units[index];
+    unit.state = State::Running;
+    let page = unit.page;
+    let budget = cpu_time(unit.pid).map(|used| used + BUDGET);
+    page.grant(answer, now);
+    let granted = Instant::now();
+    while !page.await_call(Spin(0), LOOK) {
+        hardware.attend_zygote(Duration::ZERO)?;
+        if !matches!(hardware.units[index].state, State::Running) {
+            return Ok(());
+        }
+        let unit = &hardware.units[index];
+        if let (Some(used), Some(budget)) = (cpu_time(unit.pid), budget)
+            && used > budget
+        {
+            return hardware.kill(index, "spun: it used its CPU time without a call");
+        }
+        if granted.elapsed() > REACT + BUDGET {
+            let who = unit.name.into();
+            return Err(Infrastructure::Silent { who, within: REACT });
+        }
+    }
+    hardware.serve(index)
+}
+
+/// CPU time a process has used; `None` if it cannot be asked any more.
+fn cpu_time(pid: i32) -> Option<Duration> {
+    let mut clock = 0;
+    // SAFETY: writes the clock's id to `clock`.
+    if unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut used = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes the time to `used`.
+    if unsafe { libc::clock_gettime(clock, &raw mut used) } != 0 {
+        return None;
+    }
+    let secs = u64::try_from(used.tv_sec).ok()?;
+    Some(Duration::new(secs, u32::try_from(used.tv_nsec).ok()?))
+}

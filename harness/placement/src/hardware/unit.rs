@@ -1,0 +1,76 @@
+//! One process the hardware lets run: a domain, or the supervisor.
+
+use crate::call::Answer;
+use crate::port::PortPage;
+use cofferdam_machine::Ending;
+use cofferdam_seam::{Time, VectorSet, Width};
+
+/// What a domain is doing, as far as the hardware knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    /// It holds the grant, or is being started.
+    Running,
+    /// It waits for an interrupt, a doorbell, or a time.
+    Waiting {
+        vectors: VectorSet,
+        bells: u64,
+        until: Time,
+    },
+    /// Its call is answered; it may be granted.
+    Ready(Answer),
+    /// It waits for a completion; its CPU stands still.
+    Frozen { then: Ending, width: Width },
+    /// It died.
+    Dead,
+    /// The layer below it stopped.
+    Halted,
+}
+
+/// A process with a port.
+pub(super) struct Unit {
+    pub name: &'static str,
+    pub cpu: Option<usize>,
+    pub page: &'static PortPage,
+    pub state: State,
+    pub pid: i32,
+    /// Peers that rang and were not yet heard.
+    pub bells: u64,
+    pub last_beat: Time,
+    pub longest_gap: u64,
+    /// The driver has served since the domain was started.
+    pub serving: bool,
+    pub finished: bool,
+    pub deaths: Vec<String>,
+    pub restarts: u32,
+    /// Why the hardware is killing it.
+    pub sentence: Option<String>,
+    /// The kernel confirmed that it is stopped (wall clock).
+    pub stopped: bool,
+}
+
+impl Unit {
+    pub fn new(name: &'static str, cpu: Option<u8>, page: &'static PortPage) -> Self {
+        Self {
+            name,
+            cpu: cpu.map(usize::from),
+            page,
+            state: State::Running,
+            pid: 0,
+            bells: 0,
+            last_beat: Time::ZERO,
+            longest_gap: 0,
+            serving: false,
+            finished: false,
+            deaths: Vec::new(),
+            restarts: 0,
+            sentence: None,
+            stopped: false,
+        }
+    }
+
+    pub fn beat(&mut self, now: Time) {
+        let gap = u64::try_from(now.since(self.last_beat).as_nanos()).unwrap_or(u64::MAX);
+        self.longest_gap = self.longest_gap.max(gap);
+        self.last_beat = now;
+    }
+}

@@ -1,0 +1,163 @@
+//! A domain's link to the rest of the machine: its port page, its window, its clock.
+//!
+//! The same calls under both clocks. Under leap each is a request to the hardware, which alone
+//! decides who runs next. Under the wall clock waiting, ringing and beating go through event words
+//! in shared frames, and only what needs the hardware goes to the hardware.
+
+use crate::call::{Answer, Call};
+use crate::placement::{Placement, Role};
+use crate::port::{PortPage, Spin};
+use crate::ring::{self, EventWords};
+use crate::shared::Window;
+use crate::trial::ClockKind;
+use cofferdam_seam::{Deadline, Time, VectorSet};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// A domain's way to everybody else.
+pub struct Link {
+    page: &'static PortPage,
+    window: Window,
+    clock: ClockKind,
+    /// Polls before it sleeps. None where the peer it waits for may share its core.
+    polls: u32,
+    /// Device time zero on the monotonic clock, ns (wall).
+    epoch: u64,
+    /// Device time of the last answer (leap).
+    now: Cell<Time>,
+    me: usize,
+    events: Option<&'static EventWords>,
+    placement: &'static Placement,
+}
+
+/// The host's monotonic clock, ns.
+pub fn monotonic() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a valid timespec to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+impl Link {
+    /// The link of domain `me`; `epoch` is device time zero on the monotonic clock, `polls` how
+    /// often it looks before it sleeps.
+    pub fn new(
+        page: &'static PortPage,
+        window: Window,
+        placement: &'static Placement,
+        me: usize,
+        clock: ClockKind,
+        epoch: u64,
+        polls: u32,
+    ) -> Self {
+        let events = match placement.domains.get(me).map(|domain| domain.role) {
+            Some(Role::Serves) => Some(ring::server_events(window)),
+            Some(Role::Tenant(tenant)) => Some(ring::tenant_events(window, tenant)),
+            Some(Role::Idles) | None => None,
+        };
+        let now = Cell::new(Time::ZERO);
+        Self {
+            page,
+            window,
+            clock,
+            polls,
+            epoch,
+            now,
+            me,
+            events,
+            placement,
+        }
+    }
+
+    /// The domain's window on memory.
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Posts a call and waits for the answer.
+    pub fn call(&self, call: Call) -> Answer {
+        let (answer, now) = self.page.call(call, Spin(self.polls));
+        if self.clock == ClockKind::Leap {
+            self.now.set(Time(now));
+        }
+        answer
+    }
+
+    /// Device time: that of the last answer under leap, where no time passes between calls.
+    pub fn now(&self) -> Time {
+        match self.clock {
+            ClockKind::Leap => self.now.get(),
+            ClockKind::Wall => Time(monotonic().saturating_sub(self.epoch)),
+        }
+    }
+
+    /// The deadline `after` from now.
+    pub fn deadline(&self, after: Duration) -> Deadline {
+        Deadline::after(self.now(), after)
+    }
+
+    /// Waits for any of these vectors or doorbells and takes them; both empty when `until` came
+    /// first.
+    pub fn wait(&self, vectors: VectorSet, bells: u64, until: Deadline) -> (VectorSet, u64) {
+        let (ClockKind::Wall, Some(events)) = (self.clock, self.events) else {
+            let [raised, rang] = self
+                .call(Call::Wait {
+                    vectors,
+                    bells,
+                    until: until.0.nanos(),
+                })
+                .values;
+            return (VectorSet(raised), rang);
+        };
+        loop {
+            let seen = events.seen();
+            let (rang, raised) = events.take(bells, vectors);
+            let now = self.now();
+            if rang != 0 || !raised.is_empty() || until.passed(now) {
+                return (raised, rang);
+            }
+            events.sleep(seen, self.polls, until.0.since(now));
+        }
+    }
+
+    /// Rings the doorbells of the peers whose bits are set.
+    pub fn ring(&self, peers: u64) {
+        if self.clock == ClockKind::Leap {
+            self.call(Call::Ring { peers });
+            return;
+        }
+        for (index, domain) in self.placement.domains.iter().enumerate() {
+            if peers >> index & 1 == 1 {
+                let words = match domain.role {
+                    Role::Serves => ring::server_events(self.window),
+                    Role::Tenant(tenant) => ring::tenant_events(self.window, tenant),
+                    Role::Idles => continue,
+                };
+                words.post(1 << self.me, VectorSet::EMPTY);
+            }
+        }
+    }
+
+    /// Shows that this domain is alive.
+    pub fn beat(&self) {
+        match self.clock {
+            ClockKind::Leap => {
+                self.call(Call::Beat);
+            }
+            ClockKind::Wall => self.page.store_beat(self.now().nanos().max(1)),
+        }
+    }
+
+    /// The page, for what is stored rather than called.
+    pub fn page(&self) -> &'static PortPage {
+        self.page
+    }
+
+    /// The bit of a domain in sets of peers.
+    pub const fn bit(index: usize) -> u64 {
+        1 << index
+    }
+}

@@ -1,0 +1,39 @@
+//! The driver in a root operating system beside the hypervisor: Xen's dom0, Hyper-V's root.
+
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use crate::trial::PlacementId;
+use cofferdam_machine::frames::Owner;
+use std::time::Duration;
+
+pub(super) const PLACEMENT: Placement = Placement {
+    id: PlacementId::RootPartition,
+    name: "root-partition",
+    stands_for: "Xen dom0, the Hyper-V root partition: the driver in an operating system of its own",
+    crossing: "shared ring and event",
+    domains: &[
+        Domain {
+            name: "hypervisor",
+            role: Role::Idles,
+            privileged: true,
+            cpu: 1,
+            grants: &[Grant::All],
+        },
+        Domain {
+            name: "root",
+            role: Role::Serves,
+            privileged: false,
+            cpu: 0,
+            // The root's own frames are the kernel's and the driver's.
+            grants: &[
+                Grant::Own(Owner::Kernel),
+                Grant::Own(Owner::Driver),
+                super::LENT[0],
+                super::LENT[1],
+            ],
+        },
+        TENANT1,
+        TENANT2,
+    ],
+    // An operating system boots: long beside a process, short beside a real dom0 (tens of seconds).
+    restart: Restart::After(Duration::from_millis(200)),
+};

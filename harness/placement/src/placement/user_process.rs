@@ -1,0 +1,33 @@
+//! The driver in a process of its own: VFIO user space, SUD, DPDK, SPDK.
+
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use crate::trial::PlacementId;
+use cofferdam_machine::frames::Owner;
+use std::time::Duration;
+
+pub(super) const PLACEMENT: Placement = Placement {
+    id: PlacementId::UserProcess,
+    name: "user-process",
+    stands_for: "VFIO user space, SUD, DPDK, SPDK: the driver in a process of its own",
+    crossing: "shared ring and event",
+    domains: &[
+        Domain {
+            name: "kernel",
+            role: Role::Idles,
+            privileged: true,
+            cpu: 1,
+            grants: &[Grant::All],
+        },
+        Domain {
+            name: "driver",
+            role: Role::Serves,
+            privileged: false,
+            cpu: 0,
+            grants: &[Grant::Own(Owner::Driver), super::LENT[0], super::LENT[1]],
+        },
+        TENANT1,
+        TENANT2,
+    ],
+    // A process is forked and the device found again.
+    restart: Restart::After(Duration::from_millis(1)),
+};

@@ -1,0 +1,214 @@
+//! A tenant: makes requests, believes no answer, and shows all the while that it is alive.
+//!
+//! Every write is read back, at random while the trial runs and completely at its end; every
+//! computed value is computed here too. A request that fails is tried again, so that what is
+//! counted as lost is lost for good.
+
+use crate::call::Call;
+use crate::link::Link;
+use crate::ring::{Ask, Ring, Status};
+use crate::sabotage::Mix;
+use crate::server::BEAT;
+use crate::trial::{DriverId, TenantIo, TrialSpec};
+use cofferdam_seam::service::SECTOR;
+use cofferdam_seam::{Deadline, VectorSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Device time between two requests.
+const THINK: Duration = Duration::from_millis(1);
+/// Device time before a failed request is tried again.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often a request is tried before the tenant gives it up.
+const TRIES: u32 = 8;
+/// Sectors each tenant works on.
+pub const SECTORS: u64 = 16;
+
+/// A tenant at work.
+pub struct Tenant {
+    link: Rc<Link>,
+    ring: Ring,
+    server: u64,
+    /// First sector of this tenant's part of the disk.
+    first: u64,
+    driver: DriverId,
+    mix: Mix,
+    io: TenantIo,
+    submitted: u32,
+    beat_at: Deadline,
+    /// What each acknowledged sector must hold.
+    written: Vec<Option<Vec<u8>>>,
+}
+
+impl Tenant {
+    /// Tenant `number` of a trial; `server` is the index of the domain that serves it.
+    pub fn new(link: Rc<Link>, spec: &TrialSpec, number: u8, server: usize) -> Self {
+        let ring = Ring::of(link.window(), number);
+        let beat_at = Deadline(link.now());
+        Self {
+            ring,
+            server: Link::bit(server),
+            first: u64::from(number - 1) * SECTORS,
+            driver: spec.driver,
+            mix: Mix(spec.seed ^ (u64::from(number) << 32)),
+            io: TenantIo {
+                tenant: number,
+                wanted: spec.requests,
+                ..TenantIo::default()
+            },
+            submitted: 0,
+            beat_at,
+            written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
+            link,
+        }
+    }
+
+    /// Works off all requests, then stays alive until the trial ends.
+    pub fn run(mut self) {
+        let mut good = true;
+        for _ in 0..self.io.wanted {
+            let done = match self.driver {
+                DriverId::VirtioBlk => self.store_or_check(),
+                DriverId::Edu => self.compute(),
+            };
+            good &= done;
+            self.io.completed += u32::from(done);
+            self.publish();
+            self.pause(THINK);
+        }
+        for sector in 0..self.written.len() {
+            good &= self.written[sector].is_none() || self.check(sector, true);
+        }
+        self.io.finished = good;
+        self.publish();
+        self.link.call(Call::Finished);
+        loop {
+            self.pause(BEAT);
+        }
+    }
+
+    fn publish(&mut self) {
+        self.io.duplicated += self.ring.surplus(self.submitted);
+        self.link.page().store_io(&self.io);
+    }
+
+    /// Writes a sector, or reads one back that was written.
+    fn store_or_check(&mut self) -> bool {
+        let sector = usize::try_from(self.mix.below(SECTORS)).unwrap_or(0);
+        let write = self.mix.word() & 1 == 0 || self.written[sector].is_none();
+        if !write {
+            return self.check(sector, false);
+        }
+        let content = self.mix.bytes(SECTOR);
+        let at = Ask::Write {
+            sector: self.first + sector as u64,
+        };
+        // Until it is acknowledged, either content may be found there.
+        let before = self.written[sector].take();
+        let acknowledged = self.insist(at, &content, &mut [], |_| true);
+        self.written[sector] = if acknowledged {
+            Some(content)
+        } else {
+            before.and(None)
+        };
+        acknowledged
+    }
+
+    /// Reads an acknowledged sector back. The last look at it decides whether the write is lost.
+    fn check(&mut self, sector: usize, last: bool) -> bool {
+        let Some(expected) = self.written[sector].clone() else {
+            return true;
+        };
+        let mut content = vec![0; SECTOR];
+        let at = Ask::Read {
+            sector: self.first + sector as u64,
+        };
+        let wrong_before = self.io.corrupted;
+        let good = self.insist(at, &[0; SECTOR], &mut content, |got| got == expected);
+        if last && !good && self.io.corrupted > wrong_before {
+            self.io.lost += 1;
+        }
+        good
+    }
+
+    /// A factorial or a round trip, checked against our own.
+    fn compute(&mut self) -> bool {
+        if self.mix.word() & 1 == 0 {
+            let n = self.mix.below(20);
+            let expected = (1..=n).fold(1_u32, |product, k| {
+                product.wrapping_mul(u32::try_from(k).unwrap_or(0))
+            });
+            return self.insist(Ask::Factorial { n }, &[0; 4], &mut [0; 4], |got| {
+                got == expected.to_le_bytes()
+            });
+        }
+        let out = self.mix.bytes(256);
+        self.insist(Ask::RoundTrip, &out, &mut [0; 256], |got| got == out)
+    }
+
+    /// Makes a request until it is answered well: `right` judges the data of a good answer.
+    fn insist(
+        &mut self,
+        ask: Ask,
+        data: &[u8],
+        into: &mut [u8],
+        right: impl Fn(&[u8]) -> bool,
+    ) -> bool {
+        let begun = self.link.now();
+        for _ in 0..TRIES {
+            if self.io.errors + self.io.corrupted > 0 {
+                self.publish();
+            }
+            match self.ask(ask, data, into) {
+                Status::Good if right(into) => {
+                    let took = self.link.now().since(begun);
+                    let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+                    self.io.longest_ns = self.io.longest_ns.max(took);
+                    return true;
+                }
+                Status::Good => {
+                    self.io.corrupted += 1;
+                    self.link.call(Call::Complain { what: 5 });
+                }
+                Status::Failed => {
+                    self.io.errors += 1;
+                    self.link.call(Call::Complain { what: 4 });
+                }
+            }
+            self.pause(PAUSE);
+        }
+        false
+    }
+
+    /// One request, waited for as long as it takes: the trial's horizon bounds it, and this tenant
+    /// beats all the while.
+    fn ask(&mut self, ask: Ask, data: &[u8], into: &mut [u8]) -> Status {
+        let nth = self.submitted;
+        self.ring.submit(ask, data, nth.into());
+        self.submitted = nth.wrapping_add(1);
+        self.link.ring(self.server);
+        loop {
+            if let Some((status, _)) = self.ring.answer(nth, into) {
+                return status;
+            }
+            self.link.wait(VectorSet::EMPTY, self.server, self.beat_at);
+            self.beat_if_due();
+        }
+    }
+
+    fn beat_if_due(&mut self) {
+        if self.beat_at.passed(self.link.now()) {
+            self.link.beat();
+            self.beat_at = self.link.deadline(BEAT);
+        }
+    }
+
+    /// Waits, beating.
+    fn pause(&mut self, for_long: Duration) {
+        let until = self.link.deadline(for_long);
+        while !until.passed(self.link.now()) {
+            self.link.wait(VectorSet::EMPTY, 0, until.min(self.beat_at));
+            self.beat_if_due();
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Trials through real processes: the physics, the jail, deaths and restarts.
+
+mod clean;
+mod jail;
+mod physics;
+mod replay;
+
+use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
+use cofferdam_placement::zygote::Zygote;
+use std::path::Path;
+
+/// A fresh zygote.
+fn zygote() -> Zygote {
+    Zygote::launch(Path::new(env!("CARGO_BIN_EXE_cofferdam-test-zygote"))).expect("zygote")
+}
+
+/// Runs a trial in a zygote of its own.
+fn run(spec: &TrialSpec) -> TrialReport {
+    zygote().run(spec).expect("trial")
+}
+
+/// A domain of a report.
+fn domain<'a>(report: &'a TrialReport, name: &str) -> &'a DomainReport {
+    report
+        .domains
+        .iter()
+        .find(|domain| domain.name == name)
+        .expect("domain")
+}
+
+/// Whether every tenant did all it meant to, with right answers, and lives.
+fn all_is_well(report: &TrialReport) -> bool {
+    report
+        .io
+        .iter()
+        .all(|io| io.finished && io.corrupted == 0 && io.lost == 0 && io.duplicated == 0)
+        && report
+            .domains
+            .iter()
+            .all(|domain| domain.end == DomainEnd::Alive)
+}
