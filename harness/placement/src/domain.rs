@@ -8,18 +8,16 @@ use crate::placement::{Domain, Placement, Role};
 use crate::port::{self, PortPage, Spin};
 use crate::probe;
 use crate::ring::Ring;
-use crate::server::{BEAT, Server};
+use crate::server::Server;
 use crate::shared::Window;
 use crate::supervisor;
 use crate::tenant::Tenant;
 use crate::trial::{TenantIo, TrialSpec};
 use cofferdam_machine::frames::Run;
-use cofferdam_seam::VectorSet;
 use nix::unistd::Pid;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// How the last words of a domain begin that could not be confined or connected.
 pub const CANNOT_START: &str = "cannot start: ";
@@ -178,10 +176,7 @@ fn live(
             measure(&link, number, placement, rounds)
         }
         Some(Role::Tenant(number)) => Tenant::new(link, spec, number, placement.server()).run(),
-        Some(Role::Idles) => loop {
-            link.beat();
-            link.wait(VectorSet::EMPTY, 0, link.deadline(BEAT));
-        },
+        Some(Role::Idles) => link.rest(),
     }
 }
 
@@ -201,7 +196,5 @@ fn measure(link: &Link, tenant: u8, placement: &Placement, count: u32) -> ! {
         ..TenantIo::default()
     });
     link.call(Call::Finished);
-    loop {
-        link.wait(VectorSet::EMPTY, 0, link.deadline(Duration::from_secs(1)));
-    }
+    link.rest()
 }

@@ -14,6 +14,9 @@ use cofferdam_seam::{Deadline, Time, VectorSet};
 use std::cell::Cell;
 use std::time::Duration;
 
+/// How often a domain shows that it is alive, in device time.
+const BEAT: Duration = Duration::from_millis(1);
+
 /// A domain's way to everybody else.
 pub struct Link {
     page: &'static PortPage,
@@ -25,6 +28,7 @@ pub struct Link {
     epoch: u64,
     /// Device time of the last answer (leap).
     now: Cell<Time>,
+    beat_at: Cell<Deadline>,
     me: usize,
     events: Option<&'static EventWords>,
     placement: &'static Placement,
@@ -66,6 +70,7 @@ impl Link {
             polls,
             epoch,
             now,
+            beat_at: Cell::new(Deadline(Time::ZERO)),
             me,
             events,
             placement,
@@ -113,13 +118,14 @@ impl Link {
             return (VectorSet(raised), rang);
         };
         loop {
-            let seen = events.seen();
             let (rang, raised) = events.take(bells, vectors);
-            let now = self.now();
-            if rang != 0 || !raised.is_empty() || until.passed(now) {
+            if rang != 0 || !raised.is_empty() {
                 return (raised, rang);
             }
-            events.sleep(seen, self.polls, until.0.since(now));
+            if until.passed(self.now()) {
+                return (VectorSet::EMPTY, 0);
+            }
+            events.sleep(bells, vectors, self.polls, || until.0.since(self.now()));
         }
     }
 
@@ -141,13 +147,41 @@ impl Link {
         }
     }
 
-    /// Shows that this domain is alive.
-    pub fn beat(&self) {
-        match self.clock {
-            ClockKind::Leap => {
-                self.call(Call::Beat);
+    /// Shows that this domain is alive, if it is time to. Returns when it will be again.
+    pub fn beat(&self) -> Deadline {
+        let now = self.now();
+        if self.beat_at.get().passed(now) {
+            match self.clock {
+                ClockKind::Leap => {
+                    self.call(Call::Beat);
+                }
+                ClockKind::Wall => self.page.store_beat(now.nanos().max(1)),
             }
-            ClockKind::Wall => self.page.store_beat(self.now().nanos().max(1)),
+            self.beat_at.set(Deadline::after(now, BEAT));
+        }
+        self.beat_at.get()
+    }
+
+    /// Waits like [`Link::wait`], for no longer than until the next heartbeat is due, and beats
+    /// when it is.
+    pub fn wait_alive(&self, bells: u64, until: Deadline) -> u64 {
+        let (_, rang) = self.wait(VectorSet::EMPTY, bells, until.min(self.beat()));
+        self.beat();
+        rang
+    }
+
+    /// Lets `time` pass, beating.
+    pub fn pause(&self, time: Duration) {
+        let until = self.deadline(time);
+        while !until.passed(self.now()) {
+            self.wait_alive(0, until);
+        }
+    }
+
+    /// Stays alive until the trial ends.
+    pub fn rest(&self) -> ! {
+        loop {
+            self.wait_alive(0, Deadline(Time::NEVER));
         }
     }
 

@@ -23,49 +23,65 @@ pub const SLOTS: usize = 4;
 pub const DATA: usize = 4096;
 
 /// Words by which a domain is told that something happened (wall clock only).
+///
+/// One word carries the doorbells and says whether there are interrupts, so that a doorbell is one
+/// atomic operation on one cache line.
 #[repr(C, align(64))]
 pub struct EventWords {
-    /// Counts events; sleepers sleep on it.
-    seq: AtomicU32,
+    /// Peers that rang, by bit, and [`INTERRUPTS`]. Sleepers sleep on it.
+    happened: AtomicU32,
     sleeping: AtomicU32,
-    bells: AtomicU64,
     vectors: AtomicU64,
+}
+
+/// Bit of `happened`: there is something in `vectors`.
+const INTERRUPTS: u32 = 1 << 31;
+
+/// The bits of `happened` that a wait for these is about.
+fn awaited(bells: u64, vectors: VectorSet) -> u32 {
+    let bells = u32::try_from(bells & u64::from(!INTERRUPTS)).unwrap_or(0);
+    bells | if vectors.is_empty() { 0 } else { INTERRUPTS }
 }
 
 impl EventWords {
     /// Tells the owner of the words.
     pub fn post(&self, bells: u64, vectors: VectorSet) {
-        self.bells.fetch_or(bells, Ordering::SeqCst);
-        self.vectors.fetch_or(vectors.0, Ordering::SeqCst);
-        self.seq.fetch_add(1, Ordering::SeqCst);
+        if !vectors.is_empty() {
+            self.vectors.fetch_or(vectors.0, Ordering::SeqCst);
+        }
+        self.happened.fetch_or(awaited(bells, vectors), Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) != 0 {
-            futex::wake(&self.seq);
+            futex::wake(&self.happened);
         }
     }
 
     /// Takes what was posted of these.
     pub fn take(&self, bells: u64, vectors: VectorSet) -> (u64, VectorSet) {
-        let rang = self.bells.fetch_and(!bells, Ordering::SeqCst) & bells;
-        let raised = self.vectors.fetch_and(!vectors.0, Ordering::SeqCst) & vectors.0;
-        (rang, VectorSet(raised))
+        let wanted = awaited(bells, vectors);
+        if self.happened.load(Ordering::Acquire) & wanted == 0 {
+            return (0, VectorSet::EMPTY);
+        }
+        let happened = self.happened.fetch_and(!wanted, Ordering::SeqCst) & wanted;
+        let mut raised = VectorSet::EMPTY;
+        if happened & INTERRUPTS != 0 {
+            raised = VectorSet(self.vectors.fetch_and(!vectors.0, Ordering::SeqCst) & vectors.0);
+        }
+        (u64::from(happened & !INTERRUPTS), raised)
     }
 
-    /// The count of events so far.
-    pub fn seen(&self) -> u32 {
-        self.seq.load(Ordering::SeqCst)
-    }
-
-    /// Sleeps until something is posted after `seen`, at most `limit`; polls `spin` times first.
-    pub fn sleep(&self, seen: u32, spin: u32, limit: Duration) {
-        for _ in 0..spin {
-            if self.seen() != seen {
+    /// Polls `polls` times, then sleeps until something of these is posted, at most `limit()`.
+    pub fn sleep(&self, bells: u64, vectors: VectorSet, polls: u32, limit: impl Fn() -> Duration) {
+        let wanted = awaited(bells, vectors);
+        for _ in 0..polls {
+            if self.happened.load(Ordering::Acquire) & wanted != 0 {
                 return;
             }
             std::hint::spin_loop();
         }
         self.sleeping.store(1, Ordering::SeqCst);
-        if self.seen() == seen {
-            futex::wait(&self.seq, seen, limit);
+        let happened = self.happened.load(Ordering::SeqCst);
+        if happened & wanted == 0 {
+            futex::wait(&self.happened, happened, limit());
         }
         self.sleeping.store(0, Ordering::SeqCst);
     }

@@ -9,15 +9,13 @@ use crate::ring::{Ask, DATA, Request, Ring, Status};
 use crate::sabotage::{Sabotage, SabotagedHost};
 use crate::trial::{DriverId, Oops, TrialSpec};
 use cofferdam_seam::service::{Block, Compute, DriverError};
-use cofferdam_seam::{Deadline, VectorSet};
+use cofferdam_seam::{Deadline, Time};
 use driver_edu::Edu;
 use driver_virtio::VirtioBlk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How often a domain shows that it is alive, in device time.
-pub const BEAT: Duration = Duration::from_millis(1);
 /// How long the driver may take over one request. Below the supervisor's watchdog, so that a
 /// driver that can give up does so before it is killed.
 const REQUEST: Duration = Duration::from_millis(30);
@@ -161,12 +159,7 @@ impl Server {
                 return Drove::Failed;
             }
             self.complain(3);
-            let until = self.link.deadline(START_PAUSE);
-            while !until.passed(self.link.now()) {
-                self.link.beat();
-                let next = self.link.deadline(BEAT).min(until);
-                self.link.wait(VectorSet::EMPTY, 0, next);
-            }
+            self.link.pause(START_PAUSE);
             self.link.call(Call::Reset);
         }
         Drove::GaveUp
@@ -176,7 +169,6 @@ impl Server {
     fn serve_with(&mut self, driver: &mut dyn Serves) {
         self.link.call(Call::Serving);
         loop {
-            self.link.beat();
             for index in 0..self.clients.len() {
                 while let Some(request) = self.clients[index].ring.next() {
                     self.sabotage.before_request();
@@ -241,7 +233,6 @@ impl Server {
     /// Answers everything with an error: there is no driver any more.
     fn refuse(&mut self) {
         loop {
-            self.link.beat();
             for client in &self.clients {
                 while let Some(request) = client.ring.next() {
                     client.ring.complete(&request, Status::Failed, &[]);
@@ -257,8 +248,7 @@ impl Server {
             .clients
             .iter()
             .fold(0, |bits, client| bits | client.bit);
-        self.link
-            .wait(VectorSet::EMPTY, bells, self.link.deadline(BEAT));
+        self.link.wait_alive(bells, Deadline(Time::NEVER));
     }
 
     fn complain(&self, what: usize) {

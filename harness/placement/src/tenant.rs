@@ -8,10 +8,9 @@ use crate::call::Call;
 use crate::link::Link;
 use crate::ring::{Ask, Ring, Status};
 use crate::sabotage::Mix;
-use crate::server::BEAT;
 use crate::trial::{DriverId, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
-use cofferdam_seam::{Deadline, VectorSet};
+use cofferdam_seam::{Deadline, Time};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +34,6 @@ pub struct Tenant {
     mix: Mix,
     io: TenantIo,
     submitted: u32,
-    beat_at: Deadline,
     /// What each acknowledged sector must hold.
     written: Vec<Option<Vec<u8>>>,
 }
@@ -44,7 +42,6 @@ impl Tenant {
     /// Tenant `number` of a trial; `server` is the index of the domain that serves it.
     pub fn new(link: Rc<Link>, spec: &TrialSpec, number: u8, server: usize) -> Self {
         let ring = Ring::of(link.window(), number);
-        let beat_at = Deadline(link.now());
         Self {
             ring,
             server: Link::bit(server),
@@ -57,14 +54,13 @@ impl Tenant {
                 ..TenantIo::default()
             },
             submitted: 0,
-            beat_at,
             written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
             link,
         }
     }
 
     /// Works off all requests, then stays alive until the trial ends.
-    pub fn run(mut self) {
+    pub fn run(mut self) -> ! {
         let mut good = true;
         for _ in 0..self.io.wanted {
             let done = match self.driver {
@@ -74,7 +70,7 @@ impl Tenant {
             good &= done;
             self.io.completed += u32::from(done);
             self.publish();
-            self.pause(THINK);
+            self.link.pause(THINK);
         }
         for sector in 0..self.written.len() {
             good &= self.written[sector].is_none() || self.check(sector, true);
@@ -82,9 +78,7 @@ impl Tenant {
         self.io.finished = good;
         self.publish();
         self.link.call(Call::Finished);
-        loop {
-            self.pause(BEAT);
-        }
+        self.link.rest()
     }
 
     fn publish(&mut self) {
@@ -175,7 +169,7 @@ impl Tenant {
                     self.link.call(Call::Complain { what: 4 });
                 }
             }
-            self.pause(PAUSE);
+            self.link.pause(PAUSE);
         }
         false
     }
@@ -191,24 +185,7 @@ impl Tenant {
             if let Some((status, _)) = self.ring.answer(nth, into) {
                 return status;
             }
-            self.link.wait(VectorSet::EMPTY, self.server, self.beat_at);
-            self.beat_if_due();
-        }
-    }
-
-    fn beat_if_due(&mut self) {
-        if self.beat_at.passed(self.link.now()) {
-            self.link.beat();
-            self.beat_at = self.link.deadline(BEAT);
-        }
-    }
-
-    /// Waits, beating.
-    fn pause(&mut self, for_long: Duration) {
-        let until = self.link.deadline(for_long);
-        while !until.passed(self.link.now()) {
-            self.link.wait(VectorSet::EMPTY, 0, until.min(self.beat_at));
-            self.beat_if_due();
+            self.link.wait_alive(self.server, Deadline(Time::NEVER));
         }
     }
 }
