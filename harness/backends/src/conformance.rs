@@ -181,3 +181,98 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     };
     (0..len).map(|_| next()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk in memory, and the promise it breaks.
+    struct Disk {
+        bytes: Vec<u8>,
+        breaks: Option<Promise>,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Promise {
+        RefusesOverrun,
+        RefusesPartialSectors,
+        KeepsNeighbours,
+    }
+
+    impl Disk {
+        fn breaking(breaks: Option<Promise>) -> Self {
+            Self {
+                bytes: vec![0; 16 * SECTOR],
+                breaks,
+            }
+        }
+
+        fn range(&self, sector: u64, len: usize) -> Result<std::ops::Range<usize>, DriverError> {
+            let whole = len > 0 && len.is_multiple_of(SECTOR);
+            if !whole && self.breaks != Some(Promise::RefusesPartialSectors) {
+                return Err(DriverError::BadRequest("no whole sectors"));
+            }
+            let start = usize::try_from(sector)
+                .ok()
+                .and_then(|sector| sector.checked_mul(SECTOR));
+            let end = start.and_then(|start| start.checked_add(len));
+            match (start, end) {
+                (Some(start), Some(end)) if end <= self.bytes.len() => Ok(start..end),
+                _ if self.breaks == Some(Promise::RefusesOverrun) => Ok(0..len),
+                _ => Err(DriverError::BadRequest("out of range")),
+            }
+        }
+    }
+
+    impl Block for Disk {
+        fn capacity(&self) -> u64 {
+            16
+        }
+
+        fn read(&mut self, sector: u64, into: &mut [u8], _: Deadline) -> Result<(), DriverError> {
+            let range = self.range(sector, into.len())?;
+            into.copy_from_slice(&self.bytes[range]);
+            Ok(())
+        }
+
+        fn write(&mut self, sector: u64, from: &[u8], _: Deadline) -> Result<(), DriverError> {
+            let range = self.range(sector, from.len())?;
+            let end = range.end;
+            self.bytes[range].copy_from_slice(from);
+            if self.breaks == Some(Promise::KeepsNeighbours) && end < self.bytes.len() {
+                self.bytes[end] ^= 1;
+            }
+            Ok(())
+        }
+    }
+
+    fn now() -> Time {
+        Time::ZERO
+    }
+
+    #[test]
+    fn honest_disk_conforms() {
+        block(&mut Disk::breaking(None), now);
+    }
+
+    #[test]
+    #[should_panic(expected = "was to be refused")]
+    fn disk_that_serves_beyond_its_end_does_not_conform() {
+        block(&mut Disk::breaking(Some(Promise::RefusesOverrun)), now);
+    }
+
+    #[test]
+    #[should_panic(expected = "was to be refused")]
+    fn disk_that_serves_parts_of_sectors_does_not_conform() {
+        block(
+            &mut Disk::breaking(Some(Promise::RefusesPartialSectors)),
+            now,
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "the sector after")]
+    fn disk_that_touches_the_next_sector_does_not_conform() {
+        block(&mut Disk::breaking(Some(Promise::KeepsNeighbours)), now);
+    }
+}
