@@ -242,11 +242,14 @@ impl PciFunction {
         call: impl FnOnce(&mut dyn Device, &mut BusPort<'_>) -> R,
     ) -> R {
         let mut pending = Pending::default();
-        let mut gate = Gate {
-            bus,
-            open: self.master,
+        let mut gate;
+        let reach: &mut dyn Bus = if self.master {
+            &mut *bus
+        } else {
+            gate = MasterDisabled(&mut *bus);
+            &mut gate
         };
-        let mut port = BusPort::new(&mut gate, self.requester, &mut pending);
+        let mut port = BusPort::new(reach, self.requester, &mut pending);
         let result = call(&mut *self.device, &mut port);
         if !pending.raised.is_empty() || pending.intx.is_some() {
             self.carry_out(pending, bus);
@@ -309,45 +312,37 @@ impl PciFunction {
     }
 }
 
-/// The bus behind the bus-master enable bit.
-struct Gate<'a> {
-    bus: &'a mut dyn Bus,
-    open: bool,
-}
+/// The bus of a function whose bus-master enable bit is off.
+struct MasterDisabled<'a>(&'a mut dyn Bus);
 
-impl Bus for Gate<'_> {
+impl Bus for MasterDisabled<'_> {
     fn dma_read(
         &mut self,
-        by: RequesterId,
-        at: Iova,
+        _: RequesterId,
+        _: Iova,
         into: &mut [u8],
-        why: Purpose,
+        _: Purpose,
     ) -> Result<(), DmaFault> {
-        if self.open {
-            return self.bus.dma_read(by, at, into, why);
-        }
         into.fill(0xff);
         Err(DmaFault::MasterDisabled)
     }
 
     fn dma_write(
         &mut self,
-        by: RequesterId,
-        at: Iova,
-        from: &[u8],
-        why: Purpose,
+        _: RequesterId,
+        _: Iova,
+        _: &[u8],
+        _: Purpose,
     ) -> Result<(), DmaFault> {
-        if self.open {
-            return self.bus.dma_write(by, at, from, why);
-        }
         Err(DmaFault::MasterDisabled)
     }
 
     fn now(&self) -> Time {
-        self.bus.now()
+        self.0.now()
     }
 
     fn wake_at(&mut self, by: RequesterId, at: Time) {
-        self.bus.wake_at(by, at);
+        self.0.wake_at(by, at);
     }
 }
+
