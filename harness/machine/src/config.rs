@@ -71,6 +71,8 @@ pub struct Config {
     pub lazy_entries: usize,
     /// How long a lazy IOMMU may wait before it invalidates.
     pub lazy_delay: Duration,
+    /// Whether interrupts are remapped, so that a function reaches its own vectors only.
+    pub interrupt_remapping: bool,
     /// Fault records the IOMMU can hold before it drops them.
     pub fault_log: usize,
 }
@@ -85,6 +87,7 @@ impl Default for Config {
             iotlb_entries: 64,
             lazy_entries: 256,
             lazy_delay: Duration::from_millis(10),
+            interrupt_remapping: false,
             fault_log: 16,
         }
     }

@@ -1,8 +1,9 @@
 //! Interrupts: messages that functions write to the window of the interrupt controller, and the
 //! levels of their pins.
 //!
-//! There is no interrupt remapping: a message names its target in its data, and any function that
-//! may write memory can name any target, in every IOMMU mode.
+//! Without interrupt remapping a message names its target in its data, and any function that may
+//! write memory can name any target, in every IOMMU mode. With it the sender is validated: a function
+//! reaches its own vectors only (VT-d 4.1, 5.1.4, source-ID validation).
 
 use cofferdam_seam::{InterruptKind, Vector, VectorSet};
 use std::ops::Range;
@@ -24,6 +25,8 @@ pub(crate) enum Delivery {
     Forged,
     /// It named a vector that nobody was given.
     Spurious,
+    /// Remapping refused it: the vector is not its sender's.
+    Refused,
 }
 
 /// One function's interrupts, as the privileged layer set them up.
@@ -38,9 +41,18 @@ struct Line {
 #[derive(Debug, Default)]
 pub(crate) struct Controller {
     lines: Vec<Line>,
+    remaps: bool,
 }
 
 impl Controller {
+    /// A controller without lines, with or without remapping.
+    pub(crate) fn new(remaps: bool) -> Self {
+        Self {
+            lines: Vec::new(),
+            remaps,
+        }
+    }
+
     /// Gives the next slot a line, with no vectors.
     pub(crate) fn attach(&mut self) {
         self.lines.push(Line::default());
@@ -74,6 +86,9 @@ impl Controller {
         let data = u16::from_le_bytes([bytes[0], bytes[1]]);
         let slot = usize::from(data / VECTORS);
         let vector = data % VECTORS;
+        if self.remaps && slot != from {
+            return Delivery::Refused;
+        }
         match self.lines.get_mut(slot) {
             Some(line) if line.takes(vector) => {
                 line.raised.insert(VectorSet::of(Vector(vector)));
@@ -155,6 +170,16 @@ mod tests {
         let delivery = controller.message(0, Controller::data(1).into());
         assert_eq!(delivery, Delivery::Forged);
         assert_eq!(controller.pending(1, false), VectorSet::of(Vector(0)));
+    }
+
+    #[test]
+    fn remapping_refuses_what_is_not_the_senders() {
+        let mut controller = two_functions();
+        controller.remaps = true;
+        let forged = controller.message(0, Controller::data(1).into());
+        let own = controller.message(1, Controller::data(1).into());
+        assert_eq!((forged, own), (Delivery::Refused, Delivery::Own));
+        assert_eq!(controller.message(0, 0xffff), Delivery::Refused);
     }
 
     #[test]

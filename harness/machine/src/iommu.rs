@@ -13,6 +13,7 @@ use crate::config::{Config, IommuMode};
 use crate::frames::FRAME;
 use cofferdam_seam::{Direction, RequesterId, Time};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub enum Refusal {
     NotMapped,
     /// The entry forbids this direction.
     Forbidden,
+    /// The message names a vector that is not its sender's.
+    Interrupt,
 }
 
 /// A refused request, as the fault log holds it.
@@ -78,6 +81,20 @@ pub struct FaultRecord {
     pub write: bool,
     /// Why.
     pub why: Refusal,
+}
+
+impl fmt::Display for FaultRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = if self.write { "write to" } else { "read of" };
+        let Self {
+            requester, page, ..
+        } = self;
+        match self.why {
+            Refusal::NotMapped => write!(f, "{requester}: {access} {page:#x} refused, not mapped"),
+            Refusal::Forbidden => write!(f, "{requester}: {access} {page:#x} refused, forbidden"),
+            Refusal::Interrupt => write!(f, "{requester}: interrupt message refused, not its own"),
+        }
+    }
 }
 
 /// The IOVA window has no free range of that many pages.
@@ -324,7 +341,7 @@ impl Iommu {
         self.iotlb.push_back(new);
     }
 
-    fn record(&mut self, fault: FaultRecord) {
+    pub(crate) fn record(&mut self, fault: FaultRecord) {
         if self.log.len() < self.log_entries {
             self.log.push(fault);
         } else {

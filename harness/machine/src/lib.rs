@@ -4,7 +4,7 @@
 //! device, message and pin interrupts, a clock that its user moves, and a ledger that knows which
 //! DMA was sanctioned. It is deterministic: the same calls end in the same state.
 //!
-//! Left out so far: interrupt remapping (any function can forge any message), ATS, peer-to-peer
+//! Left out so far: ATS, peer-to-peer
 //! requests (a DMA to a BAR finds no memory), switches and conventional buses, spoofed requester
 //! IDs, and the time a DMA or an invalidation takes (none).
 //!

@@ -80,6 +80,8 @@ pub struct Counts {
     pub forged_interrupts: u64,
     /// Messages that named a vector nobody was given.
     pub spurious_interrupts: u64,
+    /// Messages that interrupt remapping refused.
+    pub refused_interrupts: u64,
     /// Memory requests of devices; messages are none.
     pub dma_requests: u64,
     /// Stray requests that moved at least one byte.
@@ -348,6 +350,13 @@ impl Machine {
         taken
     }
 
+    /// The message that raises a vector of a function: where to write it, and what. What the
+    /// privileged layer programs, and what a forger would write.
+    pub fn message(&self, id: RequesterId, vector: Vector) -> (Iova, u32) {
+        let data = u32::from(Controller::data(slot(id))) + u32::from(vector.0);
+        (Iova(MESSAGES.start), data)
+    }
+
     /// Vectors raised and not yet taken.
     pub fn pending_interrupts(&self, id: RequesterId) -> VectorSet {
         let slot = slot(id);
@@ -496,6 +505,7 @@ impl Machine {
             interrupts: tally.interrupts,
             forged_interrupts: tally.forged,
             spurious_interrupts: tally.spurious,
+            refused_interrupts: tally.refused,
             dma_requests: tally.requests,
             stray_landed: tally.stray_landed,
             stray_blocked: tally.stray_blocked,

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::fabric::slot;
 use crate::frames::{FRAME, Owner, owner_at};
 use crate::interrupts::{Controller, Delivery, MESSAGES};
-use crate::iommu::{Iommu, Path};
+use crate::iommu::{FaultRecord, Iommu, Path, Refusal};
 use crate::ledger::{Ledger, Verdict};
 use crate::memory::{Memory, NoMemory, PhysAddr};
 use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
@@ -101,6 +101,7 @@ pub(crate) struct Tally {
     pub(crate) interrupts: u64,
     pub(crate) forged: u64,
     pub(crate) spurious: u64,
+    pub(crate) refused: u64,
 }
 
 /// Memory, IOMMU, ledger, interrupt controller and clock: the bus as every function sees it.
@@ -165,7 +166,7 @@ impl RootComplex {
             memory,
             iommu: Iommu::new(config),
             ledger: Ledger::default(),
-            interrupts: Controller::default(),
+            interrupts: Controller::new(config.interrupt_remapping),
             clock: Clock::default(),
             log: Log::new(LOG),
             strays: Log::new(STRAYS),
@@ -306,6 +307,16 @@ impl RootComplex {
                 self.tally.forged += 1;
             }
             Delivery::Spurious => self.tally.spurious += 1,
+            Delivery::Refused => {
+                self.tally.refused += 1;
+                self.iommu.record(FaultRecord {
+                    at: self.clock.now(),
+                    requester: by,
+                    page: at.0,
+                    write: true,
+                    why: Refusal::Interrupt,
+                });
+            }
         }
         true
     }

@@ -23,7 +23,9 @@ use crate::wire::Channel;
 use cofferdam_machine::config::Config;
 use cofferdam_machine::frames::{Owner, Use, owner_at, run_of};
 use cofferdam_machine::{Ending, Machine, Memory, PhysAddr, Read};
-use cofferdam_seam::{Bar, Device, InterruptKind, Iova, RequesterId, Time, VectorSet, Width};
+use cofferdam_seam::{
+    Bar, Device, InterruptKind, Iova, RequesterId, Time, Vector, VectorSet, Width,
+};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use unit::{State, Unit};
-use vdevice_edu::Edu;
+use vdevice_edu::{Edu, EduTiming};
 use vdevice_tamper::{Aim, Lie, Tally, Tamper};
 use vdevice_virtio::{BlkConfig, VirtioBlk};
 
@@ -122,6 +124,8 @@ const REACT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(40);
 /// Device time a finished trial goes on after its fault, for what it may still do.
 const AFTERMATH: Duration = Duration::from_millis(5);
+/// The second device, in the second root port, where a trial has one.
+const BYSTANDER: RequesterId = RequesterId::new(2, 0, 0);
 /// Stray DMAs reported one by one.
 const STRAYS: usize = 16;
 
@@ -194,7 +198,7 @@ pub fn run(
 /// The device of a driver, honest.
 fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
     match driver {
-        DriverId::Edu => Box::new(Edu::new(vdevice_edu::EduTiming::default())),
+        DriverId::Edu => Box::new(Edu::new(EduTiming::default())),
         DriverId::VirtioBlk => Box::new(VirtioBlk::new(BlkConfig {
             sectors: 2 * crate::tenant::SECTORS,
             seed,
@@ -203,8 +207,8 @@ fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
     }
 }
 
-/// What the device does wrong in this trial.
-fn lie(spec: &TrialSpec) -> Option<Lie> {
+/// What the device does wrong in this trial. `forgery` is the interrupt message of another device.
+fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
     match spec.fault {
         Fault::D1 {
             by: By::Device,
@@ -228,6 +232,27 @@ fn lie(spec: &TrialSpec) -> Option<Lie> {
             after: Duration::from_micros(delay_us.into()),
             bytes_seed: spec.seed,
         }),
+        Fault::D4 {
+            by: By::Device,
+            extra,
+            nth,
+        } => Some(Lie::Overrun {
+            nth,
+            extra: Mix(spec.seed).bytes(extra as usize),
+        }),
+        Fault::D8 { nth } => Some(Lie::WriteBack {
+            nth,
+            bytes_seed: spec.seed,
+        }),
+        Fault::I4 { nth } => {
+            let (at, data) = forgery;
+            let bytes = data.to_le_bytes().to_vec();
+            Some(Lie::WildWrite {
+                nth,
+                aim: Aim::Address(at),
+                bytes,
+            })
+        }
         Fault::B1 { nth } => Some(Lie::NeverCompletes { nth }),
         Fault::B9 { nth, window_us } => Some(Lie::AllOnes {
             nth,
@@ -266,6 +291,7 @@ impl Hardware {
         let mut machine = Machine::new(
             Config {
                 iommu: spec.iommu,
+                interrupt_remapping: spec.intremap,
                 fabric: spec.fabric,
                 timeout_ends: spec.timeout_ends,
                 ..Config::default()
@@ -273,13 +299,22 @@ impl Hardware {
             memory,
         );
         let honest = device(spec.driver, spec.seed);
-        let (device, tally) = match lie(spec) {
+        let forgery = machine.message(BYSTANDER, Vector(0));
+        let (device, tally) = match lie(spec, forgery) {
             Some(lie) => {
                 let (tamper, tally) = Tamper::new(honest, vec![lie]);
                 (machine.plug(Box::new(tamper)), Some(tally))
             }
             None => (machine.plug(honest), None),
         };
+        if matches!(spec.fault, Fault::I4 { .. }) {
+            // A device of somebody else, whose interrupt is there to be forged.
+            let bystander = machine.plug(Box::new(Edu::new(EduTiming::default())));
+            debug_assert_eq!(bystander, BYSTANDER);
+            if let Err(error) = machine.enable_interrupts(bystander, 1) {
+                return Err((zygote, io::Error::other(error).into()));
+            }
+        }
         let units = placement
             .domains
             .iter()
@@ -785,7 +820,9 @@ impl Hardware {
         }
         let by_driver = matches!(
             self.spec.fault,
-            Fault::D1 { by: By::Driver, .. } | Fault::D6 { by: By::Driver, .. }
+            Fault::D1 { by: By::Driver, .. }
+                | Fault::D4 { by: By::Driver, .. }
+                | Fault::D6 { by: By::Driver, .. }
         );
         for event in self.machine.drain_events() {
             if event.verdict.is_sanctioned() {
@@ -815,11 +852,7 @@ impl Hardware {
         {
             let (faults, _) = self.machine.iommu_faults();
             if let Some(fault) = faults.iter().find(|fault| fault.at >= activated) {
-                let access = if fault.write { "write to" } else { "read of" };
-                let (what, at) = (
-                    format!("refused a {access} page {:#x}", fault.page),
-                    fault.at,
-                );
+                let (what, at) = (fault.to_string(), fault.at);
                 self.detected("iommu".into(), what, at);
             }
         }
@@ -934,6 +967,8 @@ impl Hardware {
             stray: std::mem::take(&mut self.stray),
             stray_landed: counts.stray_landed,
             stray_blocked: counts.stray_blocked,
+            forged_interrupts: counts.forged_interrupts,
+            refused_interrupts: counts.refused_interrupts,
             stale_window_ns: counts.last_after_unmap.map(nanos),
             detection: self.detection.clone(),
             recovered_after_ns: after(self.recovered_at),

@@ -49,7 +49,8 @@ impl EventWords {
         if !vectors.is_empty() {
             self.vectors.fetch_or(vectors.0, Ordering::SeqCst);
         }
-        self.happened.fetch_or(awaited(bells, vectors), Ordering::SeqCst);
+        self.happened
+            .fetch_or(awaited(bells, vectors), Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) != 0 {
             futex::wake(&self.happened);
         }

@@ -213,6 +213,14 @@ impl<H: DriverHost> DriverHost for SabotagedHost<H> {
                     ..mapping
                 })
             }
+            Fault::D4 {
+                by: By::Driver,
+                extra,
+                nth,
+            } if self.sabotage.strikes(&self.sabotage.mappings, nth) => Ok(Mapping {
+                iova: mapping.iova.offset(extra.into()),
+                ..mapping
+            }),
             Fault::D6 {
                 by: By::Driver,
                 nth,

@@ -129,6 +129,15 @@ pub enum Fault {
         /// Which DMA (device) or mapping (driver).
         nth: u32,
     },
+    /// A DMA write that is too long.
+    D4 {
+        /// Who commits it: a device that writes on, or a driver that gives an address too far in.
+        by: By,
+        /// Bytes beyond the end of the buffer.
+        extra: u32,
+        /// Which DMA write (device) or mapping (driver).
+        nth: u32,
+    },
     /// DMA to an address after it was unmapped.
     D6 {
         /// Who commits it: a device that writes late, or a driver that unmaps early.
@@ -136,6 +145,16 @@ pub enum Fault {
         /// How long after the honest write the device writes again, in microseconds.
         delay_us: u32,
         /// Which DMA (device) or mapping (driver).
+        nth: u32,
+    },
+    /// A DMA write through a mapping that is for reading.
+    D8 {
+        /// After which DMA read.
+        nth: u32,
+    },
+    /// A forged interrupt message, with the vector of another device.
+    I4 {
+        /// After which DMA write.
         nth: u32,
     },
     /// Wild store by the driver's CPU.
@@ -188,7 +207,10 @@ impl Fault {
         match self {
             Self::None => "none",
             Self::D1 { .. } => "D1",
+            Self::D4 { .. } => "D4",
             Self::D6 { .. } => "D6",
+            Self::D8 { .. } => "D8",
+            Self::I4 { .. } => "I4",
             Self::M1 { .. } => "M1",
             Self::B1 { .. } => "B1",
             Self::B9 { .. } => "B9",
@@ -208,6 +230,8 @@ pub struct TrialSpec {
     pub driver: DriverId,
     /// The IOMMU mode.
     pub iommu: IommuMode,
+    /// Whether interrupts are remapped.
+    pub intremap: bool,
     /// The fabric.
     pub fabric: FabricKind,
     /// What a completion timeout does.
@@ -234,6 +258,7 @@ impl TrialSpec {
             placement,
             driver,
             iommu: IommuMode::Strict,
+            intremap: false,
             fabric: FabricKind::Pcie,
             timeout_ends: TimeoutEnds::AllOnes,
             oops: Oops::Panic,
@@ -400,6 +425,10 @@ pub struct TrialReport {
     pub stray_landed: u64,
     /// All stray DMAs that were blocked.
     pub stray_blocked: u64,
+    /// Interrupts of another device that the device raised.
+    pub forged_interrupts: u64,
+    /// Interrupt messages that remapping refused.
+    pub refused_interrupts: u64,
     /// Last landed use after unmap, ns after the unmapping.
     pub stale_window_ns: Option<u64>,
     /// First detection.

@@ -25,6 +25,20 @@ pub enum Lie {
         /// Decides the bytes.
         bytes_seed: u64,
     },
+    /// The `nth` DMA write of payload is longer than it should be.
+    Overrun {
+        /// Which write of payload.
+        nth: u32,
+        /// The bytes that follow the honest ones, in the same request.
+        extra: Vec<u8>,
+    },
+    /// Right after the `nth` DMA read of payload, a write to what was read.
+    WriteBack {
+        /// Which read of payload.
+        nth: u32,
+        /// Decides the bytes.
+        bytes_seed: u64,
+    },
     /// The `nth` register read never completes, and the model never sees it.
     NeverCompletes {
         /// Which read.

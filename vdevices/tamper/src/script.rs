@@ -28,6 +28,7 @@ pub(crate) struct Script {
     tally: Arc<Tally>,
     reads: u32,
     payloads: u32,
+    payloads_read: u32,
     completions: u32,
     /// At most one for each lie.
     stale: Vec<Stale>,
@@ -42,6 +43,7 @@ impl Script {
             tally,
             reads: 0,
             payloads: 0,
+            payloads_read: 0,
             completions: 0,
             stale: Vec::new(),
             dark_until: Time::ZERO,
@@ -125,6 +127,28 @@ impl Script {
         }
     }
 
+    /// What follows the payload write the device is about to do, if the lie is that it is longer.
+    fn overrun(&self, honest: &[u8]) -> Option<Vec<u8>> {
+        self.lies.iter().find_map(|lie| match lie {
+            Lie::Overrun { nth, extra } if *nth == self.payloads + 1 => {
+                Some([honest, extra].concat())
+            }
+            _ => None,
+        })
+    }
+
+    /// Counts a payload read that the device just did and follows it up.
+    fn after_read(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
+        self.payloads_read = self.payloads_read.saturating_add(1);
+        for lie in &self.lies {
+            if let Lie::WriteBack { nth, bytes_seed } = lie
+                && *nth == self.payloads_read
+            {
+                lie_by_dma(&self.tally, by, at, &bytes_of(*bytes_seed, len), bus);
+            }
+        }
+    }
+
     /// Counts a completion entry the device is about to write, and returns what it is to write
     /// instead, if anything.
     fn forged(&mut self, entry: &[u8]) -> Option<Vec<u8>> {
@@ -185,7 +209,11 @@ impl Bus for LyingBus<'_> {
         into: &mut [u8],
         why: Purpose,
     ) -> Result<(), DmaFault> {
-        self.bus.dma_read(by, at, into, why)
+        let result = self.bus.dma_read(by, at, into, why);
+        if why == Purpose::Payload {
+            self.script.after_read(by, at, into.len(), self.bus);
+        }
+        result
     }
 
     fn dma_write(
@@ -197,16 +225,15 @@ impl Bus for LyingBus<'_> {
     ) -> Result<(), DmaFault> {
         let forged = match why {
             Purpose::Completion => self.script.forged(from),
+            Purpose::Payload => self.script.overrun(from),
             _ => None,
         };
-        if let Some(forged) = forged {
-            let result = self.bus.dma_write(by, at, &forged, why);
-            if result != Err(DmaFault::MasterDisabled) {
-                self.script.tally.act(self.bus.now());
-            }
-            return result;
+        let result = self
+            .bus
+            .dma_write(by, at, forged.as_deref().unwrap_or(from), why);
+        if forged.is_some() && result != Err(DmaFault::MasterDisabled) {
+            self.script.tally.act(self.bus.now());
         }
-        let result = self.bus.dma_write(by, at, from, why);
         if why == Purpose::Payload {
             self.script.after_payload(by, at, from.len(), self.bus);
         }

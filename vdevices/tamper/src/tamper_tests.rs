@@ -147,6 +147,42 @@ fn write_beside_the_payload_starts_at_its_end() {
 }
 
 #[test]
+fn overrun_is_one_longer_request() {
+    let (mut testbed, tally) = armed(vec![Lie::Overrun {
+        nth: 2,
+        extra: vec![0xee; 3],
+    }]);
+
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+    assert_eq!(tally.acted(), 0);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x200);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x300);
+
+    assert_eq!(tally.acted(), 1);
+    let lengths: Vec<usize> = testbed.bus.requests.iter().map(|r| r.len).collect();
+    assert_eq!(lengths, [8, 11, 8]);
+    assert_eq!(
+        testbed.bus.bytes(0x206, 6),
+        [0xaa, 0xaa, 0xee, 0xee, 0xee, 0]
+    );
+}
+
+#[test]
+fn write_back_goes_where_the_payload_was_read() {
+    let (mut testbed, tally) = armed(vec![Lie::WriteBack {
+        nth: 1,
+        bytes_seed: 7,
+    }]);
+
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+    assert_eq!(tally.acted(), 0);
+    write(&mut testbed, register::PAYLOAD_READ, 0x200);
+
+    assert_eq!(tally.acted(), 1);
+    assert_ne!(testbed.bus.bytes(0x200, 8), [0; 8]);
+}
+
+#[test]
 fn only_payload_is_counted_as_payload() {
     let (mut testbed, tally) = armed(vec![wild(1, Aim::Address(Iova(0x800)))]);
 
