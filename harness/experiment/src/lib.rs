@@ -1,1 +1,28 @@
-//! Fault catalogue, plan, trials and statistics.
+//! The experiment: which faults strike which driver in which placement, and what came of it.
+//!
+//! [`catalogue`] is what there is, as data. [`plan`] crosses it into trials, [`run`] drives them
+//! through an [`engine::Engine`], [`verdict`] derives the outcome of each, [`record`] is the line
+//! written for it, and [`summary`] is what the lines say together, beside the prediction of
+//! [`predict`] and behind the gates of [`gates`].
+//!
+//! Left out: running a trial (the placement crate does that behind the `Engine` trait) and drawing
+//! the result (the report crate). It trusts the engine's observations and nothing else: a
+//! [`TrialReport`](cofferdam_placement::trial::TrialReport) may hold any values, and none of them
+//! can make this crate panic.
+
+#![forbid(unsafe_code)]
+
+pub mod catalogue;
+pub mod cell;
+pub mod engine;
+pub mod environment;
+pub mod gates;
+pub mod out;
+pub mod plan;
+pub mod predict;
+pub mod record;
+pub mod run;
+pub mod seed;
+pub mod statistics;
+pub mod summary;
+pub mod verdict;

@@ -1,1 +1,14 @@
-//! Terminal matrix and HTML report of a comparison.
+//! What a comparison looks like: the matrix on a terminal, the HTML report, lists and progress.
+//!
+//! It renders [`Summary`](cofferdam_experiment::summary::Summary) and the catalogue and derives
+//! nothing that is not in them. The HTML page is one file without scripts or network; every string
+//! from a record is escaped.
+
+#![forbid(unsafe_code)]
+
+pub mod html;
+pub mod listing;
+pub mod matrix;
+pub mod progress;
+pub mod quantity;
+pub mod terminal;

@@ -1,0 +1,115 @@
+//! `cofferdam compare`: runs the plan, shows how far it is, and says how it ended.
+
+use crate::arguments::{Compare, Format};
+use crate::{interrupt, print};
+use cofferdam_experiment::engine::Processes;
+use cofferdam_experiment::out::{OutError, default_path};
+use cofferdam_experiment::plan::Plan;
+use cofferdam_experiment::record::Record;
+use cofferdam_experiment::run::{Finished, Observer, RunError, run};
+use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
+use cofferdam_report::html;
+use cofferdam_report::progress::Progress;
+use cofferdam_report::terminal::{Style, render};
+use miette::{Report, miette};
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+const GATE: u8 = 1;
+const USAGE: u8 = 2;
+const INFRASTRUCTURE: u8 = 3;
+const INTERRUPTED: u8 = 130;
+
+pub fn compare(arguments: &Compare) -> ExitCode {
+    let plan = match Plan::new(arguments.settings(), arguments.filter()) {
+        Ok(plan) => plan,
+        Err(error) => return fail(&miette!("{error}"), USAGE),
+    };
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| default_path(SystemTime::now()));
+    interrupt::watch();
+    let mut screen = Screen {
+        progress: Progress::new(stderr().is_terminal(), Instant::now()),
+    };
+    let finished = run(&plan, &out, Processes::start, &mut screen);
+    screen.write(screen.progress.finish());
+    let Finished { summary, directory } = match finished {
+        Ok(finished) => finished,
+        Err(error) => {
+            let code = match &error {
+                RunError::Out(OutError::NotEmpty(_)) => USAGE,
+                RunError::Out(_) | RunError::Engine(_) | RunError::Json(_) => INFRASTRUCTURE,
+            };
+            return fail(&miette!("{error}"), code);
+        }
+    };
+    if let Err(error) = directory.replace("report.html", html::page(&summary).as_bytes()) {
+        return fail(&miette!("{error}"), INFRASTRUCTURE);
+    }
+    match arguments.format {
+        Format::Text => {
+            let no_color = std::env::var("NO_COLOR").ok();
+            let style = Style::for_output(stdout().is_terminal(), no_color.as_deref());
+            print(&render(&summary, style));
+            let report = directory.path().join("report.html");
+            print(&format!("Report: {}\n", report.display()));
+        }
+        Format::Json => match serde_json::to_string_pretty(&summary) {
+            Ok(text) => print(&format!("{text}\n")),
+            Err(error) => return fail(&miette!("{error}"), INFRASTRUCTURE),
+        },
+    }
+    ExitCode::from(code(&summary))
+}
+
+/// A run whose trials could not all be run is no basis for a gate, so that comes first.
+fn code(summary: &Summary) -> u8 {
+    match summary.state {
+        State::Interrupted => INTERRUPTED,
+        State::Aborted => INFRASTRUCTURE,
+        State::Complete if !summary.infrastructure_failures.is_empty() => INFRASTRUCTURE,
+        State::Complete if !summary.passed => GATE,
+        State::Complete => 0,
+    }
+}
+
+fn fail(report: &Report, code: u8) -> ExitCode {
+    let _ = writeln!(stderr(), "{report:?}");
+    ExitCode::from(code)
+}
+
+struct Screen {
+    progress: Progress,
+}
+
+impl Screen {
+    fn write(&self, text: &str) {
+        let _ = stderr().write_all(text.as_bytes());
+    }
+}
+
+impl Observer for Screen {
+    fn done(&mut self, done: u64, total: u64, record: &Record) {
+        let line = self
+            .progress
+            .advance(done, total, &record.cell, Instant::now());
+        if let Some(line) = line {
+            self.write(&line);
+        }
+    }
+
+    fn failed(&mut self, _: u64, _: u64, failure: &InfrastructureFailure) {
+        self.write(self.progress.finish());
+        self.write(&format!(
+            "could not run trial {} ({}): {}\n",
+            failure.index, failure.cell, failure.what
+        ));
+    }
+
+    fn stop(&self) -> bool {
+        interrupt::asked()
+    }
+}

@@ -1,0 +1,83 @@
+//! Drivers under test, and the devices they drive.
+
+use cofferdam_placement::trial::DriverId;
+use serde::Serialize;
+
+/// A driver under test.
+#[derive(Debug, Serialize)]
+pub struct Driver {
+    /// The name used on the command line and in records.
+    pub id: &'static str,
+    /// The driver.
+    #[serde(skip)]
+    pub driver: DriverId,
+    /// What it is.
+    pub line: &'static str,
+    /// The device it drives, an id of [`DEVICES`].
+    pub device: &'static str,
+    /// The service it offers its tenants.
+    pub service: &'static str,
+    /// Whether it is ours or somebody else's, and under which licence.
+    pub origin: &'static str,
+}
+
+/// A device model.
+#[derive(Debug, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub id: &'static str,
+    /// What it is.
+    pub line: &'static str,
+    /// What it was built from.
+    pub source: &'static str,
+}
+
+/// Every driver.
+pub static DRIVERS: [Driver; 2] = [
+    Driver {
+        id: "edu",
+        driver: DriverId::Edu,
+        line: "our driver of the edu device: every wait bounded, no PCIe or MSI-X needed",
+        device: "edu",
+        service: "compute: factorials and DMA round trips",
+        origin: "this project",
+    },
+    Driver {
+        id: "virtio-blk",
+        driver: DriverId::VirtioBlk,
+        line: "VirtIOBlk of virtio-drivers 0.13.0, unmodified, behind an adapter",
+        device: "virtio-blk",
+        service: "block: reads and durable writes of 512-byte sectors",
+        origin: "crates.io, rCore-OS (MIT)",
+    },
+];
+
+/// Every device.
+pub static DEVICES: [Device; 2] = [
+    Device {
+        id: "edu",
+        line: "QEMU's educational device: factorials, a DMA engine with a 4 KiB buffer, MSI or INTx",
+        source: "QEMU docs/specs/edu, with a PCI Express capability added for FLR",
+    },
+    Device {
+        id: "virtio-blk",
+        line: "virtio block device: modern PCI transport, one split queue, MSI-X or INTx",
+        source: "virtio 1.2, 4.1 and 5.2; no VIRTIO_BLK_F_FLUSH: completed means durable",
+    },
+];
+
+/// The entry of a driver.
+pub fn driver(id: DriverId) -> &'static Driver {
+    match id {
+        DriverId::Edu => &DRIVERS[0],
+        DriverId::VirtioBlk => &DRIVERS[1],
+    }
+}
+
+/// The driver of that name.
+pub fn driver_named(id: &str) -> Option<DriverId> {
+    DRIVERS
+        .iter()
+        .find(|entry| entry.id.eq_ignore_ascii_case(id))
+        .map(|entry| entry.driver)
+}

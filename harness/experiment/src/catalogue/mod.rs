@@ -1,0 +1,67 @@
+//! What can be compared, as data: placements, drivers, devices, platform axes and faults.
+
+mod drivers;
+mod faults;
+mod placements;
+mod platform;
+
+pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};
+pub use faults::{
+    Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
+};
+pub use placements::{Deployment, PLACEMENTS, Placement, Standing, placement, placement_named};
+pub use platform::{
+    CLOCKS, FABRICS, IOMMU_MODES, Item, clock_name, clock_named, fabric_name, fabric_named,
+    iommu_name, iommu_named,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn serde_name(value: impl serde::Serialize) -> Value {
+        serde_json::to_value(value).expect("a plain enum serializes")
+    }
+
+    #[test]
+    fn names_are_the_ones_records_use() {
+        for entry in &PLACEMENTS {
+            assert_eq!(serde_name(entry.placement), entry.id);
+        }
+        for entry in &DRIVERS {
+            assert_eq!(serde_name(entry.driver), entry.id);
+        }
+        for item in &IOMMU_MODES {
+            assert_eq!(serde_name(item.value), item.id);
+        }
+        for item in &FABRICS {
+            assert_eq!(serde_name(item.value), item.id);
+        }
+        for item in &CLOCKS {
+            assert_eq!(serde_name(item.value), item.id);
+        }
+    }
+
+    #[test]
+    fn every_name_finds_its_entry() {
+        for entry in &PLACEMENTS {
+            assert_eq!(placement_named(entry.id), Some(entry.placement));
+            assert_eq!(placement(entry.placement).id, entry.id);
+        }
+        for entry in &DRIVERS {
+            assert_eq!(driver_named(entry.id), Some(entry.driver));
+            assert_eq!(driver(entry.driver).id, entry.id);
+        }
+        for entry in &FAULTS {
+            assert_eq!(fault_named(entry.id).map(|fault| fault.id), Some(entry.id));
+        }
+    }
+
+    #[test]
+    fn every_driver_names_a_device_of_the_catalogue() {
+        for entry in &DRIVERS {
+            assert!(DEVICES.iter().any(|device| device.id == entry.device));
+        }
+    }
+}

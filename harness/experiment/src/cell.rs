@@ -1,0 +1,252 @@
+//! Cells: everything that is fixed over the trials of one cell of the matrix.
+
+use crate::catalogue;
+use crate::seed::Draw;
+use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
+use cofferdam_placement::trial::{By, DriverId, Fault, Oops, PlacementId, Target, TrialSpec};
+
+/// A fault with everything fixed but what each trial draws: which access it strikes (`nth`) and
+/// how long it is (`len`). Both are 0 here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Case {
+    /// The fault, `nth` and `len` 0.
+    pub fault: Fault,
+    /// How a completion timeout ends.
+    pub timeout_ends: TimeoutEnds,
+    /// What a crash does to a privileged layer.
+    pub oops: Oops,
+    /// Whether interrupts are remapped.
+    pub intremap: bool,
+}
+
+/// A target's name in cell ids and on the report.
+pub const fn target_name(target: Target) -> &'static str {
+    match target {
+        Target::Hypervisor => "hypervisor",
+        Target::Kernel => "kernel",
+        Target::Driver => "driver",
+        Target::Tenant1 => "tenant1",
+        Target::Tenant2 => "tenant2",
+        Target::Free => "free",
+        Target::Neighbour => "neighbour",
+        Target::Unbacked => "unbacked",
+    }
+}
+
+const fn by_name(by: By) -> &'static str {
+    match by {
+        By::Device => "device",
+        By::Driver => "driver",
+    }
+}
+
+fn micros(us: u32) -> String {
+    if us >= 1000 && us.is_multiple_of(1000) {
+        format!("{}ms", us / 1000)
+    } else {
+        format!("{us}us")
+    }
+}
+
+impl Case {
+    /// The case with the usual platform: a timeout ends in all ones, an oops in a panic, interrupts
+    /// are not remapped.
+    pub const fn of(fault: Fault) -> Self {
+        Self {
+            fault,
+            timeout_ends: TimeoutEnds::AllOnes,
+            oops: Oops::Panic,
+            intremap: false,
+        }
+    }
+
+    /// The clean case.
+    pub const CLEAN: Self = Self::of(Fault::None);
+
+    /// Its name: the fault's id and the parameters that make it this case, `D1.device.tenant1`.
+    pub fn name(&self) -> String {
+        match self.fault {
+            Fault::None => "none".into(),
+            Fault::D1 { by, target, .. } => {
+                format!("D1.{}.{}", by_name(by), target_name(target))
+            }
+            Fault::D4 { by, extra, .. } => format!("D4.{}.{extra}", by_name(by)),
+            Fault::D8 { .. } => "D8".into(),
+            Fault::I4 { .. } if self.intremap => "I4.remapped".into(),
+            Fault::I4 { .. } => "I4.unremapped".into(),
+            Fault::D6 {
+                by: By::Device,
+                delay_us,
+                ..
+            } => format!("D6.device.{}", micros(delay_us)),
+            Fault::D6 { by: By::Driver, .. } => "D6.driver.early".into(),
+            Fault::M1 { target, .. } => format!("M1.{}", target_name(target)),
+            Fault::B1 { .. } => match self.timeout_ends {
+                TimeoutEnds::AllOnes => "B1.all-ones".into(),
+                TimeoutEnds::MachineCheck => "B1.machine-check".into(),
+            },
+            Fault::B9 { window_us, .. } => format!("B9.{}", micros(window_us)),
+            Fault::R1 { value, .. } => format!("R1.index-{value}"),
+            Fault::X1 { .. } => match self.oops {
+                Oops::Panic => "X1.panic".into(),
+                Oops::KillTask => "X1.kill-task".into(),
+            },
+            Fault::X2 { raw: true, .. } => "X2.raw".into(),
+            Fault::X2 { ms, .. } => format!("X2.polite-{ms}ms"),
+        }
+    }
+
+    /// The fault of one trial: what the case leaves open is drawn. `nth` stays within two thirds of
+    /// one tenant's requests, so that two tenants reach it whatever their mix of requests.
+    pub fn strike(&self, draw: &mut Draw, requests: u32) -> Fault {
+        let nth = draw.between(2, (requests / 3).saturating_mul(2).max(2));
+        let len = [8, 64, 512][draw.between(0, 2) as usize];
+        let mut fault = self.fault;
+        match &mut fault {
+            Fault::None => {}
+            Fault::D1 {
+                target,
+                len: bytes,
+                nth: at,
+                ..
+            } => {
+                // Beside a buffer there may be no more than its page's last bytes.
+                *bytes = if *target == Target::Neighbour { 8 } else { len };
+                *at = nth;
+            }
+            Fault::M1 {
+                len: bytes,
+                nth: at,
+                ..
+            } => {
+                *bytes = len;
+                *at = nth;
+            }
+            Fault::D4 { nth: at, .. }
+            | Fault::D6 { nth: at, .. }
+            | Fault::D8 { nth: at }
+            | Fault::I4 { nth: at }
+            | Fault::B1 { nth: at }
+            | Fault::B9 { nth: at, .. }
+            | Fault::R1 { nth: at, .. }
+            | Fault::X1 { nth: at }
+            | Fault::X2 { nth: at, .. } => *at = nth,
+        }
+        fault
+    }
+}
+
+/// A cell: trials that differ in nothing but their seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cell {
+    /// Where the driver lives.
+    pub placement: PlacementId,
+    /// The IOMMU mode.
+    pub iommu: IommuMode,
+    /// The fabric.
+    pub fabric: FabricKind,
+    /// The driver.
+    pub driver: DriverId,
+    /// The fault.
+    pub case: Case,
+}
+
+impl Cell {
+    /// The cell a trial belongs to.
+    pub fn of(spec: &TrialSpec) -> Self {
+        let mut fault = spec.fault;
+        match &mut fault {
+            Fault::None => {}
+            Fault::D1 { len, nth, .. } | Fault::M1 { len, nth, .. } => {
+                *len = 0;
+                *nth = 0;
+            }
+            Fault::D4 { nth, .. }
+            | Fault::D6 { nth, .. }
+            | Fault::D8 { nth }
+            | Fault::I4 { nth }
+            | Fault::B1 { nth }
+            | Fault::B9 { nth, .. }
+            | Fault::R1 { nth, .. }
+            | Fault::X1 { nth }
+            | Fault::X2 { nth, .. } => *nth = 0,
+        }
+        Self {
+            placement: spec.placement,
+            iommu: spec.iommu,
+            fabric: spec.fabric,
+            driver: spec.driver,
+            case: Case {
+                fault,
+                timeout_ends: spec.timeout_ends,
+                oops: spec.oops,
+                intremap: spec.intremap,
+            },
+        }
+    }
+
+    /// Its name: `in-kernel/strict/pcie/edu/D1.device.tenant1`.
+    pub fn id(&self) -> String {
+        format!(
+            "{}/{}",
+            catalogue::placement(self.placement).id,
+            self.peers()
+        )
+    }
+
+    /// The name it shares with the same cell of the other placements.
+    pub fn peers(&self) -> String {
+        format!(
+            "{}/{}/{}/{}",
+            catalogue::iommu_name(self.iommu),
+            catalogue::fabric_name(self.fabric),
+            catalogue::driver(self.driver).id,
+            self.case.name()
+        )
+    }
+
+    /// The clean cell it is paired with.
+    pub const fn clean(&self) -> Self {
+        Self {
+            case: Case::CLEAN,
+            ..*self
+        }
+    }
+
+    /// Whether it is a clean cell.
+    pub const fn is_clean(&self) -> bool {
+        matches!(self.case.fault, Fault::None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbour_writes_are_short() {
+        let case = Case::of(Fault::D1 {
+            by: By::Device,
+            target: Target::Neighbour,
+            len: 0,
+            nth: 0,
+        });
+        for seed in 0..50 {
+            let Fault::D1 { len, nth, .. } = case.strike(&mut Draw::new(seed), 12) else {
+                panic!("a case strikes with its own fault");
+            };
+            assert_eq!(len, 8);
+            assert!((2..=8).contains(&nth));
+        }
+    }
+
+    #[test]
+    fn same_seed_strikes_at_the_same_place_whatever_the_fault() {
+        let crash = Case::of(Fault::X1 { nth: 0 }).strike(&mut Draw::new(9), 24);
+        let hang = Case::of(Fault::B1 { nth: 0 }).strike(&mut Draw::new(9), 24);
+        let (Fault::X1 { nth: one }, Fault::B1 { nth: two }) = (crash, hang) else {
+            panic!("a case strikes with its own fault");
+        };
+        assert_eq!(one, two);
+    }
+}

@@ -1,0 +1,458 @@
+//! The plan: which trials there are.
+//!
+//! It crosses only the axes that can matter to a fault, as the catalogue says. The full plan is
+//! enumerated first and filtered afterwards, so a trial has the same index and the same seed in any
+//! subset. The seed depends on the driver and the trial's number alone, so everything a report
+//! compares is paired: placements, IOMMU modes and fabrics see the same workload, and a faulty
+//! trial differs from its clean pair in the fault and nothing else.
+
+use crate::catalogue::{
+    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, driver, fabric_name,
+    iommu_name, placement, why_not,
+};
+use crate::cell::Cell;
+use crate::seed::{Draw, derive};
+use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use thiserror::Error;
+
+/// What is the same for all trials of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The clock.
+    pub clock: ClockKind,
+    /// Trials a cell.
+    pub trials: u32,
+    /// Device time at which a trial ends at the latest, ns.
+    pub horizon_ns: u64,
+    /// Verified requests each tenant makes.
+    pub requests: u32,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// A run that takes minutes.
+    pub const QUICK: Self = Self {
+        clock: ClockKind::Leap,
+        trials: 3,
+        horizon_ns: 1_000_000_000,
+        requests: 12,
+        seed: 1,
+    };
+
+    /// A run with enough trials a cell for intervals.
+    pub const FULL: Self = Self {
+        clock: ClockKind::Leap,
+        trials: 30,
+        horizon_ns: 2_000_000_000,
+        requests: 24,
+        seed: 1,
+    };
+}
+
+/// A subset of the plan; an empty list means all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Placements.
+    pub placements: Vec<PlacementId>,
+    /// IOMMU modes.
+    pub iommu: Vec<IommuMode>,
+    /// Fabrics.
+    pub fabrics: Vec<FabricKind>,
+    /// Drivers.
+    pub drivers: Vec<DriverId>,
+    /// Faults, by id. The clean trials of what is left are always added.
+    pub faults: Vec<String>,
+}
+
+fn allows<T: PartialEq>(list: &[T], value: &T) -> bool {
+    list.is_empty() || list.contains(value)
+}
+
+impl Filter {
+    fn place(&self, cell: &Cell) -> bool {
+        allows(&self.placements, &cell.placement)
+            && allows(&self.iommu, &cell.iommu)
+            && allows(&self.fabrics, &cell.fabric)
+            && allows(&self.drivers, &cell.driver)
+    }
+
+    fn fault(&self, cell: &Cell) -> bool {
+        self.faults.is_empty() || self.faults.iter().any(|id| id == cell.case.fault.id())
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The filters exclude each other.
+    #[error("no trial matches: {0}")]
+    Empty(String),
+}
+
+/// One trial of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// Its place in the full plan, the same in every subset.
+    pub index: u64,
+    /// Its number within the cell, from 0.
+    pub number: u32,
+    /// Its cell.
+    pub cell: Cell,
+    /// All it takes to run it.
+    pub spec: TrialSpec,
+}
+
+/// A plan: cells, and how often each is tried.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    settings: Settings,
+    filter: Filter,
+    cells: Vec<(u64, Cell)>,
+    full: u64,
+}
+
+/// Every cell there is: clean ones first, then fault by fault; within a case placements come last,
+/// so that peers run one after the other.
+fn all_cells() -> Vec<Cell> {
+    FAULTS
+        .iter()
+        .flat_map(cells_of)
+        .filter(|cell| {
+            // The clean pair of B1 without a timeout is crossed with strict.
+            !cell.is_clean()
+                || cell.fabric != FabricKind::PcieNotimeout
+                || cell.iommu == IommuMode::Strict
+        })
+        .filter(|cell| why_not(cell).is_none())
+        .collect()
+}
+
+/// A fault crossed with all its axes, the corners where it does not exist included.
+fn cells_of(fault: &Fault) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for driver in &DRIVERS {
+        for &fabric in fault.fabrics {
+            for &iommu in fault.iommu {
+                for case in cases(fault) {
+                    cells.extend(PLACEMENTS.iter().map(|placement| Cell {
+                        placement: placement.placement,
+                        iommu,
+                        fabric,
+                        driver: driver.driver,
+                        case,
+                    }));
+                }
+            }
+        }
+    }
+    cells
+}
+
+impl Plan {
+    /// The plan of that subset.
+    pub fn new(settings: Settings, filter: Filter) -> Result<Self, PlanError> {
+        let all = all_cells();
+        let chosen: HashSet<Cell> = all
+            .iter()
+            .filter(|cell| filter.place(cell) && filter.fault(cell))
+            .flat_map(|cell| [*cell, cell.clean()])
+            .collect();
+        if chosen.is_empty() {
+            return Err(PlanError::Empty(explain(&filter)));
+        }
+        let full = all.len() as u64;
+        let cells = (0..)
+            .zip(all)
+            .filter(|(_, cell)| chosen.contains(cell))
+            .collect();
+        Ok(Self {
+            settings,
+            filter,
+            cells,
+            full,
+        })
+    }
+
+    /// What is the same for all its trials.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The subset it is.
+    pub const fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Its cells, in the order they run.
+    pub fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().map(|(_, cell)| cell)
+    }
+
+    /// How many trials it has.
+    pub fn len(&self) -> u64 {
+        self.cells.len() as u64 * u64::from(self.settings.trials)
+    }
+
+    /// Whether it has no trials.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its trials: the first of every cell, then the second, so that a run cut short still has all
+    /// cells. A clean trial comes before those it is paired with.
+    pub fn trials(&self) -> impl Iterator<Item = Trial> + '_ {
+        (0..self.settings.trials).flat_map(move |number| {
+            self.cells.iter().map(move |&(position, cell)| Trial {
+                index: u64::from(number) * self.full + position,
+                number,
+                cell,
+                spec: self.spec(&cell, number),
+            })
+        })
+    }
+
+    fn spec(&self, cell: &Cell, number: u32) -> TrialSpec {
+        let settings = &self.settings;
+        let seed = derive(settings.seed, &[driver(cell.driver).id], number);
+        TrialSpec {
+            placement: cell.placement,
+            driver: cell.driver,
+            iommu: cell.iommu,
+            fabric: cell.fabric,
+            timeout_ends: cell.case.timeout_ends,
+            oops: cell.case.oops,
+            intremap: cell.case.intremap,
+            fault: cell.case.strike(&mut Draw::new(!seed), settings.requests),
+            clock: settings.clock,
+            horizon_ns: settings.horizon_ns,
+            requests: settings.requests,
+            seed,
+        }
+    }
+}
+
+/// Says where the chosen faults do run.
+fn explain(filter: &Filter) -> String {
+    let places: Vec<String> = FAULTS
+        .iter()
+        .filter(|fault| allows(&filter.faults, &fault.id.to_owned()))
+        .map(|fault| {
+            let modes: Vec<_> = IOMMU_MODES
+                .iter()
+                .filter(|mode| fault.iommu.contains(&mode.value))
+                .map(|mode| mode.id)
+                .collect();
+            let fabrics: Vec<_> = FABRICS
+                .iter()
+                .filter(|fabric| fault.fabrics.contains(&fabric.value))
+                .map(|fabric| fabric.id)
+                .collect();
+            let not: Vec<_> = fault
+                .except
+                .iter()
+                .filter_map(|except| except.driver)
+                .map(|id| format!(", not with --driver {}", driver(id).id))
+                .collect();
+            format!(
+                "{} runs with --iommu {} and --fabric {}{}",
+                fault.id,
+                modes.join("|"),
+                fabrics.join("|"),
+                not.concat()
+            )
+        })
+        .collect();
+    format!("{}; drop or change a filter", places.join("; "))
+}
+
+/// A corner of the plan where a fault does not exist, for the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotApplicable {
+    /// The case.
+    pub case: String,
+    /// Where: a driver, a fabric or a placement.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Plan {
+    /// The corners of this plan where a fault does not exist.
+    pub fn not_applicable(&self) -> Vec<NotApplicable> {
+        let mut found: Vec<NotApplicable> = Vec::new();
+        for fault in FAULTS.iter().filter(|fault| !fault.except.is_empty()) {
+            for cell in cells_of(fault) {
+                if !(self.filter.place(&cell) && self.filter.fault(&cell)) {
+                    continue;
+                }
+                let Some(except) = fault.except.iter().find(|except| except.covers(&cell)) else {
+                    continue;
+                };
+                let place = match except {
+                    _ if except.driver.is_some() => driver(cell.driver).id,
+                    _ if except.fabric.is_some() => fabric_name(cell.fabric),
+                    _ if except.iommu.is_some() => iommu_name(cell.iommu),
+                    _ => placement(cell.placement).id,
+                };
+                let entry = NotApplicable {
+                    case: cell.case.name(),
+                    place: place.to_owned(),
+                    reason: except.reason.to_owned(),
+                };
+                if !found.contains(&entry) {
+                    found.push(entry);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn plan(filter: Filter) -> Plan {
+        Plan::new(Settings::QUICK, filter).expect("the filter leaves trials")
+    }
+
+    fn count_of(plan: &Plan, fault: &str) -> usize {
+        plan.cells()
+            .filter(|cell| cell.case.fault.id() == fault)
+            .count()
+    }
+
+    #[test]
+    fn full_plan_crosses_only_what_can_matter() {
+        let plan = plan(Filter::default());
+
+        let places = 4;
+        let drivers = 2;
+        let modes = 4;
+        assert_eq!(count_of(&plan, "D1"), places * modes * drivers * 2 * 8);
+        assert_eq!(count_of(&plan, "D4"), places * modes * drivers * 3);
+        assert_eq!(count_of(&plan, "D6"), places * modes * drivers * 3);
+        assert_eq!(count_of(&plan, "D8"), places * modes * drivers);
+        // Without an IOMMU nothing is remapped.
+        assert_eq!(count_of(&plan, "I4"), places * drivers * (2 * modes - 1));
+        assert_eq!(count_of(&plan, "M1"), places * drivers * 6);
+        assert_eq!(count_of(&plan, "B1"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "B9"), places * drivers * 2);
+        assert_eq!(count_of(&plan, "R1"), places * 2);
+        assert_eq!(count_of(&plan, "X1"), (places + 2) * drivers);
+        assert_eq!(count_of(&plan, "X2"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "none"), places * drivers * (modes + 1));
+        assert_eq!(plan.len(), 3 * (780 + 96 + 32 + 56));
+    }
+
+    #[test]
+    fn cell_ids_are_unique() {
+        let plan = plan(Filter::default());
+        let ids: HashSet<String> = plan.cells().map(Cell::id).collect();
+        assert_eq!(ids.len(), plan.cells().count());
+    }
+
+    #[test]
+    fn trial_keeps_index_and_seed_in_any_subset() {
+        // Arrange
+        let full: HashMap<u64, Trial> = plan(Filter::default())
+            .trials()
+            .map(|trial| (trial.index, trial))
+            .collect();
+        let subset = plan(Filter {
+            placements: vec![PlacementId::UserProcess],
+            faults: vec!["D1".into(), "X1".into()],
+            ..Filter::default()
+        });
+
+        // Act and assert
+        assert!(subset.len() < full.len() as u64);
+        for trial in subset.trials() {
+            assert_eq!(full.get(&trial.index), Some(&trial));
+        }
+    }
+
+    #[test]
+    fn more_trials_leave_the_first_ones_alone() {
+        let few = plan(Filter::default());
+        let many = Plan::new(
+            Settings {
+                trials: 5,
+                ..Settings::QUICK
+            },
+            Filter::default(),
+        )
+        .expect("the filter leaves trials");
+        assert!(
+            few.trials()
+                .eq(many.trials().take(usize::try_from(few.len()).unwrap()))
+        );
+    }
+
+    #[test]
+    fn everything_compared_runs_with_the_same_seed() {
+        let mut seeds: HashMap<(DriverId, u32), u64> = HashMap::new();
+        for trial in plan(Filter::default()).trials() {
+            let key = (trial.cell.driver, trial.number);
+            let seed = *seeds.entry(key).or_insert(trial.spec.seed);
+            assert_eq!(seed, trial.spec.seed);
+        }
+        let distinct: HashSet<u64> = seeds.values().copied().collect();
+        assert_eq!(distinct.len(), seeds.len());
+    }
+
+    #[test]
+    fn clean_trials_come_with_every_fault_and_before_it() {
+        let plan = plan(Filter {
+            faults: vec!["B1".into()],
+            drivers: vec![DriverId::Edu],
+            ..Filter::default()
+        });
+        let mut clean = HashSet::new();
+        for trial in plan.trials() {
+            if trial.cell.is_clean() {
+                clean.insert((trial.cell, trial.number));
+            } else {
+                assert!(clean.contains(&(trial.cell.clean(), trial.number)));
+            }
+        }
+        // Four placements on two fabrics, strict only.
+        assert_eq!(count_of(&plan, "none"), 8);
+    }
+
+    #[test]
+    fn cell_of_a_spec_is_the_cell_it_was_made_from() {
+        for trial in plan(Filter::default()).trials() {
+            assert_eq!(Cell::of(&trial.spec), trial.cell);
+        }
+    }
+
+    #[test]
+    fn filters_that_exclude_each_other_are_explained() {
+        let error = Plan::new(
+            Settings::QUICK,
+            Filter {
+                faults: vec!["M1".into()],
+                iommu: vec![IommuMode::Off],
+                ..Filter::default()
+            },
+        )
+        .expect_err("M1 is crossed with strict only");
+        assert!(error.to_string().contains("M1 runs with --iommu strict"));
+    }
+
+    #[test]
+    fn corners_without_the_fault_are_listed_once() {
+        let corners = plan(Filter::default()).not_applicable();
+        let of = |case: &str| corners.iter().filter(|entry| entry.case == case).count();
+        assert_eq!(of("R1.index-64"), 1);
+        assert_eq!(of("B1.machine-check"), 1);
+        assert_eq!(of("X1.kill-task"), 2);
+        assert_eq!(of("I4.remapped"), 1);
+    }
+}

@@ -1,0 +1,446 @@
+//! What must happen, in closed form: from the owner table, the IOMMU mode and what the driver's
+//! domain maps.
+//!
+//! Much of a verdict about wild DMA follows from these, so a cell carries its prediction and says
+//! whether the outcome is settled by construction or had to be measured. A prediction that is
+//! given is checked in every activated trial; where nothing follows, none is given.
+
+use crate::catalogue::placement;
+use crate::cell::Cell;
+use crate::verdict::Verdict;
+use cofferdam_machine::config::{Config, FabricKind, IommuMode, TimeoutEnds};
+use cofferdam_machine::frames::Owner;
+use cofferdam_placement::trial::{
+    By, DomainEnd, DomainReport, End, Fault, Oops, Target, TrialReport,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How the outcome of a cell comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Label {
+    /// It follows from the topology and the IOMMU mode.
+    ByConstruction,
+    /// It depends on what the driver, the tenants and the supervisor do.
+    Measured,
+}
+
+/// What is certain about a cell before it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing goes wrong.
+    Clean,
+    /// The access reaches that owner's memory.
+    Lands(Owner),
+    /// The access does not reach that owner's memory; `None`: it reaches no memory.
+    Refused(Option<Owner>),
+    /// Nothing refuses the access: a page of the driver's own is mapped there.
+    Unrefused,
+    /// No stray DMA reaches memory.
+    Blocked,
+    /// An interrupt of another device is raised, or none is.
+    Forges(bool),
+    /// A use after unmap lands at most this long after the unmapping, ns; 0: never.
+    StaleFor(u64),
+    /// Every domain on the driver's CPU stands still for this long, ns, and nobody else; `None`: to
+    /// the end of the trial.
+    Freezes(Option<u64>),
+    /// The system is lost.
+    SystemLost,
+    /// The privileged layer and the tenants live, and no acknowledged write is lost.
+    OthersLive,
+    /// Nothing is certain.
+    Open,
+}
+
+/// A cell's prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// What is certain.
+    pub expect: Expect,
+    /// Whether that settles the outcome.
+    pub label: Label,
+    /// From what it follows.
+    pub because: &'static str,
+}
+
+/// Domains on a CPU that stands still are late by as much; clocks of the others may differ a
+/// little from the device's when the wall clock runs.
+const SLACK_NS: u64 = 1_000_000;
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const fn by_construction(expect: Expect, because: &'static str) -> Prediction {
+    Prediction {
+        expect,
+        label: Label::ByConstruction,
+        because,
+    }
+}
+
+const fn measured(expect: Expect, because: &'static str) -> Prediction {
+    Prediction {
+        expect,
+        label: Label::Measured,
+        because,
+    }
+}
+
+/// The prediction of a cell.
+pub fn predict(cell: &Cell) -> Prediction {
+    let translates = cell.iommu.translates();
+    match cell.case.fault {
+        Fault::None => measured(Expect::Clean, "nothing was injected"),
+        Fault::D1 { by, target, .. } => wild_dma(by, target, translates),
+        Fault::D4 { .. } => measured(
+            Expect::Unrefused,
+            "the access begins in a mapped buffer: an IOMMU cuts it at the end of a page, if there",
+        ),
+        Fault::D6 { .. } => use_after_unmap(cell.iommu),
+        Fault::D8 { .. } if translates => {
+            by_construction(Expect::Blocked, "the page is mapped for reading only")
+        }
+        Fault::D8 { .. } => measured(
+            Expect::Unrefused,
+            "without translation nothing knows what a buffer is for",
+        ),
+        Fault::I4 { .. } if cell.case.intremap => by_construction(
+            Expect::Forges(false),
+            "remapping lets a function raise its own interrupts only",
+        ),
+        Fault::I4 { .. } => by_construction(
+            Expect::Forges(true),
+            "without remapping a message names any vector, whatever the IOMMU mode",
+        ),
+        Fault::M1 { target, .. } => match target.owner() {
+            Some(owner) if placement(cell.placement).maps.contains(&owner) => by_construction(
+                Expect::Lands(owner),
+                "the driver's domain maps these frames",
+            ),
+            owner => by_construction(
+                Expect::Refused(owner),
+                "the driver's domain does not map these frames",
+            ),
+        },
+        Fault::B1 { .. } => match (cell.fabric, cell.case.timeout_ends) {
+            (FabricKind::Pcie, TimeoutEnds::MachineCheck) => by_construction(
+                Expect::SystemLost,
+                "the completion timeout ends in a machine check",
+            ),
+            (FabricKind::Pcie, TimeoutEnds::AllOnes) => measured(
+                Expect::Freezes(Some(nanos(Config::default().completion_timeout))),
+                "the read holds its CPU until the completion timeout",
+            ),
+            (FabricKind::PcieNotimeout, _) => measured(
+                Expect::Freezes(None),
+                "the read holds its CPU and nothing ends it",
+            ),
+        },
+        Fault::B9 { .. } | Fault::R1 { .. } => {
+            measured(Expect::Open, "depends on how the driver takes the lie")
+        }
+        Fault::X1 { .. } => {
+            let privileged = placement(cell.placement).driver_is_privileged;
+            match (privileged, cell.case.oops) {
+                (true, Oops::Panic) => by_construction(
+                    Expect::SystemLost,
+                    "the privileged layer panics with the driver in it",
+                ),
+                (true, Oops::KillTask) => {
+                    measured(Expect::Open, "depends on what the layer can clean up")
+                }
+                (false, _) => measured(
+                    Expect::OthersLive,
+                    "a crash ends the driver's domain and no other",
+                ),
+            }
+        }
+        Fault::X2 { .. } => measured(Expect::Open, "depends on the supervisor's watchdog"),
+    }
+}
+
+fn wild_dma(by: By, target: Target, translates: bool) -> Prediction {
+    // A driver that gives its device a wrong address also breaks its own request: what comes of
+    // that is measured. A device's extra transfer breaks nothing else.
+    let labelled = |expect, because| match by {
+        By::Device => by_construction(expect, because),
+        By::Driver => measured(expect, because),
+    };
+    match target {
+        Target::Neighbour => measured(
+            Expect::Unrefused,
+            "an IOMMU maps pages: the neighbour's bytes are on a mapped one",
+        ),
+        Target::Unbacked => labelled(Expect::Refused(None), "no memory answers there"),
+        Target::Hypervisor
+        | Target::Kernel
+        | Target::Driver
+        | Target::Tenant1
+        | Target::Tenant2
+        | Target::Free => match target.owner() {
+            Some(owner) if !translates => {
+                labelled(Expect::Lands(owner), "the device reaches all memory")
+            }
+            owner => labelled(
+                Expect::Refused(owner),
+                "the device's IOMMU domain does not map it",
+            ),
+        },
+    }
+}
+
+fn use_after_unmap(iommu: IommuMode) -> Prediction {
+    match iommu {
+        IommuMode::Off | IommuMode::Passthrough => measured(
+            Expect::Unrefused,
+            "the device reaches all memory; harm needs a new user of the page",
+        ),
+        IommuMode::Strict => measured(
+            Expect::StaleFor(0),
+            "the translation is gone before the unmapping returns; harm needs the address to be \
+             given out again",
+        ),
+        IommuMode::Lazy => measured(
+            Expect::StaleFor(nanos(Config::default().lazy_delay)),
+            "a stale IOTLB entry lives for 10 ms at most, if an earlier DMA primed it",
+        ),
+    }
+}
+
+impl Expect {
+    /// What is expected, in a few words.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Clean => "no error, no stray DMA".into(),
+            Self::Lands(owner) => format!("lands in {owner}'s memory"),
+            Self::Refused(Some(owner)) => format!("never lands in {owner}'s memory"),
+            Self::Refused(None) => "reaches no memory".into(),
+            Self::Unrefused => "is not refused".into(),
+            Self::Blocked => "reaches no memory".into(),
+            Self::Forges(true) => "raises another device's interrupt".into(),
+            Self::Forges(false) => "raises nobody else's interrupt".into(),
+            Self::StaleFor(0) => "never lands after the unmapping".into(),
+            Self::StaleFor(ns) => {
+                format!("lands at most {} ms after the unmapping", ns / 1_000_000)
+            }
+            Self::Freezes(Some(ns)) => {
+                format!("freezes the driver's CPU for {} ms", ns / 1_000_000)
+            }
+            Self::Freezes(None) => "freezes the driver's CPU for good".into(),
+            Self::SystemLost => "the system is lost".into(),
+            Self::OthersLive => "everybody else lives, no acknowledged write is lost".into(),
+            Self::Open => "open".into(),
+        }
+    }
+
+    /// How an activated trial disagrees with this, if it does.
+    pub fn disagreement(&self, report: &TrialReport, verdict: &Verdict) -> Option<String> {
+        let says = |wrong: bool, what: String| wrong.then_some(what);
+        match *self {
+            Self::Clean | Self::Open => None,
+            Self::Lands(owner) => says(
+                !reached(report, Some(owner)),
+                format!("did not land in {owner}'s memory"),
+            ),
+            Self::Refused(None) => says(
+                reached(report, None),
+                "landed where no memory answers".into(),
+            ),
+            Self::Refused(Some(owner)) => says(
+                reached(report, Some(owner)),
+                format!("landed in {owner}'s memory"),
+            ),
+            Self::Unrefused => {
+                let first = report.stray.first();
+                says(
+                    first.is_some_and(|stray| !stray.landed),
+                    "was refused".into(),
+                )
+            }
+            Self::Blocked => says(
+                report.stray_landed > 0,
+                format!("{} stray DMAs landed", report.stray_landed),
+            ),
+            Self::Forges(forges) => says(
+                forges != (report.forged_interrupts > 0),
+                format!(
+                    "{} interrupts of another device were raised",
+                    report.forged_interrupts
+                ),
+            ),
+            Self::StaleFor(limit) => {
+                let window = report.stale_window_ns?;
+                says(
+                    limit == 0 || window > limit + SLACK_NS,
+                    format!("landed {window} ns after the unmapping"),
+                )
+            }
+            Self::Freezes(at_least) => unfrozen(report, at_least),
+            Self::SystemLost => {
+                let lost = report.end == End::SystemLost
+                    || report.machine_check
+                    || report
+                        .domains
+                        .iter()
+                        .any(|domain| domain.privileged && domain.end != DomainEnd::Alive);
+                says(
+                    !lost,
+                    format!("the system lives: {}", verdict.outcome.name()),
+                )
+            }
+            Self::OthersLive => {
+                let dead = report
+                    .domains
+                    .iter()
+                    .find(|domain| !domain.holds_driver && domain.end != DomainEnd::Alive);
+                if let Some(domain) = dead {
+                    return Some(format!("{} ended {:?}", domain.name, domain.end));
+                }
+                let lost: u64 = report.io.iter().map(|io| u64::from(io.lost)).sum();
+                says(lost > 0, format!("{lost} acknowledged writes were lost"))
+            }
+        }
+    }
+}
+
+/// Whether a faulty access reached memory of that owner. The driver's own DMA memory is reached all
+/// the time, so of the driver's frames only the patterned ones tell.
+fn reached(report: &TrialReport, owner: Option<Owner>) -> bool {
+    let pattern = report
+        .corruption
+        .iter()
+        .any(|corruption| Some(corruption.owner) == owner && corruption.bytes > 0);
+    let stray = owner != Some(Owner::Driver)
+        && report
+            .stray
+            .iter()
+            .any(|stray| stray.landed && stray.owner == owner);
+    pattern || stray
+}
+
+fn unfrozen(report: &TrialReport, at_least: Option<u64>) -> Option<String> {
+    let cpu = report
+        .domains
+        .iter()
+        .find(|domain| domain.holds_driver)
+        .map(|domain| domain.cpu)?;
+    let since_fault = report
+        .ended_at_ns
+        .saturating_sub(report.activated_at_ns.unwrap_or(0));
+    let stood_still = |domain: &DomainReport| match at_least {
+        Some(ns) => domain.frozen_ns.saturating_add(SLACK_NS) >= ns,
+        None => {
+            domain.end == DomainEnd::Frozen
+                || domain.frozen_ns.saturating_add(SLACK_NS) >= since_fault
+        }
+    };
+    let wrong = report.domains.iter().find(|domain| {
+        if domain.cpu == cpu {
+            !stood_still(domain)
+        } else {
+            domain.frozen_ns > SLACK_NS
+        }
+    })?;
+    Some(format!(
+        "{} on CPU {} stood still for {} ns",
+        wrong.name, wrong.cpu, wrong.frozen_ns
+    ))
+}
+
+/// The victim of a cell of the negative control: a wild write by the device into somebody else's
+/// frame with nothing in its way. It must land, or the injector is broken.
+pub fn negative_control(cell: &Cell) -> Option<Owner> {
+    match cell.case.fault {
+        Fault::D1 {
+            by: By::Device,
+            target,
+            ..
+        } if !cell.iommu.translates() => target
+            .owner()
+            .filter(|owner| !matches!(owner, Owner::Driver | Owner::Free)),
+        _ => None,
+    }
+}
+
+/// Whether a trial of the negative control escaped into its victim's memory.
+pub fn escaped(report: &TrialReport, victim: Owner) -> bool {
+    reached(report, Some(victim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::{IOMMU_MODES, PLACEMENTS};
+    use crate::plan::{Filter, Plan, Settings};
+    use cofferdam_placement::trial::PlacementId;
+
+    fn cells(keep: impl Fn(&Cell) -> bool) -> Vec<Cell> {
+        let plan = Plan::new(Settings::QUICK, Filter::default()).expect("the full plan");
+        let cells: Vec<Cell> = plan.cells().filter(|cell| keep(cell)).copied().collect();
+        assert!(!cells.is_empty());
+        cells
+    }
+
+    #[test]
+    fn wild_dma_by_the_device_is_settled_by_the_iommu_and_not_by_the_placement() {
+        for cell in cells(|cell| {
+            matches!(
+                cell.case.fault,
+                Fault::D1 {
+                    by: By::Device,
+                    target: Target::Tenant1,
+                    ..
+                }
+            )
+        }) {
+            let prediction = predict(&cell);
+            assert_eq!(prediction.label, Label::ByConstruction);
+            let lands = prediction.expect == Expect::Lands(Owner::Tenant1);
+            assert_eq!(lands, !cell.iommu.translates(), "{}", cell.id());
+        }
+    }
+
+    #[test]
+    fn wild_store_lands_exactly_in_what_the_drivers_domain_maps() {
+        let lands = |placement: PlacementId| -> Vec<Owner> {
+            cells(|cell| cell.placement == placement && cell.case.fault.id() == "M1")
+                .iter()
+                .filter(|cell| cell.driver == cofferdam_placement::trial::DriverId::Edu)
+                .filter_map(|cell| match predict(cell).expect {
+                    Expect::Lands(owner) => Some(owner),
+                    _ => None,
+                })
+                .collect()
+        };
+        assert_eq!(lands(PlacementId::InKernel), Owner::ALL);
+        assert_eq!(lands(PlacementId::Hypervisor), Owner::ALL);
+        assert_eq!(
+            lands(PlacementId::RootPartition),
+            [Owner::Kernel, Owner::Driver]
+        );
+        assert_eq!(lands(PlacementId::UserProcess), [Owner::Driver]);
+    }
+
+    #[test]
+    fn negative_control_is_a_victims_frame_without_a_translating_iommu() {
+        let control = cells(|cell| negative_control(cell).is_some());
+        // Four victims, two modes, two drivers, four placements.
+        assert_eq!(control.len(), 4 * 2 * 2 * PLACEMENTS.len());
+        assert_eq!(IOMMU_MODES.len(), 4);
+        for cell in control {
+            assert!(matches!(predict(&cell).expect, Expect::Lands(_)));
+        }
+    }
+
+    #[test]
+    fn every_cell_of_the_plan_has_a_prediction_with_a_reason() {
+        for cell in cells(|_| true) {
+            let prediction = predict(&cell);
+            assert!(!prediction.because.is_empty());
+            assert!(!prediction.expect.words().is_empty());
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! An engine without processes: plausible, deterministic reports for every trial of the plan, from
+//! the physics a real engine is expected to obey. Shared by the tests of several crates.
+
+use cofferdam_experiment::catalogue::placement;
+use cofferdam_experiment::engine::{Engine, EngineError};
+use cofferdam_experiment::environment::{Fact, Unavailable};
+use cofferdam_experiment::record::Record;
+use cofferdam_experiment::run::Observer;
+use cofferdam_experiment::seed::Draw;
+use cofferdam_experiment::summary::InfrastructureFailure;
+use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
+use cofferdam_machine::frames::Owner;
+use cofferdam_placement::trial::{
+    By, Corruption, Counts, Detection, DomainEnd, DomainReport, DriverId, End, Fault, Oops,
+    PlacementId, StrayDma, Target, TenantIo, TrialReport, TrialSpec,
+};
+
+const MS: u64 = 1_000_000;
+
+/// The engine. `spoil` may change each report before it is handed over.
+pub struct Fake<S> {
+    spoil: S,
+}
+
+/// A fake engine whose reports go through `spoil`.
+pub fn spoiled<S: FnMut(&TrialSpec, &mut TrialReport)>(spoil: S) -> Result<Fake<S>, EngineError> {
+    Ok(Fake { spoil })
+}
+
+impl<S: FnMut(&TrialSpec, &mut TrialReport)> Engine for Fake<S> {
+    fn run(&mut self, spec: &TrialSpec) -> Result<TrialReport, EngineError> {
+        let mut report = report(spec);
+        (self.spoil)(spec, &mut report);
+        Ok(report)
+    }
+
+    fn facts(&self) -> Vec<Fact> {
+        ["seccomp", "landlock"]
+            .map(|name| Fact {
+                name: name.into(),
+                value: "made up by a test".into(),
+            })
+            .to_vec()
+    }
+
+    fn unavailable(&self) -> Vec<Unavailable> {
+        vec![Unavailable {
+            what: "KVM".into(),
+            why: "a test needs none".into(),
+        }]
+    }
+}
+
+/// An observer that stops after so many trials.
+pub struct StopAfter {
+    left: u64,
+}
+
+impl StopAfter {
+    /// Stops after `trials`.
+    pub fn trials(trials: u64) -> Self {
+        Self { left: trials }
+    }
+
+    /// Never stops.
+    pub fn never() -> Self {
+        Self { left: u64::MAX }
+    }
+}
+
+impl Observer for StopAfter {
+    fn done(&mut self, _: u64, _: u64, _: &Record) {
+        self.left -= 1;
+    }
+
+    fn failed(&mut self, _: u64, _: u64, _: &InfrastructureFailure) {}
+
+    fn stop(&self) -> bool {
+        self.left == 0
+    }
+}
+
+fn domain(name: &str, cpu: u8) -> DomainReport {
+    DomainReport {
+        name: name.into(),
+        privileged: false,
+        holds_driver: false,
+        tenant: None,
+        cpu,
+        end: DomainEnd::Alive,
+        deaths: Vec::new(),
+        restarts: 0,
+        longest_gap_ns: 180_000,
+        frozen_ns: 0,
+    }
+}
+
+fn domains(of: PlacementId) -> Vec<DomainReport> {
+    let layer = |name, cpu| DomainReport {
+        privileged: true,
+        ..domain(name, cpu)
+    };
+    let mut domains = match of {
+        PlacementId::InKernel => vec![layer("kernel", 0)],
+        PlacementId::Hypervisor => vec![layer("hypervisor", 0)],
+        PlacementId::RootPartition => vec![layer("hypervisor", 1), domain("root", 0)],
+        PlacementId::UserProcess => vec![layer("kernel", 1), domain("driver", 0)],
+    };
+    if let Some(last) = domains.last_mut() {
+        last.holds_driver = true;
+    }
+    for tenant in [1, 2] {
+        domains.push(DomainReport {
+            tenant: Some(tenant),
+            ..domain(&format!("tenant{tenant}"), tenant - 1)
+        });
+    }
+    domains
+}
+
+fn clean(spec: &TrialSpec) -> TrialReport {
+    let io = |tenant| TenantIo {
+        tenant,
+        wanted: spec.requests,
+        completed: spec.requests,
+        longest_ns: 90_000,
+        finished: true,
+        ..TenantIo::default()
+    };
+    let per_request = u64::from(spec.requests) * 2;
+    TrialReport {
+        activated: 0,
+        activated_at_ns: None,
+        domains: domains(spec.placement),
+        io: vec![io(1), io(2)],
+        corruption: Vec::new(),
+        stray: Vec::new(),
+        stray_landed: 0,
+        stray_blocked: 0,
+        forged_interrupts: 0,
+        refused_interrupts: 0,
+        stale_window_ns: None,
+        detection: None,
+        recovered_after_ns: None,
+        resets: 0,
+        machine_check: false,
+        counts: Counts {
+            mmio_reads: per_request * 2,
+            mmio_writes: per_request * 3,
+            maps: per_request * 2,
+            unmaps: per_request * 2,
+            invalidations: if spec.iommu == IommuMode::Strict {
+                per_request * 2
+            } else {
+                0
+            },
+            doorbells: per_request
+                * if placement(spec.placement).driver_is_privileged {
+                    1
+                } else {
+                    2
+                },
+            interrupts: per_request,
+            dma_requests: per_request * 4,
+        },
+        end: End::Finished,
+        ended_at_ns: 5 * MS,
+    }
+}
+
+impl Scene<'_> {
+    fn stray(&mut self, landed: bool, write: bool, owner: Option<Owner>) {
+        let at_ns = self.report.activated_at_ns.unwrap_or(0);
+        self.report.stray.push(StrayDma {
+            at_ns,
+            iova: 0x1000,
+            len: 8,
+            write,
+            verdict: "foreign".into(),
+            landed,
+            owner: owner.filter(|_| landed),
+        });
+        if landed {
+            self.report.stray_landed += 1;
+        } else {
+            self.report.stray_blocked += 1;
+            self.notice("iommu", "translation fault", 0);
+        }
+    }
+
+    fn corrupt(&mut self, owner: Owner, bytes: u32) {
+        self.report.corruption.push(Corruption {
+            owner,
+            bytes: bytes.into(),
+        });
+    }
+
+    fn notice(&mut self, by: &str, what: &str, after_ns: u64) {
+        self.report.detection.get_or_insert(Detection {
+            by: by.into(),
+            what: what.into(),
+            after_ns,
+        });
+    }
+
+    /// Requests fail until the driver serves again.
+    fn restart(&mut self, after: u64) {
+        self.report.resets += 1;
+        self.report.recovered_after_ns = Some(after);
+        for io in &mut self.report.io {
+            io.longest_ns += after;
+        }
+    }
+
+    fn driver_dies(&mut self, how: &str) {
+        let privileged = placement(self.spec.placement).driver_is_privileged;
+        let survives = self.spec.oops == Oops::KillTask;
+        for domain in &mut self.report.domains {
+            if domain.holds_driver {
+                domain.deaths.push(how.into());
+                domain.restarts += u32::from(!privileged);
+            }
+        }
+        self.notice("supervisor", how, 40_000);
+        if privileged && !survives {
+            self.lose_system();
+        } else if privileged {
+            self.lose_tenants();
+        } else {
+            let root = self.spec.placement == PlacementId::RootPartition;
+            self.restart(if root { 30 * MS } else { 2 * MS });
+        }
+    }
+
+    fn lose_tenants(&mut self) {
+        for io in &mut self.report.io {
+            io.finished = false;
+            io.completed /= 2;
+        }
+        self.report.end = End::Horizon;
+        self.report.ended_at_ns = self.spec.horizon_ns;
+    }
+
+    fn lose_system(&mut self) {
+        self.lose_tenants();
+        for domain in &mut self.report.domains {
+            domain.end = DomainEnd::Halted;
+        }
+        self.report.end = End::SystemLost;
+        self.report.ended_at_ns = self.report.activated_at_ns.unwrap_or(0);
+    }
+
+    fn freeze(&mut self, ns: Option<u64>) {
+        for domain in &mut self.report.domains {
+            if domain.cpu == 0 {
+                domain.frozen_ns = ns.unwrap_or(self.spec.horizon_ns);
+                domain.longest_gap_ns += domain.frozen_ns;
+                if ns.is_none() {
+                    domain.end = DomainEnd::Frozen;
+                }
+            }
+        }
+    }
+}
+
+struct Scene<'a> {
+    spec: &'a TrialSpec,
+    report: TrialReport,
+}
+
+fn report(spec: &TrialSpec) -> TrialReport {
+    let mut draw = Draw::new(spec.seed);
+    let mut scene = Scene {
+        spec,
+        report: clean(spec),
+    };
+    let jitter = u64::from(draw.between(0, 50_000));
+    for domain in &mut scene.report.domains {
+        domain.longest_gap_ns += jitter;
+    }
+    if spec.fault != Fault::None {
+        scene.report.activated = 1;
+        scene.report.activated_at_ns = Some(MS + jitter);
+    }
+    strike(&mut scene, &mut draw);
+    scene.report
+}
+
+fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
+    let spec = scene.spec;
+    let open = !spec.iommu.translates();
+    match spec.fault {
+        Fault::None => {}
+        Fault::D1 {
+            by, target, len, ..
+        } => {
+            let owner = target.owner();
+            let landed = match target {
+                Target::Neighbour => true,
+                Target::Unbacked => false,
+                _ => open,
+            };
+            scene.stray(landed, true, owner.or(Some(Owner::Driver)));
+            if let (true, Some(owner)) = (landed, owner) {
+                scene.corrupt(owner, len);
+            }
+            if by == By::Driver && landed {
+                scene.report.io[0].corrupted = 1;
+            } else if by == By::Driver {
+                scene.report.io[0].errors = 1;
+            }
+            if target == Target::Neighbour && draw.between(0, 2) == 0 {
+                scene.report.io[1].corrupted = 1;
+            }
+        }
+        Fault::D6 { by, delay_us, .. } => {
+            let early = delay_us < 10_000 && by == By::Device;
+            let landed = open || (spec.iommu == IommuMode::Lazy && early);
+            scene.stray(landed, true, Some(Owner::Driver));
+            if landed {
+                scene.report.stale_window_ns = Some(u64::from(delay_us) * 900);
+            }
+        }
+        Fault::D4 { .. } => scene.stray(true, true, Some(Owner::Driver)),
+        Fault::D8 { .. } => scene.stray(open, true, Some(Owner::Driver)),
+        Fault::I4 { .. } if spec.intremap => scene.report.refused_interrupts = 1,
+        Fault::I4 { .. } => scene.report.forged_interrupts = 1,
+        Fault::M1 { target, len, .. } => {
+            let owner = target.owner().unwrap_or(Owner::Free);
+            if placement(spec.placement).maps.contains(&owner) {
+                scene.corrupt(owner, len);
+            } else {
+                scene.driver_dies("SIGSEGV");
+            }
+        }
+        Fault::B1 { .. } => match (spec.fabric, spec.timeout_ends) {
+            (FabricKind::Pcie, TimeoutEnds::AllOnes) => {
+                scene.freeze(Some(50 * MS));
+                scene.notice("fabric", "completion timeout", 50 * MS);
+                scene.restart(51 * MS);
+            }
+            (FabricKind::Pcie, TimeoutEnds::MachineCheck) => {
+                scene.report.machine_check = true;
+                scene.notice("fabric", "machine check", 50 * MS);
+                scene.lose_system();
+            }
+            (FabricKind::PcieNotimeout, _) => {
+                scene.lose_tenants();
+                scene.freeze(None);
+                scene.notice("supervisor", "driver hangs", 100 * MS);
+            }
+        },
+        Fault::B9 { window_us, .. } => {
+            scene.notice("driver", "device is gone", 20_000);
+            scene.restart(u64::from(window_us) * 1000 + MS);
+            for io in &mut scene.report.io {
+                io.errors = 1;
+            }
+        }
+        Fault::R1 { .. } => {
+            scene.notice("driver", "completion of an unknown request", 8_000);
+            scene.restart(3 * MS + u64::from(draw.between(0, 400_000)));
+        }
+        Fault::X1 { .. } => scene.driver_dies("panic: injected crash"),
+        Fault::X2 { raw: true, .. } => scene.driver_dies("spun"),
+        Fault::X2 { ms, .. } if ms < 100 => {
+            for io in &mut scene.report.io {
+                io.longest_ns += u64::from(ms) * MS;
+            }
+        }
+        Fault::X2 { .. } => {
+            scene.notice("supervisor", "watchdog", 100 * MS);
+            scene.driver_dies("killed by the watchdog");
+        }
+    }
+    // A driver that never reads a register in its hot path cannot meet a read that lies.
+    let reads = matches!(spec.fault, Fault::B9 { .. });
+    if reads && spec.driver == DriverId::VirtioBlk && spec.seed.is_multiple_of(5) {
+        scene.report = clean(spec);
+    }
+}
