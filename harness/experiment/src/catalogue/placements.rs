@@ -90,7 +90,7 @@ pub static PLACEMENTS: [Placement; 4] = [
             Deployed("Linux with intel_iommu=off, or on a machine without an IOMMU"),
             Deployed("Linux with iommu=pt (IOMMU_DEFAULT_PASSTHROUGH)"),
             Deployed("Linux on x86 as built by default (IOMMU_DEFAULT_DMA_LAZY)"),
-            Deployed("Linux with iommu.strict=1; the default of RHEL 9 kernels since 2024"),
+            Deployed("Linux with iommu.strict=1 (IOMMU_DEFAULT_DMA_STRICT)"),
         ]),
     },
     Placement {
@@ -106,7 +106,7 @@ pub static PLACEMENTS: [Placement; 4] = [
             Deployed("VMware ESX on hosts without VT-d"),
             Synthetic("we know of no documentation of a one-to-one domain for VMkernel drivers"),
             Synthetic("no hypervisor is known to batch invalidations for its own drivers"),
-            Synthetic("ESXi offers it for fault finding only (dmaMapperPolicy=debug)"),
+            Synthetic("we know of no documentation that VMkernel drivers run so"),
         ]),
     },
     Placement {
