@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::crossing::{self, Rounds};
 use crate::jail::{self, Confinement};
 use crate::link::Link;
-use crate::placement::{Domain, Placement, Role};
+use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage, Spin};
 use crate::probe;
 use crate::ring::Ring;
@@ -151,7 +151,12 @@ fn live(
         page.leave_text(&probe::attempt_everything());
         return;
     };
-    let polls = crossing.map_or(0, |rounds| rounds.waiting.polls());
+    let role = placement.domains.get(index).map(|domain| domain.role);
+    // Only the two sides of a measurement poll: anybody else would take a core from them.
+    let measured = matches!(role, Some(Role::Serves | Role::Tenant(1)));
+    let polls = crossing
+        .filter(|_| measured)
+        .map_or(0, |rounds| rounds.waiting.polls());
     let link = Rc::new(Link::new(
         page, window, placement, index, spec.clock, *epoch, polls,
     ));
@@ -162,11 +167,7 @@ fn live(
         Spin(0),
     );
     link.call(Call::Now);
-    match placement
-        .domains
-        .get(index)
-        .map(|domain: &Domain| domain.role)
-    {
+    match role {
         None => supervisor::run(&link, placement),
         Some(Role::Serves) => Server::new(link, spec, placement, index, *generation).run(),
         Some(Role::Tenant(number)) if crossing.is_some() => {

@@ -70,19 +70,22 @@ impl EventWords {
         (u64::from(happened & !INTERRUPTS), raised)
     }
 
-    /// Polls `polls` times, then sleeps until something of these is posted, at most `limit()`.
-    pub fn sleep(&self, bells: u64, vectors: VectorSet, polls: u32, limit: impl Fn() -> Duration) {
+    /// Looks `polls` times whether something of these is posted.
+    pub fn poll(&self, bells: u64, vectors: VectorSet, polls: u32) -> bool {
         let wanted = awaited(bells, vectors);
-        for _ in 0..polls {
-            if self.happened.load(Ordering::Acquire) & wanted != 0 {
-                return;
-            }
+        (0..polls).any(|_| {
             std::hint::spin_loop();
-        }
+            self.happened.load(Ordering::Acquire) & wanted != 0
+        })
+    }
+
+    /// Sleeps until something of these is posted, at most `limit`.
+    pub fn sleep(&self, bells: u64, vectors: VectorSet, limit: Duration) {
+        let wanted = awaited(bells, vectors);
         self.sleeping.store(1, Ordering::SeqCst);
         let happened = self.happened.load(Ordering::SeqCst);
         if happened & wanted == 0 {
-            futex::wait(&self.happened, happened, limit());
+            futex::wait(&self.happened, happened, limit);
         }
         self.sleeping.store(0, Ordering::SeqCst);
     }
