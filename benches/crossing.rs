@@ -30,8 +30,8 @@ fn crossing(criterion: &mut Criterion) {
         };
         pair("bare", &mut |rounds| zygote.ping_pong(rounds));
         for placement in ALL {
-            pair(placement.name, &mut |rounds| {
-                zygote.crossing(placement.id, rounds)
+            pair(placement.id, &mut |rounds| {
+                zygote.crossing(placement.placement, rounds)
             });
         }
         group.finish();

@@ -24,8 +24,8 @@ fn trials(criterion: &mut Criterion) {
                 },
             ),
         ] {
-            let spec = TrialSpec::new(placement.id, DriverId::VirtioBlk, fault);
-            group.bench_function(format!("{}/{name}", placement.name), |bencher| {
+            let spec = TrialSpec::new(placement.placement, DriverId::VirtioBlk, fault);
+            group.bench_function(format!("{}/{name}", placement.id), |bencher| {
                 bencher.iter(|| zygote.run(&spec).expect("trial"));
             });
         }

@@ -116,7 +116,7 @@ pub fn predict(cell: &Cell) -> Prediction {
             "without remapping a message names any vector, whatever the IOMMU mode",
         ),
         Fault::M1 { target, .. } => match target.owner() {
-            Some(owner) if placement(cell.placement).maps.contains(&owner) => by_construction(
+            Some(owner) if placement(cell.placement).driver_maps(owner) => by_construction(
                 Expect::Lands(owner),
                 "the driver's domain maps these frames",
             ),
@@ -143,7 +143,7 @@ pub fn predict(cell: &Cell) -> Prediction {
             measured(Expect::Open, "depends on how the driver takes the lie")
         }
         Fault::X1 { .. } => {
-            let privileged = placement(cell.placement).driver_is_privileged;
+            let privileged = placement(cell.placement).driver_is_privileged();
             match (privileged, cell.case.oops) {
                 (true, Oops::Panic) => by_construction(
                     Expect::SystemLost,

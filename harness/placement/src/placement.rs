@@ -8,7 +8,9 @@ mod root_partition;
 mod user_process;
 
 use crate::trial::PlacementId;
+use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::{MAP, Owner, Run, Use};
+use serde::Serialize;
 use std::time::Duration;
 
 /// What a domain may map of the machine's memory.
@@ -93,14 +95,26 @@ pub enum Restart {
     After(Duration),
 }
 
+/// Whether a placement with an IOMMU mode exists outside this experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "standing", content = "note", rename_all = "kebab-case")]
+pub enum Standing {
+    /// That system runs so.
+    Deployed(&'static str),
+    /// Nobody we know of does, for that reason.
+    Synthetic(&'static str),
+}
+
 /// Where a driver lives.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement {
-    /// Its identifier.
-    pub id: PlacementId,
-    /// The name on the command line.
-    pub name: &'static str,
-    /// What it stands for.
+    /// The name on the command line and in records.
+    pub id: &'static str,
+    /// The same, as a type.
+    pub placement: PlacementId,
+    /// What it is.
+    pub line: &'static str,
+    /// The systems it stands for.
     pub stands_for: &'static str,
     /// How a tenant's request gets to the driver.
     pub crossing: &'static str,
@@ -108,6 +122,8 @@ pub struct Placement {
     pub domains: &'static [Domain],
     /// How the driver comes back.
     pub restart: Restart,
+    /// Who runs so, in each of [`IommuMode::ALL`].
+    pub deployed: [Standing; IommuMode::ALL.len()],
 }
 
 /// Every placement, in the order of the report.
@@ -137,6 +153,32 @@ impl Placement {
             .iter()
             .position(|domain| domain.role == Role::Serves)
             .unwrap_or(0)
+    }
+
+    /// Whether the driver is in the privileged layer itself.
+    pub fn driver_is_privileged(&self) -> bool {
+        self.domains[self.server()].privileged
+    }
+
+    /// Whether the domain that holds the driver maps that owner's own frames, rings aside: whether a
+    /// wild store lands there.
+    pub fn driver_maps(&self, owner: Owner) -> bool {
+        let server = &self.domains[self.server()];
+        server
+            .runs()
+            .any(|run| run.owner == owner && run.purpose == Use::Pattern)
+    }
+
+    /// Who runs so in that mode.
+    pub fn standing(&self, iommu: IommuMode) -> Standing {
+        let of = IommuMode::ALL
+            .iter()
+            .zip(self.deployed)
+            .find(|(mode, _)| **mode == iommu);
+        of.map_or(
+            Standing::Synthetic("not in the catalogue"),
+            |(_, standing)| standing,
+        )
     }
 
     /// Index of a tenant's domain.
@@ -178,12 +220,12 @@ mod tests {
     fn every_placement_has_one_server_two_tenants_and_one_privileged_layer() {
         for placement in ALL {
             let count = |role| placement.domains.iter().filter(|d| d.role == role).count();
-            assert_eq!(count(Role::Serves), 1, "{}", placement.name);
-            assert_eq!(count(Role::Tenant(1)), 1, "{}", placement.name);
-            assert_eq!(count(Role::Tenant(2)), 1, "{}", placement.name);
-            assert!(placement.domains[0].privileged, "{}", placement.name);
+            assert_eq!(count(Role::Serves), 1, "{}", placement.id);
+            assert_eq!(count(Role::Tenant(1)), 1, "{}", placement.id);
+            assert_eq!(count(Role::Tenant(2)), 1, "{}", placement.id);
+            assert!(placement.domains[0].privileged, "{}", placement.id);
             assert_eq!(placement.domains.iter().filter(|d| d.privileged).count(), 1);
-            assert_eq!(placement.id.placement().name, placement.name);
+            assert_eq!(placement.placement.placement().id, placement.id);
         }
     }
 
@@ -210,7 +252,7 @@ mod tests {
                 assert!(
                     domain.runs().all(|run| run.owner != other),
                     "{}",
-                    placement.name
+                    placement.id
                 );
             }
         }

@@ -22,7 +22,28 @@ pub enum List {
 /// A list as JSON: an array of objects.
 pub fn json(list: List) -> Value {
     match list {
-        List::Placements => json!(PLACEMENTS),
+        List::Placements => PLACEMENTS
+            .iter()
+            .map(|entry| {
+                let deployed = IOMMU_MODES
+                    .iter()
+                    .zip(entry.deployed)
+                    .map(|(mode, standing)| {
+                        let mut of = json!(standing);
+                        of["iommu"] = mode.id.into();
+                        of
+                    });
+                json!({
+                    "id": entry.id,
+                    "line": entry.line,
+                    "stands_for": entry.stands_for,
+                    "crossing": entry.crossing,
+                    "driver_is_privileged": entry.driver_is_privileged(),
+                    "domains": entry.domains.iter().map(|domain| domain.name).collect::<Vec<_>>(),
+                    "deployed": deployed.collect::<Vec<_>>(),
+                })
+            })
+            .collect(),
         List::Faults => FAULTS
             .iter()
             .map(|fault| {
@@ -59,8 +80,8 @@ pub fn text(list: List) -> String {
                 let _ = writeln!(out, "{:<16}{}", entry.id, entry.line);
                 let _ = writeln!(out, "{:<16}stands for: {}", "", entry.stands_for);
                 let _ = writeln!(out, "{:<16}a tenant's way: {}", "", entry.crossing);
-                for (mode, deployment) in IOMMU_MODES.iter().zip(&entry.deployed) {
-                    let who = match deployment.standing {
+                for (mode, standing) in IOMMU_MODES.iter().zip(entry.deployed) {
+                    let who = match standing {
                         Standing::Deployed(who) => format!("deployed: {who}"),
                         Standing::Synthetic(why) => format!("synthetic: {why}"),
                     };

@@ -327,13 +327,7 @@ impl Bus for MasterDisabled<'_> {
         Err(DmaFault::MasterDisabled)
     }
 
-    fn dma_write(
-        &mut self,
-        _: RequesterId,
-        _: Iova,
-        _: &[u8],
-        _: Purpose,
-    ) -> Result<(), DmaFault> {
+    fn dma_write(&mut self, _: RequesterId, _: Iova, _: &[u8], _: Purpose) -> Result<(), DmaFault> {
         Err(DmaFault::MasterDisabled)
     }
 
@@ -345,4 +339,3 @@ impl Bus for MasterDisabled<'_> {
         self.0.wake_at(by, at);
     }
 }
-

@@ -336,7 +336,7 @@ impl Except {
             && self.fabric.is_none_or(|fabric| fabric == cell.fabric)
             && self.iommu.is_none_or(|iommu| iommu == cell.iommu)
             && self.case.is_none_or(|case| case == cell.case.name())
-            && !(self.unprivileged && placement(cell.placement).driver_is_privileged)
+            && !(self.unprivileged && placement(cell.placement).driver_is_privileged())
     }
 }
 

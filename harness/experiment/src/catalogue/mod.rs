@@ -5,11 +5,12 @@ mod faults;
 mod placements;
 mod platform;
 
+pub use cofferdam_placement::placement::{Placement, Standing};
 pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};
 pub use faults::{
     Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
 };
-pub use placements::{Deployment, PLACEMENTS, Placement, Standing, placement, placement_named};
+pub use placements::{PLACEMENTS, placement, placement_named};
 pub use platform::{
     CLOCKS, FABRICS, IOMMU_MODES, Item, clock_name, clock_named, fabric_name, fabric_named,
     iommu_name, iommu_named,

@@ -155,7 +155,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
                 0
             },
             doorbells: per_request
-                * if placement(spec.placement).driver_is_privileged {
+                * if placement(spec.placement).driver_is_privileged() {
                     1
                 } else {
                     2
@@ -213,7 +213,7 @@ impl Scene<'_> {
     }
 
     fn driver_dies(&mut self, how: &str) {
-        let privileged = placement(self.spec.placement).driver_is_privileged;
+        let privileged = placement(self.spec.placement).driver_is_privileged();
         let survives = self.spec.oops == Oops::KillTask;
         for domain in &mut self.report.domains {
             if domain.holds_driver {
@@ -327,7 +327,7 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
         Fault::I4 { .. } => scene.report.forged_interrupts = 1,
         Fault::M1 { target, len, .. } => {
             let owner = target.owner().unwrap_or(Owner::Free);
-            if placement(spec.placement).maps.contains(&owner) {
+            if placement(spec.placement).driver_maps(owner) {
                 scene.corrupt(owner, len);
             } else {
                 scene.driver_dies("SIGSEGV");

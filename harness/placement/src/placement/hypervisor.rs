@@ -3,14 +3,16 @@
 //! With processes as the only mechanism this is the topology of `in-kernel` under another name:
 //! the A/A control of the comparison. Tenants in KVM guests will end that.
 
+use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
 
 pub(super) const PLACEMENT: Placement = Placement {
-    id: PlacementId::Hypervisor,
-    name: "hypervisor",
-    stands_for: "VMware ESX: the driver shares the hypervisor's address space",
-    crossing: "hypercall ring and doorbell into the hypervisor",
+    id: "hypervisor",
+    placement: PlacementId::Hypervisor,
+    line: "the driver is part of the hypervisor; until tenants run in KVM, the A/A control of in-kernel",
+    stands_for: "VMware ESX",
+    crossing: "hypercall (here: call ring and doorbell, as in-kernel)",
     domains: &[
         Domain {
             name: "hypervisor",
@@ -23,4 +25,10 @@ pub(super) const PLACEMENT: Placement = Placement {
         TENANT2,
     ],
     restart: Restart::Never,
+    deployed: [
+        Deployed("VMware ESX on hosts without VT-d"),
+        Synthetic("we know of no documentation of a one-to-one domain for VMkernel drivers"),
+        Synthetic("no hypervisor is known to batch invalidations for its own drivers"),
+        Synthetic("we know of no documentation that VMkernel drivers run so"),
+    ],
 };

@@ -1,12 +1,14 @@
 //! The driver in the kernel: Linux, and every monolithic operating system.
 
+use super::Standing::Deployed;
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
 
 pub(super) const PLACEMENT: Placement = Placement {
-    id: PlacementId::InKernel,
-    name: "in-kernel",
-    stands_for: "Linux and every monolithic kernel: the driver shares the kernel's address space",
+    id: "in-kernel",
+    placement: PlacementId::InKernel,
+    line: "the driver is part of the kernel",
+    stands_for: "Linux and every monolithic operating system",
     crossing: "call ring and doorbell into the kernel",
     domains: &[
         Domain {
@@ -20,4 +22,10 @@ pub(super) const PLACEMENT: Placement = Placement {
         TENANT2,
     ],
     restart: Restart::Never,
+    deployed: [
+        Deployed("Linux with intel_iommu=off, or on a machine without an IOMMU"),
+        Deployed("Linux with iommu=pt (IOMMU_DEFAULT_PASSTHROUGH)"),
+        Deployed("Linux on x86 as built by default (IOMMU_DEFAULT_DMA_LAZY)"),
+        Deployed("Linux with iommu.strict=1 (IOMMU_DEFAULT_DMA_STRICT)"),
+    ],
 };

@@ -1,14 +1,16 @@
 //! The driver in a root operating system beside the hypervisor: Xen's dom0, Hyper-V's root.
 
+use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
 use cofferdam_machine::frames::Owner;
 use std::time::Duration;
 
 pub(super) const PLACEMENT: Placement = Placement {
-    id: PlacementId::RootPartition,
-    name: "root-partition",
-    stands_for: "Xen dom0, the Hyper-V root partition: the driver in an operating system of its own",
+    id: "root-partition",
+    placement: PlacementId::RootPartition,
+    line: "the driver is part of a root operating system beside the hypervisor",
+    stands_for: "Xen dom0, the root partition of Viridian and Hyper-V",
     crossing: "shared ring and event",
     domains: &[
         Domain {
@@ -36,4 +38,10 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     // An operating system boots: long beside a process, short beside a real dom0 (tens of seconds).
     restart: Restart::After(Duration::from_millis(200)),
+    deployed: [
+        Deployed("Xen dom0 with iommu=off, the first Hyper-V hosts"),
+        Deployed("Xen dom0 with dom0-iommu=passthrough"),
+        Synthetic("Xen maps dom0's memory statically, Windows does not document batching"),
+        Deployed("Windows with Hyper-V and drivers that opt in to DMA remapping"),
+    ],
 };

@@ -1,14 +1,16 @@
 //! The driver in a process of its own: VFIO user space, SUD, DPDK, SPDK.
 
+use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
 use cofferdam_machine::frames::Owner;
 use std::time::Duration;
 
 pub(super) const PLACEMENT: Placement = Placement {
-    id: PlacementId::UserProcess,
-    name: "user-process",
-    stands_for: "VFIO user space, SUD, DPDK, SPDK: the driver in a process of its own",
+    id: "user-process",
+    placement: PlacementId::UserProcess,
+    line: "the driver is an unprivileged process of its own",
+    stands_for: "VFIO user space, SUD, DPDK and SPDK",
     crossing: "shared ring and event",
     domains: &[
         Domain {
@@ -30,4 +32,10 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     // A process is forked and the device found again.
     restart: Restart::After(Duration::from_millis(1)),
+    deployed: [
+        Deployed("DPDK over uio_pci_generic with the IOMMU disabled"),
+        Deployed("DPDK over uio_pci_generic with iommu=pt"),
+        Synthetic("VFIO and iommufd invalidate before an unmapping returns"),
+        Deployed("DPDK and SPDK over VFIO"),
+    ],
 };

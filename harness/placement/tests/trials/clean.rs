@@ -11,7 +11,7 @@ fn clean_trials_end_well_in_every_placement_mode_and_fabric() {
         for driver in [DriverId::Edu, DriverId::VirtioBlk] {
             for iommu in IommuMode::ALL {
                 for fabric in FabricKind::ALL {
-                    let clean = TrialSpec::new(placement.id, driver, Fault::None);
+                    let clean = TrialSpec::new(placement.placement, driver, Fault::None);
                     let spec = TrialSpec {
                         iommu,
                         fabric,
@@ -44,7 +44,7 @@ fn clean_trials_end_well_in_every_placement_mode_and_fabric() {
 fn clean_trials_end_well_under_the_wall_clock() {
     for placement in ALL {
         for driver in [DriverId::Edu, DriverId::VirtioBlk] {
-            let clean = TrialSpec::new(placement.id, driver, Fault::None);
+            let clean = TrialSpec::new(placement.placement, driver, Fault::None);
             let spec = TrialSpec {
                 clock: ClockKind::Wall,
                 horizon_ns: 20_000_000_000,

@@ -42,7 +42,8 @@ fn wild_dma_without_translation_always_lands() {
                         let Some(owner) = target.owner() else {
                             continue;
                         };
-                        let clean = TrialSpec::new(placement.id, driver, wild_dma(by, target));
+                        let clean =
+                            TrialSpec::new(placement.placement, driver, wild_dma(by, target));
                         let spec = TrialSpec { iommu, ..clean };
 
                         let report = zygote.run(&spec).expect("trial");
@@ -72,7 +73,7 @@ fn wild_dma_under_a_strict_iommu_never_lands_in_what_is_not_mapped() {
                     if target == Target::Neighbour {
                         continue;
                     }
-                    let spec = TrialSpec::new(placement.id, driver, wild_dma(by, target));
+                    let spec = TrialSpec::new(placement.placement, driver, wild_dma(by, target));
 
                     let report = zygote.run(&spec).expect("trial");
 
@@ -91,7 +92,7 @@ fn wild_dma_beside_a_mapped_buffer_lands_under_a_strict_iommu() {
     for placement in ALL {
         for driver in DRIVERS {
             let spec = TrialSpec::new(
-                placement.id,
+                placement.placement,
                 driver,
                 wild_dma(By::Device, Target::Neighbour),
             );
@@ -284,7 +285,12 @@ const TIMEOUT_NS: u64 = 50_000_000;
 fn read_that_never_completes_freezes_its_cpu_for_the_timeout_on_pcie() {
     for placement in ALL {
         for driver in DRIVERS {
-            let report = lost_read(placement.id, driver, FabricKind::Pcie, TimeoutEnds::AllOnes);
+            let report = lost_read(
+                placement.placement,
+                driver,
+                FabricKind::Pcie,
+                TimeoutEnds::AllOnes,
+            );
 
             let server = &placement.domains[placement.server()];
             for other in &report.domains {
@@ -293,7 +299,7 @@ fn read_that_never_completes_freezes_its_cpu_for_the_timeout_on_pcie() {
                     other.frozen_ns == TIMEOUT_NS,
                     stood_still,
                     "{}: {other:#?}",
-                    placement.name
+                    placement.id
                 );
                 if other.tenant.is_some() {
                     assert_eq!(
@@ -313,7 +319,7 @@ fn read_that_never_completes_freezes_its_cpu_to_the_horizon_without_a_timeout() 
     for placement in ALL {
         for driver in DRIVERS {
             let report = lost_read(
-                placement.id,
+                placement.placement,
                 driver,
                 FabricKind::PcieNotimeout,
                 TimeoutEnds::AllOnes,
@@ -321,11 +327,11 @@ fn read_that_never_completes_freezes_its_cpu_to_the_horizon_without_a_timeout() 
 
             assert_eq!(report.end, End::Horizon);
             let first = domain(&report, "tenant1");
-            assert_eq!(first.end, DomainEnd::Frozen, "{}", placement.name);
+            assert_eq!(first.end, DomainEnd::Frozen, "{}", placement.id);
             assert!(first.longest_gap_ns > 900_000_000);
             let second = domain(&report, "tenant2");
-            assert_eq!(second.end, DomainEnd::Alive, "{}", placement.name);
-            assert!(second.longest_gap_ns < 10_000_000, "{}", placement.name);
+            assert_eq!(second.end, DomainEnd::Alive, "{}", placement.id);
+            assert!(second.longest_gap_ns < 10_000_000, "{}", placement.id);
         }
     }
 }
@@ -334,10 +340,15 @@ fn read_that_never_completes_freezes_its_cpu_to_the_horizon_without_a_timeout() 
 fn completion_timeout_that_ends_in_a_machine_check_stops_the_system_everywhere() {
     for placement in ALL {
         let ends = TimeoutEnds::MachineCheck;
-        let report = lost_read(placement.id, DriverId::VirtioBlk, FabricKind::Pcie, ends);
+        let report = lost_read(
+            placement.placement,
+            DriverId::VirtioBlk,
+            FabricKind::Pcie,
+            ends,
+        );
 
         assert!(report.machine_check);
-        assert_eq!(report.end, End::SystemLost, "{}", placement.name);
+        assert_eq!(report.end, End::SystemLost, "{}", placement.id);
     }
 }
 
@@ -345,17 +356,21 @@ fn completion_timeout_that_ends_in_a_machine_check_stops_the_system_everywhere()
 fn crash_of_the_driver_is_as_wide_as_the_layer_it_runs_in() {
     for driver in DRIVERS {
         for placement in ALL {
-            let report = run(&TrialSpec::new(placement.id, driver, Fault::X1 { nth: 5 }));
+            let report = run(&TrialSpec::new(
+                placement.placement,
+                driver,
+                Fault::X1 { nth: 5 },
+            ));
 
             let server = &report.domains[placement.server()];
             assert!(server.deaths[0].contains("planned crash"), "{server:#?}");
             match placement.restart {
                 Restart::Never => {
-                    assert_eq!(report.end, End::SystemLost, "{}", placement.name);
+                    assert_eq!(report.end, End::SystemLost, "{}", placement.id);
                     assert!(report.recovered_after_ns.is_none());
                 }
                 Restart::After(delay) => {
-                    assert!(all_is_well(&report), "{}: {report:#?}", placement.name);
+                    assert!(all_is_well(&report), "{}: {report:#?}", placement.id);
                     assert_eq!(server.restarts, 1);
                     let recovered = report.recovered_after_ns.expect("recovered");
                     assert!(u128::from(recovered) >= delay.as_nanos());
@@ -397,17 +412,17 @@ fn driver_that_spins_politely_for_long_is_restarted_where_that_is_possible() {
             ms: 300,
             nth: 5,
         };
-        let report = run(&TrialSpec::new(placement.id, DriverId::Edu, fault));
+        let report = run(&TrialSpec::new(placement.placement, DriverId::Edu, fault));
 
         let killed = report.domains[placement.server()].restarts;
         assert_eq!(
             killed,
             u32::from(placement.restart != Restart::Never),
             "{}",
-            placement.name
+            placement.id
         );
         assert_eq!(report.detection.as_ref().expect("noticed").by, "supervisor");
-        assert!(all_is_well(&report), "{}: {report:#?}", placement.name);
+        assert!(all_is_well(&report), "{}: {report:#?}", placement.id);
     }
 }
 
@@ -419,7 +434,7 @@ fn driver_that_spins_without_a_call_is_ended_as_spun() {
             ms: 0,
             nth: 5,
         };
-        let report = run(&TrialSpec::new(placement.id, DriverId::Edu, fault));
+        let report = run(&TrialSpec::new(placement.placement, DriverId::Edu, fault));
 
         assert!(
             report.domains[placement.server()].deaths[0].starts_with("spun"),
@@ -449,7 +464,7 @@ fn wild_store_lands_exactly_in_what_the_domain_of_the_driver_maps() {
                 };
 
                 let report = zygote
-                    .run(&TrialSpec::new(placement.id, driver, fault))
+                    .run(&TrialSpec::new(placement.placement, driver, fault))
                     .expect("trial");
 
                 let at = cofferdam_machine::frames::run_of(
@@ -465,14 +480,14 @@ fn wild_store_lands_exactly_in_what_the_domain_of_the_driver_maps() {
                     corrupted(&report, owner) > 0,
                     mapped,
                     "{} {target:?}",
-                    placement.name
+                    placement.id
                 );
                 let server = &report.domains[placement.server()];
                 assert_eq!(
                     server.deaths == ["SIGSEGV"],
                     !mapped,
                     "{} {target:?}: {server:#?}",
-                    placement.name
+                    placement.id
                 );
             }
         }
@@ -484,7 +499,7 @@ fn completion_that_names_no_request_is_survived() {
     for placement in ALL {
         for value in [7, 64, u32::MAX] {
             let spec = TrialSpec::new(
-                placement.id,
+                placement.placement,
                 DriverId::VirtioBlk,
                 Fault::R1 { nth: 4, value },
             );
@@ -503,7 +518,7 @@ fn reads_of_all_ones_strike_and_are_survived() {
     for placement in ALL {
         for driver in DRIVERS {
             let spec = TrialSpec::new(
-                placement.id,
+                placement.placement,
                 driver,
                 Fault::B9 {
                     nth: 6,

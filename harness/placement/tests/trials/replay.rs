@@ -55,7 +55,7 @@ fn leap_trials_replay() {
     for placement in ALL {
         for driver in [DriverId::Edu, DriverId::VirtioBlk] {
             for fault in faults() {
-                let spec = TrialSpec::new(placement.id, driver, fault);
+                let spec = TrialSpec::new(placement.placement, driver, fault);
 
                 let first = one.run(&spec).expect("trial");
                 let second = other.run(&spec).expect("trial");
