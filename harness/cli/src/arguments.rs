@@ -68,8 +68,12 @@ pub struct Compare {
     /// The seed of the run: the same seed, the same trials.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// A new or empty directory for the results [default: reports/compare-<UTC time>].
-    #[arg(long, value_name = "DIR")]
+    /// Where the results go.
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "A new or empty directory for the results [default: reports/compare-<UTC time>]"
+    )]
     pub out: Option<PathBuf>,
     /// What to print at the end.
     #[arg(long, value_enum, default_value_t = Format::Text)]

@@ -296,9 +296,16 @@ fn twins_are_not_a_gate_under_the_wall_clock() {
         ..Filter::default()
     };
     let plan = Plan::new(settings, filter).expect("the filter leaves trials");
-    let summary = run_spoiled(&plan, |spec, report| {
+    let times_differ = run_spoiled(&plan, |spec, report| {
         if spec.placement == PlacementId::Hypervisor {
-            report.counts.doorbells += 1;
+            report.ended_at_ns += 1;
+        }
+    });
+    assert_eq!(gate(&times_differ, "A/A control"), GateResult::Passed);
+
+    let summary = run_spoiled(&plan, |spec, report| {
+        if spec.placement == PlacementId::Hypervisor && report.activated > 0 {
+            report.io[0].corrupted = 1;
         }
     });
     assert_eq!(gate(&summary, "A/A control"), GateResult::Reported);

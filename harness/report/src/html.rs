@@ -3,7 +3,7 @@
 //! It leads with what is not settled by construction: predictions that were contradicted, then how
 //! drivers and systems react, then what follows from owners, mappings and IOMMU mode.
 
-use crate::matrix::{Block, Matrix, Row, Square, Tally};
+use crate::matrix::{Block, Matrix, Row, Square, Tally, depends_on_iommu};
 use crate::quantity::{per, percent};
 use cofferdam_experiment::catalogue::{
     DRIVERS, FAULTS, IOMMU_MODES, PLACEMENTS, Standing, clock_name, driver, fabric_name,
@@ -76,7 +76,8 @@ const fn means(outcome: Outcome) -> &'static str {
         Outcome::Masked => "nobody's state or time differed",
         Outcome::Contained => "only the driver's own domain differed",
         Outcome::Disturbed => {
-            "a bystander was more than 5 ms late, or had to try again; nothing was lost"
+            "a bystander was more than 5 ms late, had to try again or got a forged interrupt; \
+             nothing was lost"
         }
         Outcome::TenantLost => "a tenant died, stands still or could not finish",
         Outcome::SilentCorruption => {
@@ -198,7 +199,7 @@ const fn label(label: Label) -> &'static str {
 
 /// Shares of outcomes, a bar for each placement.
 fn glance(summary: &Summary) -> Markup {
-    let dma = |cell: &CellSummary| cell.fault.starts_with('D');
+    let dma = |cell: &CellSummary| depends_on_iommu(&cell.fault) && !cell.is_clean();
     html! {
         h2 { "At a glance" }
         p.soft {
@@ -217,7 +218,7 @@ fn glance(summary: &Summary) -> Markup {
             @for mode in &IOMMU_MODES {
                 (bars(
                     summary,
-                    &format!("Wild and stale DMA, IOMMU {}", mode.id),
+                    &format!("Stray DMA and interrupts, IOMMU {}", mode.id),
                     |cell| dma(cell) && cell.iommu == mode.value,
                 ))
             }
@@ -297,7 +298,7 @@ fn table(matrix: &Matrix<'_>, blocks: &[Block<'_>], label: Label) -> Markup {
         .filter(|row| row.by_construction() == settled)
         .collect();
     // What depends on the placement comes before what the IOMMU decides.
-    rows.sort_by_key(|row| row.fault.starts_with('D'));
+    rows.sort_by_key(|row| depends_on_iommu(row.fault));
     let names: Vec<&str> = blocks.iter().map(|block| block.name).collect();
     html! {
         @if !rows.is_empty() {
@@ -442,18 +443,45 @@ fn delay(ns: u64) -> String {
     }
 }
 
+/// Rows of the clean cells; placements that cost the same share one.
+fn cost_rows(summary: &Summary) -> Vec<(Vec<&'static str>, Vec<String>)> {
+    let mut rows: Vec<(Vec<&'static str>, Vec<String>)> = Vec::new();
+    for cell in summary.cells.iter().filter(|cell| cell.is_clean()) {
+        let Some(costs) = &cell.costs else { continue };
+        let each = |count| per(count, cell.requests.completed);
+        let figures = vec![
+            driver(cell.driver).id.to_owned(),
+            iommu_name(cell.iommu).to_owned(),
+            fabric_name(cell.fabric).to_owned(),
+            cell.injected.to_string(),
+            each(costs.doorbells),
+            each(costs.mmio_reads),
+            each(costs.mmio_writes),
+            each(costs.maps),
+            each(costs.invalidations),
+            each(costs.interrupts),
+            each(costs.dma_requests),
+            median(cell.stall),
+            median(cell.io_stall),
+        ];
+        let name = placement(cell.placement).id;
+        match rows.last_mut() {
+            Some((names, same)) if *same == figures => names.push(name),
+            _ => rows.push((vec![name], figures)),
+        }
+    }
+    rows
+}
+
 fn costs(summary: &Summary) -> Markup {
-    let clean: Vec<&CellSummary> = summary
-        .cells
-        .iter()
-        .filter(|cell| cell.is_clean())
-        .collect();
+    let rows = cost_rows(summary);
     html! {
-        @if !clean.is_empty() {
+        @if !rows.is_empty() {
             h2 { "Without faults: what a request costs" }
             p {
                 "Events for each completed request of a tenant, from the clean trials; true on any \
-                 host. Longest heartbeat gap and request as medians of device time."
+                 host. Longest heartbeat gap and longest request as medians of device time. n is \
+                 for each placement."
             }
             div.scroll { table {
                 thead { tr {
@@ -463,25 +491,10 @@ fn costs(summary: &Summary) -> Markup {
                     th { "gap" } th { "request" }
                 } }
                 tbody {
-                    @for cell in clean {
-                        @if let Some(costs) = &cell.costs {
-                            @let each = |count| per(count, cell.requests.completed);
-                            tr {
-                                th { (placement(cell.placement).id) }
-                                td { (driver(cell.driver).id) }
-                                td { (iommu_name(cell.iommu)) }
-                                td { (fabric_name(cell.fabric)) }
-                                td.num { (cell.injected) }
-                                td.num { (each(costs.doorbells)) }
-                                td.num { (each(costs.mmio_reads)) }
-                                td.num { (each(costs.mmio_writes)) }
-                                td.num { (each(costs.maps)) }
-                                td.num { (each(costs.invalidations)) }
-                                td.num { (each(costs.interrupts)) }
-                                td.num { (each(costs.dma_requests)) }
-                                td.num { (median(cell.stall)) }
-                                td.num { (median(cell.io_stall)) }
-                            }
+                    @for (names, figures) in &rows {
+                        tr {
+                            th { (names.join(", ")) }
+                            @for figure in figures { td.num { (figure) } }
                         }
                     }
                 }

@@ -3,7 +3,7 @@
 //! Cells of both drivers, and of the four kinds of victims of a wild DMA, share a square: it shows
 //! the worst outcome and how often it came, among all their activated trials.
 
-use cofferdam_experiment::catalogue::{IOMMU_MODES, PLACEMENTS};
+use cofferdam_experiment::catalogue::{FAULTS, IOMMU_MODES, PLACEMENTS};
 use cofferdam_experiment::predict::Label;
 use cofferdam_experiment::summary::{CellSummary, Summary};
 use cofferdam_experiment::verdict::Outcome;
@@ -178,6 +178,13 @@ pub struct Matrix<'a> {
     pub blocks: Vec<Block<'a>>,
 }
 
+/// Whether the IOMMU mode matters to a fault: those are crossed with more than one.
+pub fn depends_on_iommu(fault: &str) -> bool {
+    FAULTS
+        .iter()
+        .any(|entry| entry.id == fault && entry.iommu.len() > 1)
+}
+
 /// The row a cell belongs to.
 fn row_name(cell: &CellSummary) -> String {
     let mut parts = cell.case.split('.');
@@ -191,6 +198,7 @@ fn row_name(cell: &CellSummary) -> String {
             "B1 {}",
             cofferdam_experiment::catalogue::fabric_name(cell.fabric)
         ),
+        (fault, "", None) => fault.to_owned(),
         (fault, first, None) => format!("{fault} {first}"),
         (fault, first, Some(second)) => format!("{fault} {first} {second}"),
     }

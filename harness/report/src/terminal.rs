@@ -1,6 +1,6 @@
 //! The matrix on a terminal, within 100 columns.
 
-use crate::matrix::{Matrix, Row, Square};
+use crate::matrix::{Matrix, Row, Square, depends_on_iommu};
 use crate::quantity::{percent, time};
 use cofferdam_experiment::catalogue::{clock_name, placement};
 use cofferdam_experiment::gates::GateResult;
@@ -171,7 +171,7 @@ fn durations(out: &mut String, matrix: &Matrix<'_>, style: Style) {
     let rows: Vec<_> = block
         .rows
         .iter()
-        .filter(|row| !row.by_construction() && !row.fault.starts_with('D'))
+        .filter(|row| !row.by_construction() && !depends_on_iommu(row.fault))
         .collect();
     if rows.is_empty() {
         return;
