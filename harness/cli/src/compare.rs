@@ -11,7 +11,7 @@ use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
 use cofferdam_report::html;
 use cofferdam_report::progress::Progress;
 use cofferdam_report::terminal::{Style, render};
-use miette::{Report, miette};
+use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
@@ -24,7 +24,7 @@ const INTERRUPTED: u8 = 130;
 pub fn compare(arguments: &Compare) -> ExitCode {
     let plan = match Plan::new(arguments.settings(), arguments.filter()) {
         Ok(plan) => plan,
-        Err(error) => return fail(&miette!("{error}"), USAGE),
+        Err(error) => return fail(&error, USAGE),
     };
     let out = arguments
         .out
@@ -43,11 +43,11 @@ pub fn compare(arguments: &Compare) -> ExitCode {
                 RunError::Out(OutError::NotEmpty(_)) => USAGE,
                 RunError::Out(_) | RunError::Engine(_) | RunError::Json(_) => INFRASTRUCTURE,
             };
-            return fail(&miette!("{error}"), code);
+            return fail(&error, code);
         }
     };
     if let Err(error) = directory.replace("report.html", html::page(&summary).as_bytes()) {
-        return fail(&miette!("{error}"), INFRASTRUCTURE);
+        return fail(&error, INFRASTRUCTURE);
     }
     match arguments.format {
         Format::Text => {
@@ -59,7 +59,7 @@ pub fn compare(arguments: &Compare) -> ExitCode {
         }
         Format::Json => match serde_json::to_string_pretty(&summary) {
             Ok(text) => print(&format!("{text}\n")),
-            Err(error) => return fail(&miette!("{error}"), INFRASTRUCTURE),
+            Err(error) => return fail(&error, INFRASTRUCTURE),
         },
     }
     ExitCode::from(code(&summary))
@@ -76,8 +76,8 @@ fn code(summary: &Summary) -> u8 {
     }
 }
 
-fn fail(report: &Report, code: u8) -> ExitCode {
-    let _ = writeln!(stderr(), "{report:?}");
+fn fail(error: &dyn Display, code: u8) -> ExitCode {
+    let _ = writeln!(stderr(), "error: {error}");
     ExitCode::from(code)
 }
 

@@ -989,6 +989,25 @@ impl Hardware {
         }
     }
 
+    /// Requests of all tenants answered so far (wall clock, where answers make no call).
+    fn answered(&self) -> u64 {
+        let tenants = self
+            .placement
+            .domains
+            .iter()
+            .filter_map(|domain| match domain.role {
+                Role::Tenant(tenant) => Some(tenant),
+                Role::Serves | Role::Idles => None,
+            });
+        tenants
+            .map(|tenant| {
+                let ring = PhysAddr(ring::ring_start(tenant));
+                // SAFETY: as in `events_of_server`.
+                u64::from(unsafe { ring::answered(self.machine.memory().pointer(ring)) })
+            })
+            .sum()
+    }
+
     /// The event words of a domain, in this process's mapping (wall clock).
     fn events_of_server(&self) -> &ring::EventWords {
         let frame = run_of(Owner::Driver, Use::Events).map_or(0, |run| run.bytes().start);

@@ -120,6 +120,17 @@ fn words_at(window: Window, phys: u64) -> &'static EventWords {
     unsafe { words(window.pointer(phys)) }
 }
 
+/// Requests answered so far, by a ring's own count.
+///
+/// # Safety
+///
+/// `frame` points to the first frame of a ring, mapped and shared for as long as the call lasts.
+pub unsafe fn answered(frame: NonNull<u8>) -> u32 {
+    // SAFETY: the caller's promise; every field is an atomic, valid for any bytes.
+    let header = unsafe { frame.cast::<Header>().as_ref() };
+    header.completed.load(Ordering::Acquire)
+}
+
 /// Physical address of a tenant's ring.
 pub fn ring_start(tenant: u8) -> u64 {
     let owner = if tenant == 1 {

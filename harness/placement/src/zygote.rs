@@ -25,6 +25,7 @@ use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use thiserror::Error;
@@ -86,6 +87,8 @@ impl Zygote {
             .arg(getpid().to_string())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            // A Ctrl-C at the terminal is the coordinator's to answer: the running trial finishes.
+            .process_group(0)
             .spawn()
             .map_err(ZygoteError::Start)?;
         Ok(Self {

@@ -110,7 +110,7 @@ pub static FAULTS: [Fault; 12] = [
         id: "D6",
         line: "use after unmap: DMA to an address whose mapping was taken back",
         by: "device (Tamper) or driver (Sabotage)",
-        parameters: "by device 100 us or 20 ms late; by a driver that unmaps early",
+        parameters: "by device 2 ms or 20 ms late; by a driver that unmaps early",
         trigger: "the nth payload DMA (device), the nth mapping (driver)",
         oracle: "IOMMU fault log, tenants' verification",
         iommu: &IommuMode::ALL,
@@ -282,7 +282,7 @@ pub fn cases(fault: &Fault) -> Vec<Case> {
             };
             vec![unremapped, remapped]
         }
-        "D6" => [(By::Device, 100), (By::Device, 20_000), (By::Driver, 0)]
+        "D6" => [(By::Device, 2_000), (By::Device, 20_000), (By::Driver, 0)]
             .map(|(by, delay_us)| {
                 Case::of(Strike::D6 {
                     by,

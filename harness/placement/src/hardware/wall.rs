@@ -25,6 +25,7 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
         unit.last_beat = Time(start);
     }
     let mut idle = 0;
+    let mut answered_before = 0;
     loop {
         hardware.machine.advance(Time(monotonic() - hardware.epoch));
         hardware.observe();
@@ -40,6 +41,10 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
                 hardware.serve(index)?;
                 busy = true;
             }
+        }
+        let answered = hardware.answered();
+        if answered != std::mem::replace(&mut answered_before, answered) {
+            hardware.served();
         }
         stop_and_continue(hardware, &frozen)?;
         if let Some(end) = hardware.ended() {

@@ -557,6 +557,7 @@ fn deaths(clock: ClockKind, count: u32) {
             .iter()
             .map(|domain| domain.deaths.len())
             .sum::<usize>();
+        assert!(report.recovered_after_ns.is_some(), "{spec:?}: {report:#?}");
         for io in &report.io {
             assert!(
                 io.finished && io.lost == 0 && io.corrupted == 0,
