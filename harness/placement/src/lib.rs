@@ -4,7 +4,7 @@
 //! A trial is a set of processes forked by a [`zygote`]: the hardware (the machine and its device),
 //! the supervisor, and the domains of a [`placement`]. Each domain maps exactly the frames its
 //! placement grants it, is jailed like every other, and shares one page with the hardware
-//! ([`port`]), through which it asks for everything it cannot do by storing to its own memory.
+//! (the port page), through which it asks for everything it cannot do by storing to its own memory.
 //!
 //! Unsafe code is confined to the process layer: mappings, futexes, forks. Nothing a domain stores
 //! is believed by anybody else.
