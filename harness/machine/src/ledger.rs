@@ -64,13 +64,13 @@ impl fmt::Display for Verdict {
 
 /// A live mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Live {
+pub struct Live {
     /// The name the driver was given.
-    pub(crate) id: u64,
+    pub id: u64,
     /// Addresses the device may use, without wrap.
-    pub(crate) bytes: Range<u64>,
+    pub bytes: Range<u64>,
     /// Which way.
-    pub(crate) way: Direction,
+    pub way: Direction,
 }
 
 #[derive(Debug)]
@@ -118,26 +118,27 @@ impl Account {
     }
 }
 
-/// Who mapped what, by slot of the fabric.
+/// Who mapped what, by slot of the fabric. A slot that was not [attached](Ledger::attach) is the
+/// caller's mistake and panics.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     accounts: Vec<Account>,
 }
 
 impl Ledger {
     /// Opens an account for the next slot.
-    pub(crate) fn attach(&mut self) {
+    pub fn attach(&mut self) {
         self.accounts.push(Account::default());
     }
 
     /// How many mappings the requester in `slot` holds.
-    pub(crate) fn live_count(&self, slot: usize) -> usize {
+    pub fn live_count(&self, slot: usize) -> usize {
         self.accounts[slot].live.len()
     }
 
     /// Enters a mapping. `fresh` says that its pages were handed out anew, so that what used to be
     /// mapped there is another story.
-    pub(crate) fn map(&mut self, slot: usize, new: Live, fresh: bool) {
+    pub fn map(&mut self, slot: usize, new: Live, fresh: bool) {
         let account = &mut self.accounts[slot];
         if fresh {
             let pages = pages_of(&new.bytes);
@@ -151,7 +152,7 @@ impl Ledger {
     }
 
     /// Ends a mapping and tells where it was, if the requester holds one of that name.
-    pub(crate) fn unmap(&mut self, slot: usize, id: u64, now: Time) -> Option<Range<u64>> {
+    pub fn unmap(&mut self, slot: usize, id: u64, now: Time) -> Option<Range<u64>> {
         let account = &mut self.accounts[slot];
         let place = account.live.iter().position(|live| live.id == id)?;
         let bytes = account.live.remove(place).bytes;
@@ -160,7 +161,7 @@ impl Ledger {
     }
 
     /// Ends every mapping of the requester and tells where they were, in address order.
-    pub(crate) fn unmap_all(&mut self, slot: usize, now: Time) -> Vec<Range<u64>> {
+    pub fn unmap_all(&mut self, slot: usize, now: Time) -> Vec<Range<u64>> {
         let account = &mut self.accounts[slot];
         let live = std::mem::take(&mut account.live);
         let ended: Vec<_> = live.into_iter().map(|live| live.bytes).collect();
@@ -175,7 +176,7 @@ impl Ledger {
     /// A byte of a live mapping decides first: a request that leaves it is out of bounds wherever
     /// it goes. Then a past mapping that held all of it, then the neighbourhood of a live one,
     /// then a past mapping that held some of it.
-    pub(crate) fn judge(&self, slot: usize, bytes: &Range<u64>, write: bool, now: Time) -> Verdict {
+    pub fn judge(&self, slot: usize, bytes: &Range<u64>, write: bool, now: Time) -> Verdict {
         let account = &self.accounts[slot];
         let allowed = |live: &Live| {
             if write {

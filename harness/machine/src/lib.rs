@@ -28,7 +28,7 @@ mod root_complex;
 pub use fabric::{Ending, Read};
 pub use interrupts::MESSAGES;
 pub use iommu::{FaultRecord, Path, Refusal, WINDOW as IOVA_WINDOW};
-pub use ledger::{LIVE_LIMIT, Verdict};
+pub use ledger::{LIVE_LIMIT, Ledger, Live, Verdict};
 pub use machine::{Counts, Machine, MachineError};
 pub use memory::{Memory, NoMemory, PhysAddr};
 pub use root_complex::DmaEvent;
