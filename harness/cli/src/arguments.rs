@@ -1,5 +1,6 @@
 //! What may be asked for on the command line.
 
+use crate::vfio::Vfio;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_experiment::catalogue::{
@@ -32,6 +33,9 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// The same drivers and oracles on a real device, through Linux VFIO.
+    #[command(subcommand)]
+    Vfio(Vfio),
 }
 
 #[derive(Args)]
@@ -44,6 +48,9 @@ pub struct Compare {
     /// (otherwise 30, 24 and 2 s).
     #[arg(long)]
     quick: bool,
+    /// Then hold the model against a Linux guest behind QEMU's IOMMU, which is fetched if need be.
+    #[arg(long)]
+    pub reality: bool,
     /// Only this placement; may be given again.
     #[arg(long = "placement", value_name = "P", value_parser = placements(), ignore_case = true)]
     placements: Vec<PlacementId>,

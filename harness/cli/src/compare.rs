@@ -3,14 +3,17 @@
 use crate::arguments::{Compare, Format};
 use crate::{interrupt, print};
 use cofferdam_experiment::engine::Processes;
-use cofferdam_experiment::out::{OutError, default_path};
+use cofferdam_experiment::out::{Directory, OutError, default_path};
 use cofferdam_experiment::plan::Plan;
 use cofferdam_experiment::record::Record;
 use cofferdam_experiment::run::{Finished, Observer, RunError, run};
 use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
-use cofferdam_report::html;
+use cofferdam_guest::Guest;
+use cofferdam_reality::Comparison;
+use cofferdam_reality::guest::observe;
 use cofferdam_report::progress::Progress;
 use cofferdam_report::terminal::{Style, render};
+use cofferdam_report::{html, reality};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
@@ -30,13 +33,21 @@ pub fn compare(arguments: &Compare) -> ExitCode {
         .out
         .clone()
         .unwrap_or_else(|| default_path(SystemTime::now()));
+    // A guest that cannot be had is known before the first trial.
+    let guest = match arguments.reality.then(Guest::find).transpose() {
+        Ok(guest) => guest,
+        Err(error) => return fail(&error, INFRASTRUCTURE),
+    };
     interrupt::watch();
     let mut screen = Screen {
         progress: Progress::new(stderr().is_terminal(), Instant::now()),
     };
     let finished = run(&plan, &out, Processes::start, &mut screen);
     screen.write(screen.progress.finish());
-    let Finished { summary, directory } = match finished {
+    let Finished {
+        summary,
+        mut directory,
+    } = match finished {
         Ok(finished) => finished,
         Err(error) => {
             let code = match &error {
@@ -46,7 +57,13 @@ pub fn compare(arguments: &Compare) -> ExitCode {
             return fail(&error, code);
         }
     };
-    if let Err(error) = directory.replace("report.html", html::page(&summary).as_bytes()) {
+    let comparisons = match guest.map(|guest| in_guest(&guest, &mut directory)) {
+        None => Vec::new(),
+        Some(Ok(comparisons)) => comparisons,
+        Some(Err(error)) => return fail(&*error, INFRASTRUCTURE),
+    };
+    let page = html::page(&summary, &comparisons);
+    if let Err(error) = directory.replace("report.html", page.as_bytes()) {
         return fail(&error, INFRASTRUCTURE);
     }
     match arguments.format {
@@ -54,6 +71,7 @@ pub fn compare(arguments: &Compare) -> ExitCode {
             let no_color = std::env::var("NO_COLOR").ok();
             let style = Style::for_output(stdout().is_terminal(), no_color.as_deref());
             print(&render(&summary, style));
+            print(&reality::table(&comparisons));
             let report = directory.path().join("report.html");
             print(&format!("Report: {}\n", report.display()));
         }
@@ -62,7 +80,27 @@ pub fn compare(arguments: &Compare) -> ExitCode {
             Err(error) => return fail(&error, INFRASTRUCTURE),
         },
     }
-    ExitCode::from(code(&summary))
+    let disagrees = comparisons.iter().any(|one| !one.holds());
+    ExitCode::from(match code(&summary) {
+        0 if disagrees => GATE,
+        code => code,
+    })
+}
+
+/// Holds the model against a Linux guest; a line of `trials.jsonl` each.
+fn in_guest(
+    guest: &Guest,
+    directory: &mut Directory,
+) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
+    let observations = observe(guest)?;
+    let comparisons: Vec<Comparison> = observations
+        .iter()
+        .map(cofferdam_reality::compare)
+        .collect();
+    for comparison in &comparisons {
+        directory.append(serde_json::to_vec(comparison)?)?;
+    }
+    Ok(comparisons)
 }
 
 /// A run whose trials could not all be run is no basis for a gate, so that comes first.

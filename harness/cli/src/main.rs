@@ -8,6 +8,7 @@
 mod arguments;
 mod compare;
 mod interrupt;
+mod vfio;
 
 use arguments::{Arguments, Command, Format};
 use clap::Parser;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             });
             ExitCode::SUCCESS
         }
+        Command::Vfio(command) => vfio::vfio(&command),
     }
 }
 

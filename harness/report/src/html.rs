@@ -5,6 +5,7 @@
 
 use crate::matrix::{Block, Matrix, Row, Square, Tally, depends_on_iommu};
 use crate::quantity::{per, percent};
+use crate::reality;
 use cofferdam_experiment::catalogue::{
     DRIVERS, FAULTS, IOMMU_MODES, PLACEMENTS, Standing, clock_name, driver, fabric_name,
     iommu_name, placement,
@@ -16,6 +17,7 @@ use cofferdam_experiment::summary::{CellSummary, State, Summary};
 use cofferdam_experiment::verdict::Outcome;
 use cofferdam_machine::config::IommuMode;
 use cofferdam_placement::trial::PlacementId;
+use cofferdam_reality::Comparison;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
@@ -27,7 +29,7 @@ fn time(ns: u64) -> String {
 }
 
 /// The page of a run.
-pub fn page(summary: &Summary) -> String {
+pub fn page(summary: &Summary, guest: &[Comparison]) -> String {
     let matrix = Matrix::of(summary);
     html! {
         (DOCTYPE)
@@ -45,6 +47,7 @@ pub fn page(summary: &Summary) -> String {
                     (glance(summary))
                     (measured(&matrix))
                     (by_construction(&matrix))
+                    (reality::section(guest))
                     (costs(summary))
                     (details(summary))
                     (environment(summary))

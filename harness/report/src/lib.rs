@@ -11,4 +11,5 @@ pub mod listing;
 pub mod matrix;
 pub mod progress;
 pub mod quantity;
+pub mod reality;
 pub mod terminal;

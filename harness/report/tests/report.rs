@@ -134,12 +134,12 @@ fn partial_run_says_so_in_both_forms() {
     };
     let summary = summary_of(Settings::QUICK, filter, StopAfter::trials(20), false);
     assert!(render(&summary, Style::Plain).contains("PARTIAL"));
-    assert!(html::page(&summary).contains("Partial."));
+    assert!(html::page(&summary, &[]).contains("Partial."));
 }
 
 #[test]
 fn page_is_self_contained() {
-    let page = html::page(&whole());
+    let page = html::page(&whole(), &[]);
     for outside in [
         "http://", "https://", "<script", "<link", "<img", "url(", "@import",
     ] {
@@ -153,7 +153,7 @@ fn page_is_self_contained() {
 fn page_leads_with_disagreements_and_escapes_what_domains_said() {
     let summary = summary_of(Settings::QUICK, Filter::default(), StopAfter::never(), true);
     assert!(!summary.disagreements.is_empty());
-    let page = html::page(&summary);
+    let page = html::page(&summary, &[]);
     assert!(!page.contains("<script"));
     assert!(page.contains("&lt;script"));
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text}"));
@@ -168,7 +168,7 @@ fn page_leads_with_disagreements_and_escapes_what_domains_said() {
 #[test]
 fn page_has_every_cell_and_what_was_unavailable() {
     let summary = whole();
-    let page = html::page(&summary);
+    let page = html::page(&summary, &[]);
     for cell in summary.cells.iter().filter(|cell| !cell.is_clean()) {
         assert!(page.contains(&cell.id), "{}", cell.id);
     }
