@@ -16,7 +16,13 @@ pub const WINDOW: usize = 0x5c00_0000_0000;
 
 /// A file of `bytes` bytes that lives as long as somebody has it open or mapped.
 pub fn file(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
-    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|errno| {
+        let remedy = "run where memory files are permitted (a container policy may deny them)";
+        io::Error::new(
+            io::Error::from(errno).kind(),
+            format!("memfd_create failed: {errno}; {remedy}"),
+        )
+    })?;
     nix::unistd::ftruncate(&fd, i64::try_from(bytes).map_err(io::Error::other)?)?;
     Ok(fd)
 }
