@@ -3,7 +3,7 @@
 //!
 //! Without interrupt remapping a message names its target in its data, and any function that may
 //! write memory can name any target, in every IOMMU mode. With it the sender is validated: a function
-//! reaches its own vectors only (VT-d 4.1, 5.1.4, source-ID validation).
+//! reaches its own vectors only (VT-d 4.0, chapter 5).
 
 use cofferdam_seam::{InterruptKind, Vector, VectorSet};
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! The guest's side: boots, and what came of each access.
 
-use crate::{Cell, Seen, Stray};
+use crate::{Cell, Seen, Stray, Way};
 use cofferdam_guest::message::{Task, Verdict};
 use cofferdam_guest::{Boot, DmaModule, DmaModuleError, Guest, GuestError, Iommu, Machine, Module};
 use cofferdam_machine::config::IommuMode;
@@ -53,74 +53,141 @@ const fn domain(mode: IommuMode) -> &'static str {
     }
 }
 
-/// The cells of each boot: no IOMMU; one without and one with interrupt remapping.
-fn boots() -> [(Iommu, Vec<Cell>); 3] {
-    let all = |mode: IommuMode, intremap: bool| {
+/// A life of the guest: its IOMMU, the kernel's own modules it needs, and the cells it commits.
+struct Life {
+    iommu: Iommu,
+    modules: &'static [&'static str],
+    cells: Vec<Cell>,
+}
+
+/// No IOMMU; one without and one with interrupt remapping; one for VFIO.
+fn lives() -> [Life; 4] {
+    let all = |iommu: IommuMode, intremap: bool, way: Way| {
         Stray::ALL.map(|fault| Cell {
             fault,
-            iommu: mode,
+            iommu,
             intremap,
+            way,
         })
     };
     let translating = [IommuMode::Passthrough, IommuMode::Lazy, IommuMode::Strict];
-    // Caching mode would make Linux invalidate strictly whatever it is told.
-    let intel = |interrupt_remapping| Iommu::Intel {
-        caching_mode: false,
+    let intel = |caching_mode, interrupt_remapping| Iommu::Intel {
+        caching_mode,
         interrupt_remapping,
     };
-    let forged = |cell: &Cell| cell.fault == Stray::I4;
-    let unremapped = translating.iter().flat_map(|mode| all(*mode, false));
-    let remapped = translating.iter().flat_map(|mode| all(*mode, true));
+    let forges = |cell: &Cell| cell.fault == Stray::I4;
+    let kernel = |intremap| {
+        translating
+            .map(|mode| all(mode, intremap, Way::Kernel))
+            .concat()
+    };
     [
-        (Iommu::None, all(IommuMode::Off, false).to_vec()),
-        (intel(false), unremapped.collect()),
-        (intel(true), remapped.filter(forged).collect()),
+        Life {
+            iommu: Iommu::None,
+            modules: &[],
+            cells: all(IommuMode::Off, false, Way::Kernel).to_vec(),
+        },
+        // Caching mode would make Linux invalidate strictly whatever it is told.
+        Life {
+            iommu: intel(false, false),
+            modules: &[],
+            cells: kernel(false),
+        },
+        Life {
+            iommu: intel(false, true),
+            modules: &[],
+            cells: kernel(true).into_iter().filter(forges).collect(),
+        },
+        Life {
+            iommu: intel(true, true),
+            modules: &["vfio_iommu_type1", "vfio-pci"],
+            cells: all(IommuMode::Strict, true, Way::Vfio)
+                .into_iter()
+                .filter(|cell| !forges(cell))
+                .collect(),
+        },
     ]
 }
 
-/// Has the guest commit every cell: three boots.
+/// How the guest's agent is asked for a cell.
+fn task(cell: &Cell) -> Task {
+    match (cell.way, cell.fault) {
+        (Way::Kernel, fault) => Task::with("edu-dma", &[fault.id(), domain(cell.iommu)]),
+        // VFIO's runs overrun a page unless told otherwise.
+        (Way::Vfio, Stray::D4Cross) => Task::with("vfio-fault", &["D4"]),
+        (Way::Vfio, fault) => Task::with("vfio-fault", &[fault.id()]),
+    }
+}
+
+/// What the agent saw.
+fn seen(cell: &Cell, detail: &Value) -> Result<Seen, String> {
+    match cell.way {
+        Way::Kernel => {
+            serde_json::from_value(detail["seen"].clone()).map_err(|error| error.to_string())
+        }
+        Way::Vfio => detail["bytes_landed"]
+            .as_u64()
+            .map(|landed| Seen {
+                landed,
+                tries: Vec::new(),
+            })
+            .ok_or_else(|| "no count of bytes".to_owned()),
+    }
+}
+
+/// Has the guest commit every cell. Its lives run side by side: mostly they wait for edu.
 pub fn observe(guest: &Guest) -> Result<Vec<Observation>, RealityError> {
     let module = DmaModule::build(&guest.tools)?;
-    let mut observations = Vec::new();
-    for (iommu, cells) in boots() {
-        let tasks = cells
+    let lives = lives();
+    let lived: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = lives
             .iter()
-            .map(|cell| Task::with("edu-dma", &[cell.fault.id(), domain(cell.iommu)]));
-        let mut boot = Boot::new(Machine::new(iommu), tasks.collect());
-        boot.devices
-            .push("edu,addr=5.0,dma_mask=0xffffffffffffffff".to_owned());
-        boot.modules.push(Module::file(&module.path()));
-        boot.deadline = Duration::from_secs(180);
-        let outcome = guest.run(&boot)?;
-        if let Some(complaint) = outcome
-            .complaint()
-            .filter(|_| outcome.checks.len() < cells.len())
-        {
-            return Err(RealityError::Ended(complaint));
+            .map(|life| scope.spawn(|| live(guest, &module, life)))
+            .collect();
+        running.into_iter().map(|life| life.join()).collect()
+    });
+    let mut observations = Vec::new();
+    for life in lived {
+        observations.extend(life.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+    }
+    Ok(observations)
+}
+
+/// One life of the guest.
+fn live(guest: &Guest, module: &DmaModule, life: &Life) -> Result<Vec<Observation>, RealityError> {
+    let tasks = life.cells.iter().map(task).collect();
+    let mut boot = Boot::new(Machine::new(life.iommu), tasks);
+    boot.devices
+        .push("edu,addr=5.0,dma_mask=0xffffffffffffffff".to_owned());
+    boot.modules
+        .extend(life.modules.iter().map(|name| Module::named(name)));
+    boot.modules.push(Module::file(&module.path()));
+    boot.deadline = Duration::from_secs(180);
+    let outcome = guest.run(&boot)?;
+    if outcome.checks.len() < life.cells.len() {
+        return Err(RealityError::Ended(outcome.complaint().unwrap_or_default()));
+    }
+    let mut observations = Vec::new();
+    for (cell, check) in life.cells.iter().zip(&outcome.checks) {
+        let not_committed = |why: String| RealityError::NotCommitted {
+            cell: cell.id(),
+            why,
+        };
+        if check.verdict != Verdict::Passed {
+            return Err(not_committed(check.detail.to_string()));
         }
-        for (cell, check) in cells.iter().zip(&outcome.checks) {
-            let not_committed = |why: String| RealityError::NotCommitted {
-                cell: cell.id(),
-                why,
-            };
-            if check.verdict != Verdict::Passed {
-                return Err(not_committed(check.detail.to_string()));
-            }
-            let seen: Value = check.detail["seen"].clone();
-            observations.push(Observation {
-                cell: *cell,
-                seen: serde_json::from_value(seen)
-                    .map_err(|error| not_committed(error.to_string()))?,
-                evidence: check
-                    .log
-                    .iter()
-                    .map(|record| record.text.clone())
-                    .filter(|text| text.contains("DMAR") || text.contains("INTR-REMAP"))
-                    .take(4)
-                    .collect(),
-                kernel: outcome.release.clone().unwrap_or_default(),
-            });
-        }
+        observations.push(Observation {
+            cell: *cell,
+            seen: seen(cell, &check.detail).map_err(not_committed)?,
+            evidence: check
+                .log
+                .iter()
+                .map(|record| record.text.clone())
+                .filter(|text| text.contains("DMAR: [") || text.contains("INTR-REMAP"))
+                .take(4)
+                .collect(),
+            kernel: outcome.release.clone().unwrap_or_default(),
+        });
     }
     Ok(observations)
 }

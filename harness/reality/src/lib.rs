@@ -6,8 +6,8 @@
 //! `cofferdam_machine` with our model of edu, register by register the same. Where the two disagree
 //! a cell carries the reason, or it is a defect of the model.
 //!
-//! Left out: VFIO's domains, which are strict and have a test of their own in the guest crate; and
-//! whatever edu cannot do (ATS, peer-to-peer requests).
+//! Left out: whatever edu cannot do (ATS, peer-to-peer requests), and forged messages in the format
+//! of remapped interrupts: QEMU's edu carries no requester ID there, so nothing could be validated.
 //!
 //! It trusts the guest's words about its own memory, and nothing else of it.
 
@@ -62,6 +62,16 @@ impl Stray {
     }
 }
 
+/// Who mapped memory for the device in the guest. The model has one kind of mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// The kernel's DMA API (D1: nobody).
+    Kernel,
+    /// VFIO, for a driver in a process; always strict.
+    Vfio,
+}
+
 /// A fault in a mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cell {
@@ -71,6 +81,8 @@ pub struct Cell {
     pub iommu: IommuMode,
     /// Whether interrupts are remapped.
     pub intremap: bool,
+    /// Who mapped.
+    pub way: Way,
 }
 
 impl Cell {
@@ -82,9 +94,13 @@ impl Cell {
             IommuMode::Lazy => "lazy",
             IommuMode::Strict => "strict",
         };
+        let by = match self.way {
+            Way::Kernel => "",
+            Way::Vfio => "/vfio",
+        };
         match (self.fault, self.intremap) {
-            (Stray::I4, true) => format!("I4.remapped/{mode}"),
-            (fault, _) => format!("{}/{mode}", fault.id()),
+            (Stray::I4, true) => format!("I4.remapped/{mode}{by}"),
+            (fault, _) => format!("{}/{mode}{by}", fault.id()),
         }
     }
 }
@@ -157,8 +173,9 @@ impl Comparison {
 fn explanation(cell: Cell, reality: &Seen, model: &Seen) -> Option<&'static str> {
     match cell.fault {
         Stray::I4 if cell.intremap && reality.landed > model.landed => Some(
-            "QEMU passes messages of the compatibility format on even when it remaps interrupts \
-             (hw/i386/intel_iommu.c); hardware blocks them unless CFI is set (VT-d 4.1, 5.1.2.1)",
+            "QEMU passes messages of the compatibility format on while it remaps interrupts \
+             (vtd_interrupt_remap_msi, hw/i386/intel_iommu.c); hardware blocks them unless the \
+             kernel allows them, which Linux does not (VT-d 4.0, 5.1.4)",
         ),
         _ => None,
     }

@@ -200,6 +200,7 @@ impl Rig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Way;
     use cofferdam_machine::config::IommuMode;
 
     fn committed(fault: Stray, iommu: IommuMode) -> Seen {
@@ -207,6 +208,7 @@ mod tests {
             fault,
             iommu,
             intremap: false,
+            way: Way::Kernel,
         })
     }
 

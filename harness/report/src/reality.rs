@@ -92,7 +92,7 @@ pub fn section(comparisons: &[Comparison]) -> Markup {
 mod tests {
     use super::*;
     use cofferdam_machine::config::IommuMode;
-    use cofferdam_reality::{Cell, compare, guest::Observation};
+    use cofferdam_reality::{Cell, Way, compare, guest::Observation};
 
     fn comparison(landed: u64) -> Comparison {
         compare(&Observation {
@@ -100,6 +100,7 @@ mod tests {
                 fault: Stray::D1,
                 iommu: IommuMode::Strict,
                 intremap: false,
+                way: Way::Kernel,
             },
             seen: Seen {
                 landed,

@@ -1,0 +1,4 @@
+//! Checks in a real Linux guest. One program, so that guests run side by side.
+
+mod boot;
+mod vfio;
