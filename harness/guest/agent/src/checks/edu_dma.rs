@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const FILL: u8 = 0x5a;
 /// edu moves its data so long after the command (hw/misc/edu.c of QEMU).
 const LATENCY: Duration = Duration::from_millis(100);
+/// And no sooner than this: it counts whole milliseconds and drops what is beyond.
+const SOONEST: Duration = Duration::from_millis(99);
 /// When a transfer that has not ended is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Linux's vector for "look at your run queue" (arch/x86/include/asm/irq_vectors.h). With one CPU
@@ -171,7 +173,7 @@ fn late_transfer(device: &Path, lead: Duration) -> Result<Option<(u64, usize)>, 
     registers.transfer(at, 64, true)?;
     buffer.write_all_at(&[FILL; 4096], 0)?;
     // Taken before the command, so edu moves its data then or later.
-    let due = monotonic() + nanos(LATENCY);
+    let due = monotonic() + nanos(SOONEST);
     registers.start(at, 64, true);
     sleep(LATENCY - lead);
     bound.write("unmap", "0")?;
