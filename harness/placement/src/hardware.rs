@@ -1,31 +1,29 @@
 //! The hardware process: the machine, its device, and the modelled CPUs the domains run on.
 //!
 //! It is the only process that maps all port pages, and the only one that lets a domain run. What
-//! a domain may ask for is decided here, from the placement's data. How time passes is in
-//! [`leap`] and [`wall`].
+//! a domain may ask for is in [`calls`], how time passes in [`leap`] and [`wall`], what was seen in
+//! [`report`], what the device does wrong in [`devices`].
 
+mod calls;
+mod devices;
 mod leap;
+mod report;
 mod unit;
 mod wall;
 
-use crate::call::{Answer, COMPLAINTS, Call, status};
+use crate::call::{Answer, Call};
 use crate::jail::Confinement;
-use crate::placement::{Placement, Restart, Role};
+use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage};
 use crate::ring;
-use crate::sabotage::{Mix, aim};
 use crate::supervisor::DEATH_BELL;
-use crate::trial::{
-    By, ClockKind, Corruption, Counts, Detection, DomainEnd, DomainReport, DriverId, End, Fault,
-    StrayDma, Target, TrialReport, TrialSpec,
-};
+use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::config::Config;
-use cofferdam_machine::frames::{Owner, Use, owner_at, run_of};
-use cofferdam_machine::{Ending, Machine, Memory, PhysAddr, Read};
-use cofferdam_seam::{
-    Bar, Device, InterruptKind, Iova, RequesterId, Time, Vector, VectorSet, Width,
-};
+use cofferdam_machine::frames::{Owner, Use, run_of};
+use cofferdam_machine::{Ending, Machine, Memory, PhysAddr};
+use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
+use devices::{device, lie};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -34,8 +32,7 @@ use std::time::Duration;
 use thiserror::Error;
 use unit::{State, Unit};
 use vdevice_edu::{Edu, EduTiming};
-use vdevice_tamper::{Aim, Lie, Tally, Tamper};
-use vdevice_virtio::{BlkConfig, VirtioBlk};
+use vdevice_tamper::{Tally, Tamper};
 
 /// What the hardware asks of the zygote.
 #[derive(Debug, Serialize, Deserialize)]
@@ -192,80 +189,6 @@ pub fn run(
             }
         }
         Err(failure) => Err((hardware.zygote, failure)),
-    }
-}
-
-/// The device of a driver, honest.
-fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
-    match driver {
-        DriverId::Edu => Box::new(Edu::new(EduTiming::default())),
-        DriverId::VirtioBlk => Box::new(VirtioBlk::new(BlkConfig {
-            sectors: 2 * crate::tenant::SECTORS,
-            seed,
-            ..BlkConfig::default()
-        })),
-    }
-}
-
-/// What the device does wrong in this trial. `forgery` is the interrupt message of another device.
-fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
-    match spec.fault {
-        Fault::D1 {
-            by: By::Device,
-            target,
-            len,
-            nth,
-        } => Some(Lie::WildWrite {
-            nth,
-            aim: match target {
-                Target::Neighbour => Aim::BesideLast { gap: 0 },
-                _ => Aim::Address(Iova(aim(target, len.into(), spec.seed)?)),
-            },
-            bytes: Mix(spec.seed).bytes(len as usize),
-        }),
-        Fault::D6 {
-            by: By::Device,
-            delay_us,
-            nth,
-        } => Some(Lie::StaleWrite {
-            nth,
-            after: Duration::from_micros(delay_us.into()),
-            bytes_seed: spec.seed,
-        }),
-        Fault::D4 {
-            by: By::Device,
-            extra,
-            nth,
-        } => Some(Lie::Overrun {
-            nth,
-            extra: Mix(spec.seed).bytes(extra as usize),
-        }),
-        Fault::D8 { nth } => Some(Lie::WriteBack {
-            nth,
-            bytes_seed: spec.seed,
-        }),
-        Fault::I4 { nth } => {
-            let (at, data) = forgery;
-            let bytes = data.to_le_bytes().to_vec();
-            Some(Lie::WildWrite {
-                nth,
-                aim: Aim::Address(at),
-                bytes,
-            })
-        }
-        Fault::B1 { nth } => Some(Lie::NeverCompletes { nth }),
-        Fault::B9 { nth, window_us } => Some(Lie::AllOnes {
-            nth,
-            window: Duration::from_micros(window_us.into()),
-        }),
-        // The 4-byte id of a used-ring element (virtio 1.2, 2.7.8).
-        Fault::R1 { nth, value } => Some(Lie::CompletionField {
-            nth,
-            offset: 0,
-            len: 4,
-            value: value.into(),
-        }),
-        _ => None,
     }
 }
 
@@ -504,204 +427,6 @@ impl Hardware {
         self.await_hello(index)
     }
 
-    /// Carries out a posted call and decides what becomes of the caller.
-    fn serve(&mut self, index: usize) -> Result<(), Infrastructure> {
-        let call = self.units[index].page.posted_call();
-        let state = match call {
-            Some(call) => self.carry_out(index, call)?,
-            None => State::Ready(Answer::REFUSED),
-        };
-        // The call itself may have killed the caller, or stopped the system.
-        if !matches!(self.units[index].state, State::Dead | State::Halted) {
-            self.units[index].state = state;
-        }
-        Ok(())
-    }
-
-    fn carry_out(&mut self, index: usize, call: Call) -> Result<State, Infrastructure> {
-        let server = self.placement.server();
-        let holds_driver = index == server;
-        let supervises = index == self.supervisor();
-        let answer = match call {
-            Call::Hello { .. } => Answer::REFUSED,
-            Call::Now => Answer::DONE,
-            Call::Relax => {
-                let until = self.now() + RELAX;
-                return Ok(State::Waiting {
-                    vectors: VectorSet::EMPTY,
-                    bells: 0,
-                    until,
-                });
-            }
-            Call::Wait {
-                vectors,
-                bells,
-                until,
-            } => {
-                let vectors = if holds_driver {
-                    vectors
-                } else {
-                    VectorSet::EMPTY
-                };
-                return Ok(State::Waiting {
-                    vectors,
-                    bells,
-                    until: Time(until),
-                });
-            }
-            Call::Beat => {
-                let now = self.now();
-                self.units[index].beat(now);
-                Answer::DONE
-            }
-            Call::Ring { peers } => {
-                self.ring(index, peers);
-                Answer::DONE
-            }
-            Call::Complain { what } => {
-                if let Some(what) = usize::try_from(what)
-                    .ok()
-                    .and_then(|what| COMPLAINTS.get(what))
-                {
-                    let by = if holds_driver {
-                        "driver"
-                    } else {
-                        self.units[index].name
-                    };
-                    self.detected(by.to_owned(), (*what).to_owned(), self.now());
-                }
-                Answer::DONE
-            }
-            Call::Finished => {
-                self.units[index].finished = true;
-                Answer::DONE
-            }
-            Call::Mark if holds_driver => {
-                self.marked += 1;
-                self.activated_at.get_or_insert(self.machine.now());
-                Answer::DONE
-            }
-            Call::Serving if holds_driver => {
-                let now = self.now();
-                self.units[index].serving = true;
-                self.units[index].beat(now);
-                if let Some(tally) = &self.tally {
-                    tally.arm();
-                }
-                Answer::DONE
-            }
-            Call::Reset if holds_driver || supervises => {
-                self.machine.reset(self.device);
-                self.machine.unmap_all(self.device);
-                self.resets += 1;
-                self.recovering = true;
-                self.units[server].serving = false;
-                Answer::DONE
-            }
-            Call::Status if supervises => {
-                let unit = &self.units[server];
-                let dead = u64::from(matches!(unit.state, State::Dead)) * status::DEAD;
-                let serving = u64::from(unit.serving) * status::SERVING;
-                let beat = self.last_beat(server);
-                let silent = self.now().since(beat);
-                Answer::with(
-                    dead | serving,
-                    u64::try_from(silent.as_nanos()).unwrap_or(u64::MAX),
-                )
-            }
-            Call::Kill if supervises => {
-                self.kill(server, "killed by the supervisor: no sign of life")?;
-                Answer::DONE
-            }
-            Call::Restart if supervises && self.placement.restart != Restart::Never => {
-                match self.units[server].state {
-                    State::Dead => self.restart(server)?,
-                    _ => return Ok(State::Ready(Answer::REFUSED)),
-                }
-                Answer::DONE
-            }
-            _ if holds_driver => return Ok(self.touch_device(index, call)),
-            _ => Answer::REFUSED,
-        };
-        Ok(State::Ready(answer))
-    }
-
-    /// Calls that reach the device or its IOMMU domain: the driver's alone.
-    fn touch_device(&mut self, index: usize, call: Call) -> State {
-        let id = self.device;
-        State::Ready(match call {
-            Call::MmioRead { bar, offset, width } => {
-                let Some(bar) = Bar::new(bar) else {
-                    return State::Ready(Answer::REFUSED);
-                };
-                match self.machine.mmio_read(id, bar, offset, width) {
-                    Read::Done(value) => Answer::with(value, 0),
-                    Read::Waiting { until, then } => {
-                        self.freeze(index, until);
-                        return State::Frozen { then, width };
-                    }
-                }
-            }
-            Call::MmioWrite {
-                bar,
-                offset,
-                width,
-                value,
-            } => {
-                let Some(bar) = Bar::new(bar) else {
-                    return State::Ready(Answer::REFUSED);
-                };
-                self.machine.mmio_write(id, bar, offset, width, value);
-                Answer::DONE
-            }
-            Call::ConfigRead { offset, width } if width != Width::Eight => {
-                Answer::with(self.machine.config_read(id, offset, width).into(), 0)
-            }
-            Call::ConfigWrite {
-                offset,
-                width,
-                value,
-            } if width != Width::Eight => {
-                self.machine.config_write(id, offset, width, value);
-                Answer::DONE
-            }
-            Call::BarSize { bar } => match Bar::new(bar).and_then(|b| self.machine.bar_size(id, b))
-            {
-                Some(size) => Answer::with(size, 0),
-                None => Answer::REFUSED,
-            },
-            Call::EnableInterrupts { wanted } => match self.machine.enable_interrupts(id, wanted) {
-                Ok(given) => Answer::with(
-                    match given.kind {
-                        InterruptKind::Msix => 0,
-                        InterruptKind::Msi => 1,
-                        InterruptKind::Intx => 2,
-                    },
-                    given.count.into(),
-                ),
-                Err(_) => Answer::REFUSED,
-            },
-            Call::Map { phys, len, way } => {
-                let Ok(bytes) = usize::try_from(len) else {
-                    return State::Ready(Answer::REFUSED);
-                };
-                // The layer that programs the IOMMU lets a domain lend only what it may touch.
-                if !self.placement.domains[index].may_touch(phys, len) {
-                    return State::Ready(Answer::REFUSED);
-                }
-                match self.machine.map(id, PhysAddr(phys), bytes, way) {
-                    Ok(mapping) => Answer::with(mapping.iova.0, mapping.id),
-                    Err(_) => Answer::REFUSED,
-                }
-            }
-            Call::Unmap { id: mapping } => match self.machine.unmap(id, mapping) {
-                Ok(()) => Answer::DONE,
-                Err(_) => Answer::REFUSED,
-            },
-            _ => Answer::REFUSED,
-        })
-    }
-
     /// A read does not complete: the CPU of the domain that made it stands still.
     fn freeze(&mut self, index: usize, until: Option<Time>) {
         if let Some(cpu) = self.units[index].cpu {
@@ -748,46 +473,6 @@ impl Hardware {
         unit.cpu.is_some_and(|cpu| self.cpus[cpu].until.is_some())
     }
 
-    /// A doorbell, from one domain to others that share memory with it.
-    fn ring(&mut self, from: usize, peers: u64) {
-        let server = self.placement.server();
-        for to in 0..self.placement.domains.len() {
-            // Only the server and tenants have business with each other.
-            if peers >> to & 1 == 1 && (from == server || to == server) {
-                self.units[to].bells |= 1 << from;
-                self.doorbells += 1;
-            }
-        }
-        if from == server {
-            self.served();
-        }
-    }
-
-    /// The server answered a request.
-    fn served(&mut self) {
-        if self.recovering
-            && self.activated_at.is_some()
-            && self.units[self.placement.server()].serving
-        {
-            self.recovering = false;
-            self.recovered_at.get_or_insert(self.machine.now());
-        }
-    }
-
-    fn detected(&mut self, by: String, what: String, at: Time) {
-        let Some(activated) = self.activated_at.filter(|activated| *activated <= at) else {
-            return;
-        };
-        let after_ns = at.0 - activated.0;
-        if self
-            .detection
-            .as_ref()
-            .is_none_or(|earlier| after_ns < earlier.after_ns)
-        {
-            self.detection = Some(Detection { by, what, after_ns });
-        }
-    }
-
     /// Domains whose awaited event has come become ready.
     fn wake(&mut self) {
         let now = self.now();
@@ -809,51 +494,6 @@ impl Hardware {
             if rang != 0 || !raised.is_empty() || until <= now {
                 unit.bells &= !rang;
                 unit.state = State::Ready(Answer::with(raised.0, rang));
-            }
-        }
-    }
-
-    /// Reads the machine's log: what happened on the bus since the last look.
-    fn observe(&mut self) {
-        if let Some(at) = self.tally.as_ref().and_then(|tally| tally.first_at()) {
-            self.activated_at.get_or_insert(at);
-        }
-        let by_driver = matches!(
-            self.spec.fault,
-            Fault::D1 { by: By::Driver, .. }
-                | Fault::D4 { by: By::Driver, .. }
-                | Fault::D6 { by: By::Driver, .. }
-        );
-        for event in self.machine.drain_events() {
-            if event.verdict.is_sanctioned() {
-                continue;
-            }
-            if by_driver {
-                self.marked += 1;
-                self.activated_at.get_or_insert(event.at);
-            }
-            if self.stray.len() < STRAYS {
-                self.stray.push(StrayDma {
-                    at_ns: event.at.0,
-                    iova: event.iova.0,
-                    len: event.len as u64,
-                    write: event.write,
-                    verdict: event.verdict.to_string(),
-                    landed: event.landed(),
-                    owner: event.reached.and_then(|at| owner_at(at.0)),
-                });
-            }
-        }
-        if self
-            .detection
-            .as_ref()
-            .is_none_or(|earlier| earlier.by != "iommu")
-            && let Some(activated) = self.activated_at
-        {
-            let (faults, _) = self.machine.iommu_faults();
-            if let Some(fault) = faults.iter().find(|fault| fault.at >= activated) {
-                let (what, at) = (fault.to_string(), fault.at);
-                self.detected("iommu".into(), what, at);
             }
         }
     }
@@ -904,88 +544,6 @@ impl Hardware {
                 let (beat, _) = self.units[index].page.beats();
                 Time(beat).max(self.units[index].last_beat)
             }
-        }
-    }
-
-    fn report(&mut self, end: End) -> TrialReport {
-        self.observe();
-        let now = self.now();
-        let ended = match end {
-            End::Horizon => self.horizon(),
-            End::Finished | End::SystemLost => now,
-        };
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let frozen: Vec<Duration> = self
-            .cpus
-            .iter()
-            .map(|cpu| cpu.frozen + cpu.until.map_or(Duration::ZERO, |_| ended.since(cpu.since)))
-            .collect();
-        let mut domains = Vec::new();
-        let mut io = Vec::new();
-        for (index, domain) in self.placement.domains.iter().enumerate() {
-            let unit = &self.units[index];
-            let (_, stored_gap) = unit.page.beats();
-            let to_the_end = nanos(ended.since(self.last_beat(index)));
-            domains.push(DomainReport {
-                name: domain.name.into(),
-                privileged: domain.privileged,
-                holds_driver: domain.role == Role::Serves,
-                tenant: match domain.role {
-                    Role::Tenant(tenant) => Some(tenant),
-                    Role::Serves | Role::Idles => None,
-                },
-                cpu: domain.cpu,
-                end: match unit.state {
-                    State::Dead => DomainEnd::Dead,
-                    State::Halted => DomainEnd::Halted,
-                    _ if self.is_frozen(unit) => DomainEnd::Frozen,
-                    _ => DomainEnd::Alive,
-                },
-                deaths: unit.deaths.clone(),
-                restarts: unit.restarts,
-                longest_gap_ns: unit.longest_gap.max(stored_gap).max(to_the_end),
-                frozen_ns: nanos(frozen[usize::from(domain.cpu)]),
-            });
-            if let Role::Tenant(tenant) = domain.role {
-                io.push(unit.page.io(tenant));
-            }
-        }
-        let counts = self.machine.counts();
-        let after = |at: Option<Time>| Some(at?.0.saturating_sub(self.activated_at?.0));
-        TrialReport {
-            activated: self.tally.as_ref().map_or(0, |tally| tally.acted()) + self.marked,
-            activated_at_ns: self.activated_at.map(Time::nanos),
-            domains,
-            io,
-            corruption: self
-                .machine
-                .memory()
-                .corruption()
-                .into_iter()
-                .map(|(owner, bytes)| Corruption { owner, bytes })
-                .collect(),
-            stray: std::mem::take(&mut self.stray),
-            stray_landed: counts.stray_landed,
-            stray_blocked: counts.stray_blocked,
-            forged_interrupts: counts.forged_interrupts,
-            refused_interrupts: counts.refused_interrupts,
-            stale_window_ns: counts.last_after_unmap.map(nanos),
-            detection: self.detection.clone(),
-            recovered_after_ns: after(self.recovered_at),
-            resets: self.resets,
-            machine_check: self.machine_check,
-            counts: Counts {
-                mmio_reads: counts.mmio_reads,
-                mmio_writes: counts.mmio_writes,
-                maps: counts.maps,
-                unmaps: counts.unmaps,
-                invalidations: counts.invalidations,
-                doorbells: self.doorbells,
-                interrupts: counts.interrupts,
-                dma_requests: counts.dma_requests,
-            },
-            end,
-            ended_at_ns: ended.nanos(),
         }
     }
 

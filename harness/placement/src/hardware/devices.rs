@@ -1,0 +1,83 @@
+//! The devices of a trial: the honest model, and what it does wrong.
+
+use crate::sabotage::{Mix, aim};
+use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
+use cofferdam_seam::{Device, Iova};
+use std::time::Duration;
+use vdevice_edu::{Edu, EduTiming};
+use vdevice_tamper::{Aim, Lie};
+use vdevice_virtio::{BlkConfig, VirtioBlk};
+
+/// The device of a driver, honest.
+pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
+    match driver {
+        DriverId::Edu => Box::new(Edu::new(EduTiming::default())),
+        DriverId::VirtioBlk => Box::new(VirtioBlk::new(BlkConfig {
+            sectors: 2 * crate::tenant::SECTORS,
+            seed,
+            ..BlkConfig::default()
+        })),
+    }
+}
+
+/// What the device does wrong in this trial. `forgery` is the interrupt message of another device.
+pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
+    match spec.fault {
+        Fault::D1 {
+            by: By::Device,
+            target,
+            len,
+            nth,
+        } => Some(Lie::WildWrite {
+            nth,
+            aim: match target {
+                Target::Neighbour => Aim::BesideLast { gap: 0 },
+                _ => Aim::Address(Iova(aim(target, len.into(), spec.seed)?)),
+            },
+            bytes: Mix(spec.seed).bytes(len as usize),
+        }),
+        Fault::D6 {
+            by: By::Device,
+            delay_us,
+            nth,
+        } => Some(Lie::StaleWrite {
+            nth,
+            after: Duration::from_micros(delay_us.into()),
+            bytes_seed: spec.seed,
+        }),
+        Fault::D4 {
+            by: By::Device,
+            extra,
+            nth,
+        } => Some(Lie::Overrun {
+            nth,
+            extra: Mix(spec.seed).bytes(extra as usize),
+        }),
+        Fault::D8 { nth } => Some(Lie::WriteBack {
+            nth,
+            bytes_seed: spec.seed,
+        }),
+        Fault::I4 { nth } => {
+            let (at, data) = forgery;
+            let bytes = data.to_le_bytes().to_vec();
+            Some(Lie::WildWrite {
+                nth,
+                aim: Aim::Address(at),
+                bytes,
+            })
+        }
+        Fault::B1 { nth } => Some(Lie::NeverCompletes { nth }),
+        Fault::B9 { nth, window_us } => Some(Lie::AllOnes {
+            nth,
+            window: Duration::from_micros(window_us.into()),
+        }),
+        // The 4-byte id of a used-ring element (virtio 1.2, 2.7.8).
+        Fault::R1 { nth, value } => Some(Lie::CompletionField {
+            nth,
+            offset: 0,
+            len: 4,
+            value: value.into(),
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,154 @@
+//! What the hardware process saw, as a report.
+
+use super::unit::State;
+use super::{Hardware, STRAYS};
+use crate::placement::Role;
+use crate::trial::{
+    By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, StrayDma, TrialReport,
+};
+use cofferdam_machine::frames::owner_at;
+use cofferdam_seam::Time;
+use std::time::Duration;
+
+impl Hardware {
+    pub(super) fn detected(&mut self, by: String, what: String, at: Time) {
+        let Some(activated) = self.activated_at.filter(|activated| *activated <= at) else {
+            return;
+        };
+        let after_ns = at.0 - activated.0;
+        if self
+            .detection
+            .as_ref()
+            .is_none_or(|earlier| after_ns < earlier.after_ns)
+        {
+            self.detection = Some(Detection { by, what, after_ns });
+        }
+    }
+
+    /// Reads the machine's log: what happened on the bus since the last look.
+    pub(super) fn observe(&mut self) {
+        if let Some(at) = self.tally.as_ref().and_then(|tally| tally.first_at()) {
+            self.activated_at.get_or_insert(at);
+        }
+        let by_driver = matches!(
+            self.spec.fault,
+            Fault::D1 { by: By::Driver, .. }
+                | Fault::D4 { by: By::Driver, .. }
+                | Fault::D6 { by: By::Driver, .. }
+        );
+        for event in self.machine.drain_events() {
+            if event.verdict.is_sanctioned() {
+                continue;
+            }
+            if by_driver {
+                self.marked += 1;
+                self.activated_at.get_or_insert(event.at);
+            }
+            if self.stray.len() < STRAYS {
+                self.stray.push(StrayDma {
+                    at_ns: event.at.0,
+                    iova: event.iova.0,
+                    len: event.len as u64,
+                    write: event.write,
+                    verdict: event.verdict.to_string(),
+                    landed: event.landed(),
+                    owner: event.reached.and_then(|at| owner_at(at.0)),
+                });
+            }
+        }
+        if self
+            .detection
+            .as_ref()
+            .is_none_or(|earlier| earlier.by != "iommu")
+            && let Some(activated) = self.activated_at
+        {
+            let (faults, _) = self.machine.iommu_faults();
+            if let Some(fault) = faults.iter().find(|fault| fault.at >= activated) {
+                let (what, at) = (fault.to_string(), fault.at);
+                self.detected("iommu".into(), what, at);
+            }
+        }
+    }
+
+    pub(super) fn report(&mut self, end: End) -> TrialReport {
+        self.observe();
+        let now = self.now();
+        let ended = match end {
+            End::Horizon => self.horizon(),
+            End::Finished | End::SystemLost => now,
+        };
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let frozen: Vec<Duration> = self
+            .cpus
+            .iter()
+            .map(|cpu| cpu.frozen + cpu.until.map_or(Duration::ZERO, |_| ended.since(cpu.since)))
+            .collect();
+        let mut domains = Vec::new();
+        let mut io = Vec::new();
+        for (index, domain) in self.placement.domains.iter().enumerate() {
+            let unit = &self.units[index];
+            let (_, stored_gap) = unit.page.beats();
+            let to_the_end = nanos(ended.since(self.last_beat(index)));
+            domains.push(DomainReport {
+                name: domain.name.into(),
+                privileged: domain.privileged,
+                holds_driver: domain.role == Role::Serves,
+                tenant: match domain.role {
+                    Role::Tenant(tenant) => Some(tenant),
+                    Role::Serves | Role::Idles => None,
+                },
+                cpu: domain.cpu,
+                end: match unit.state {
+                    State::Dead => DomainEnd::Dead,
+                    State::Halted => DomainEnd::Halted,
+                    _ if self.is_frozen(unit) => DomainEnd::Frozen,
+                    _ => DomainEnd::Alive,
+                },
+                deaths: unit.deaths.clone(),
+                restarts: unit.restarts,
+                longest_gap_ns: unit.longest_gap.max(stored_gap).max(to_the_end),
+                frozen_ns: nanos(frozen[usize::from(domain.cpu)]),
+            });
+            if let Role::Tenant(tenant) = domain.role {
+                io.push(unit.page.io(tenant));
+            }
+        }
+        let counts = self.machine.counts();
+        let after = |at: Option<Time>| Some(at?.0.saturating_sub(self.activated_at?.0));
+        TrialReport {
+            activated: self.tally.as_ref().map_or(0, |tally| tally.acted()) + self.marked,
+            activated_at_ns: self.activated_at.map(Time::nanos),
+            domains,
+            io,
+            corruption: self
+                .machine
+                .memory()
+                .corruption()
+                .into_iter()
+                .map(|(owner, bytes)| Corruption { owner, bytes })
+                .collect(),
+            stray: std::mem::take(&mut self.stray),
+            stray_landed: counts.stray_landed,
+            stray_blocked: counts.stray_blocked,
+            forged_interrupts: counts.forged_interrupts,
+            refused_interrupts: counts.refused_interrupts,
+            stale_window_ns: counts.last_after_unmap.map(nanos),
+            detection: self.detection.clone(),
+            recovered_after_ns: after(self.recovered_at),
+            resets: self.resets,
+            machine_check: self.machine_check,
+            counts: Counts {
+                mmio_reads: counts.mmio_reads,
+                mmio_writes: counts.mmio_writes,
+                maps: counts.maps,
+                unmaps: counts.unmaps,
+                invalidations: counts.invalidations,
+                doorbells: self.doorbells,
+                interrupts: counts.interrupts,
+                dma_requests: counts.dma_requests,
+            },
+            end,
+            ended_at_ns: ended.nanos(),
+        }
+    }
+}
