@@ -190,6 +190,7 @@ fn info(platform: &Platform, device: Address, format: Format) -> ExitCode {
         None => line("group", &"none: there is no IOMMU in front of it"),
     }
     match platform.cdev(&function) {
+        _ if function.group.is_none() => {}
         Ok(cdev) => line(
             "opened by",
             &format_args!("{} and {}", cdev.node.display(), cdev.iommufd.display()),
@@ -198,7 +199,7 @@ fn info(platform: &Platform, device: Address, format: Format) -> ExitCode {
             "opened by",
             &"its own node if the kernel makes one, which shows once vfio-pci has it",
         ),
-        Err(why) => line("opened by", &format_args!("its group ({why})")),
+        Err(why) => line("opened by", &format_args!("its group: {why}")),
     }
     if function.resets.is_empty() {
         line("reset", &"cannot be reset alone");
