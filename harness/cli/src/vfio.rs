@@ -7,7 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use cofferdam_backends::vfio::platform::{
     Address, Claim, ClaimError, Function, Obstacle, Override, Platform, PlatformError, Taken,
 };
-use cofferdam_backends::vfio::{Fault, Options, Outcome, Report, VfioDevice, Wall, Workload, run};
+use cofferdam_backends::vfio::{
+    Fault, NoCdev, Options, Outcome, Report, VfioDevice, Wall, Workload, run,
+};
 use driver_edu::Edu;
 use serde_json::json;
 use std::fmt::{Display, Write as _};
@@ -187,6 +189,18 @@ fn info(platform: &Platform, device: Address, format: Format) -> ExitCode {
         }
         None => line("group", &"none: there is no IOMMU in front of it"),
     }
+    match platform.cdev(&function) {
+        _ if function.group.is_none() => {}
+        Ok(cdev) => line(
+            "opened by",
+            &format_args!("{} and {}", cdev.node.display(), cdev.iommufd.display()),
+        ),
+        Err(NoCdev::NoNode(_)) if function.driver.as_deref() != Some("vfio-pci") => line(
+            "opened by",
+            &"its own node if the kernel makes one, which shows once vfio-pci has it",
+        ),
+        Err(why) => line("opened by", &format_args!("its group: {why}")),
+    }
     if function.resets.is_empty() {
         line("reset", &"cannot be reset alone");
     } else {
@@ -306,6 +320,7 @@ fn text(report: &Report) -> String {
         Outcome::Unclear => "unclear: nothing shows whether it landed; root sees more",
     };
     line("outcome", &format_args!("{outcome}{wall}"));
+    line("opened by", &report.door);
     if let (Some(address), Some(verdict)) = (report.address, &report.verdict) {
         line(
             "access",

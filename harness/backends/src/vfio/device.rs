@@ -1,11 +1,12 @@
 //! A device that is ours: its descriptors, its address space and the ledger of what is mapped.
 
 use crate::vfio::addresses::{Addresses, PAGE};
+use crate::vfio::door::{Door, NoCdev, Via};
 use crate::vfio::host::VfioHost;
 use crate::vfio::kernel::{Area, Kernel, Region};
-use crate::vfio::linux::Linux;
+use crate::vfio::linux::{CdevError, Container, Iommufd, Linux};
 use crate::vfio::mapped::Mapped;
-use crate::vfio::platform::{Address, Platform, PlatformError};
+use crate::vfio::platform::{Address, Function, Platform, PlatformError};
 use cofferdam_machine::{LIVE_LIMIT, Ledger, Live, Verdict};
 use cofferdam_seam::{
     Bar, Direction, HostError, InterruptKind, Interrupts, Iova, Mapping, Time, Width,
@@ -70,11 +71,29 @@ pub enum OpenError {
         /// Why.
         error: VfioError,
     },
+    /// It was to be opened by its own node.
+    #[error("cannot open {address} by its own node: {why}")]
+    NoCdev {
+        /// The device.
+        address: Address,
+        /// What the kernel lacks.
+        why: NoCdev,
+    },
+    /// The kernel refused to give it by its own node.
+    #[error("cannot open {address} by its own node: {error}")]
+    Cdev {
+        /// The device.
+        address: Address,
+        /// Why.
+        error: CdevError,
+    },
 }
 
 /// How a device is used.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which of the kernel's ways to the device to take.
+    pub via: Via,
     /// Device addresses to map at, less what the platform reserves.
     pub window: Range<u64>,
     /// How long hosts of the device serve: what ends a driver that polls for ever.
@@ -89,6 +108,7 @@ impl Default for Options {
     /// 1 MiB to 256 MiB, which the narrowest devices reach (QEMU's edu: 28 bits); an hour.
     fn default() -> Self {
         Self {
+            via: Via::default(),
             window: 0x10_0000..0x1000_0000,
             horizon: Duration::from_secs(3600),
             map_bars: true,
@@ -137,12 +157,9 @@ impl VfioDevice {
             let driver = found.driver.unwrap_or_else(|| "no driver".to_owned());
             return Err(OpenError::NotTaken { address, driver });
         }
+        let kernel = open_kernel(platform, &found, options.via)?;
         let reserved = found.group.map(|group| group.reserved).unwrap_or_default();
-        let kernel = Linux::open(&platform.device_path(address)).map_err(|error| match error {
-            VfioError::VfioExtension => OpenError::NoType1,
-            error => OpenError::Vfio { address, error },
-        })?;
-        Ok(Self::over(Box::new(kernel), &reserved, options))
+        Ok(Self::over(kernel, &reserved, options))
     }
 
     /// A device behind other calls than the system's. No address in `reserved` is used.
@@ -150,6 +167,7 @@ impl VfioDevice {
         let mut ledger = Ledger::default();
         ledger.attach();
         let power = power_control(&*kernel);
+        let door = kernel.door();
         let shared = Shared {
             open: RefCell::new(Some(Open {
                 kernel,
@@ -168,6 +186,7 @@ impl VfioDevice {
                 live: BTreeMap::new(),
                 names: 0,
             }),
+            door,
             started: Instant::now(),
             horizon: Time::ZERO + options.horizon,
             failure: RefCell::new(None),
@@ -180,6 +199,11 @@ impl VfioDevice {
     /// What a driver asks the world through. A driver that is started again gets another.
     pub fn host(&self) -> VfioHost {
         VfioHost::new(Rc::clone(&self.shared))
+    }
+
+    /// Which way it was opened.
+    pub fn door(&self) -> Door {
+        self.shared.door
     }
 
     /// Time since the device was opened.
@@ -244,6 +268,29 @@ impl VfioDevice {
     }
 }
 
+/// Opens a device the way that was asked for.
+fn open_kernel(
+    platform: &Platform,
+    function: &Function,
+    via: Via,
+) -> Result<Box<dyn Kernel>, OpenError> {
+    let address = function.address;
+    let chosen = via.choose(platform.cdev(function));
+    if let Some(cdev) = chosen.map_err(|why| OpenError::NoCdev { address, why })? {
+        match Linux::<Iommufd>::by_cdev(&cdev) {
+            Ok(kernel) => return Ok(Box::new(kernel)),
+            // Whoever may not open the nodes may have been given the group.
+            Err(error) if via == Via::Automatic && error.is_denied() => {}
+            Err(error) => return Err(OpenError::Cdev { address, error }),
+        }
+    }
+    match Linux::<Container>::by_group(&platform.device_path(address)) {
+        Ok(kernel) => Ok(Box::new(kernel)),
+        Err(VfioError::VfioExtension) => Err(OpenError::NoType1),
+        Err(error) => Err(OpenError::Vfio { address, error }),
+    }
+}
+
 impl fmt::Debug for VfioDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VfioDevice").finish_non_exhaustive()
@@ -254,6 +301,7 @@ impl fmt::Debug for VfioDevice {
 pub(crate) struct Shared {
     open: RefCell<Option<Open>>,
     books: RefCell<Books>,
+    door: Door,
     started: Instant,
     horizon: Time,
     failure: RefCell<Option<Failure>>,

@@ -1,5 +1,6 @@
 //! The few calls of VFIO the backend makes, so that tests can answer them.
 
+use crate::vfio::door::Door;
 use crate::vfio::mapped::Mapped;
 use cofferdam_seam::{Bar, Direction, InterruptKind, Iova};
 use std::io;
@@ -28,6 +29,9 @@ pub struct Area {
 /// One device and the address space it was put in. Dropping it gives both back: the kernel switches
 /// bus mastering off and takes every mapping down.
 pub trait Kernel {
+    /// Which way the device was opened.
+    fn door(&self) -> Door;
+
     /// Bytes in a region; 0 if the device has none.
     fn size(&self, region: Region) -> u64;
 

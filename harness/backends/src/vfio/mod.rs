@@ -10,14 +10,17 @@
 //! mappings do, with an unmapped page behind them; what shares a page with mapped bytes is
 //! reachable. Addresses are not reused before the window has been walked once.
 //!
-//! Left out: VFIO's newer device nodes (`/dev/vfio/devices`, with iommufd), whose kernels serve
-//! groups and containers too; devices without an IOMMU; several devices in one address space.
+//! A device is opened by its own node (`/dev/vfio/devices`), in an address space of iommufd's, where
+//! the kernel has both; else by its group, in a container. [`Options::via`] can ask for either.
+//!
+//! Left out: devices without an IOMMU; several devices in one address space.
 //!
 //! It trusts the kernel. A register access that the kernel refuses reads as all ones, and the next
 //! call of the host tells the driver.
 
 mod addresses;
 mod device;
+mod door;
 mod fault;
 mod host;
 mod kernel;
@@ -27,9 +30,11 @@ pub mod platform;
 mod trial;
 
 pub use device::{Failure, OpenError, Options, VfioDevice};
+pub use door::{Cdev, Door, NoCdev, Via};
 pub use fault::{Fault, Faulty, Strike, Struck};
 pub use host::{VfioDma, VfioHost, VfioMmio};
 pub use kernel::{Area, Kernel, Region};
+pub use linux::CdevError;
 pub use mapped::Mapped;
 pub use trial::{Outcome, Report, Wall, Workload, run};
 

@@ -163,6 +163,10 @@ fn index(at: u64) -> usize {
 struct Played(Rc<RefCell<World>>);
 
 impl Kernel for Played {
+    fn door(&self) -> Door {
+        Door::Group
+    }
+
     fn size(&self, region: Region) -> u64 {
         match region {
             Region::Bar(Bar::ZERO) => 0x10_0000,
@@ -665,6 +669,7 @@ fn report(fault: Option<Fault>, leaky: bool) -> (Report, Rc<RefCell<World>>) {
 fn run_without_a_fault_is_clean() {
     let (report, _) = report(None, false);
     assert_eq!(report.outcome, Outcome::Clean);
+    assert_eq!(report.door, Door::Group);
     assert_eq!((report.right, report.wrong), (3, 0));
     assert!(!report.is_finding());
     assert!(report.no_log.is_some());

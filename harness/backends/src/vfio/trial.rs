@@ -5,6 +5,7 @@
 
 use crate::vfio::addresses::PAGE;
 use crate::vfio::device::{OpenError, Pages, VfioDevice};
+use crate::vfio::door::Door;
 use crate::vfio::fault::{Fault, Faulty, Strike, Struck};
 use crate::vfio::host::VfioHost;
 use crate::vfio::mapped::Mapped;
@@ -91,6 +92,8 @@ pub enum Wall {
 pub struct Report {
     /// The fault, if any.
     pub fault: Option<Fault>,
+    /// Which way the device was opened.
+    pub door: Door,
     /// How it ended.
     pub outcome: Outcome,
     /// What stopped the faulty access.
@@ -161,6 +164,7 @@ pub fn run<D: Compute>(
         seed: 0,
         report: Report {
             fault,
+            door: device.door(),
             outcome: Outcome::Clean,
             wall: None,
             bytes_landed: None,

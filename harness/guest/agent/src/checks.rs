@@ -50,12 +50,14 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         name: "vfio-conformance",
-        shows: "our driver passes its suite on QEMU's edu; `plain`: by system calls and INTx",
+        shows: "our driver passes its suite on QEMU's edu; `plain`: by system calls and INTx; \
+                `cdev`: by the device's own node and iommufd",
         run: vfio::conforms,
     },
     Entry {
         name: "vfio-fault",
-        shows: "what the IOMMU makes of a buggy driver: D1, D4, D4.in-page, D6, D8, D12",
+        shows: "what the IOMMU makes of a buggy driver: D1, D4, D4.in-page, D6, D8, D12; `cdev`: \
+                by the device's own node and iommufd",
         run: vfio::fault,
     },
     Entry {

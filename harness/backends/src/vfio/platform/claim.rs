@@ -3,7 +3,7 @@
 //! What is about to change is written to a file first, so that the device can be given back by
 //! anybody, after any crash: each step of giving back looks at how things stand.
 
-use crate::vfio::platform::{Address, Group, Obstacle, Override, Platform, PlatformError, text};
+use crate::vfio::platform::{Address, Obstacle, Override, Platform, PlatformError, text};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -235,8 +235,7 @@ impl Platform {
             let device = self.device_path(address);
             let name = address.to_string();
             if function.driver.as_deref() == Some(VFIO_PCI) {
-                let node = function.group.as_ref().map(Group::node);
-                let obstacles = self.openers(&node.into_iter().collect());
+                let obstacles = self.openers(&function.nodes());
                 if !obstacles.is_empty() {
                     return Err(ClaimError::StillOpen { address, obstacles });
                 }

@@ -16,6 +16,7 @@ pub use iommu_faults::{IommuFault, KernelLog};
 pub use obstacles::{Obstacle, Override};
 
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -80,6 +81,9 @@ pub struct Function {
     pub driver_override: Option<String>,
     /// Its IOMMU group; without one VFIO cannot give it to anybody.
     pub group: Option<Group>,
+    /// Its own node below `/dev/vfio/devices`, which kernels with iommufd make while `vfio-pci` has
+    /// it.
+    pub node: Option<String>,
     /// The ways its kernel can reset it alone, best first. Empty if there is none.
     pub resets: Vec<String>,
 }
@@ -109,6 +113,13 @@ impl Function {
     /// Whether it is a bridge, which no driver here can drive.
     pub const fn is_bridge(&self) -> bool {
         self.class >> 16 == BRIDGE
+    }
+
+    /// The files that VFIO gives it by.
+    pub fn nodes(&self) -> BTreeSet<PathBuf> {
+        let own = self.node.iter();
+        let own = own.map(|name| Path::new("/dev/vfio/devices").join(name));
+        own.chain(self.group.as_ref().map(Group::node)).collect()
     }
 
     /// Whether it is a bridge to another PCI bus. VFIO lets the kernel keep those of a group.
@@ -184,6 +195,7 @@ impl Platform {
                 .ok()
                 .filter(|name| !name.is_empty() && name != "(null)"),
             group: self.group(&path),
+            node: self.own_node(&path),
             resets: resets.split_whitespace().map(str::to_owned).collect(),
         })
     }
@@ -193,8 +205,17 @@ impl Platform {
         self.path("sys/bus/pci/devices").join(address.to_string())
     }
 
-    fn path(&self, relative: &str) -> PathBuf {
+    pub(super) fn path(&self, relative: &str) -> PathBuf {
         self.root.join(relative)
+    }
+
+    /// VFIO names it in sysfs on every kernel, but some make no node of that name. A device without an
+    /// IOMMU has another name, `noiommu-vfioN`.
+    fn own_node(&self, device: &Path) -> Option<String> {
+        let entries = fs::read_dir(device.join("vfio-dev")).ok()?;
+        let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let exists = |name: &str| self.path("dev/vfio/devices").join(name).exists();
+        names.find(|name| name.starts_with("vfio") && exists(name))
     }
 
     fn group(&self, device: &Path) -> Option<Group> {

@@ -1,6 +1,6 @@
 //! Why a device should not be taken from whoever has it.
 
-use crate::vfio::platform::{Address, Function, Group, Platform, link_name, text};
+use crate::vfio::platform::{Address, Function, Platform, link_name, text};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -210,7 +210,7 @@ impl Platform {
             }
         }
         let mut nodes = children.nodes;
-        nodes.extend(function.group.as_ref().map(Group::node));
+        nodes.extend(function.nodes());
         found.extend(self.openers(&nodes));
         let visible = matches!(function.class >> 16, STORAGE | NETWORK);
         if let Some(driver) = &function.driver

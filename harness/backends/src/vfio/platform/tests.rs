@@ -1,6 +1,7 @@
 //! The platform on a tree that is made up here, with a kernel that answers as Linux does.
 
 use super::*;
+use crate::vfio::{NoCdev, OpenError, Options, VfioDevice, Via};
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
@@ -269,6 +270,114 @@ fn device_that_a_process_has_open_is_refused() {
         pid: 77,
         command: "dd".to_owned(),
     }));
+}
+
+#[test]
+fn own_node_counts_only_where_the_kernel_made_it() {
+    let tree = Tree::new();
+    let platform = tree.platform(&[]);
+    let node = || platform.device(at(EDU)).unwrap().node;
+    assert_eq!(node(), None);
+    // Without an IOMMU.
+    tree.file(
+        &format!("sys/bus/pci/devices/{EDU}/vfio-dev/noiommu-vfio2/uevent"),
+        "",
+    );
+    tree.file("dev/vfio/devices/noiommu-vfio2", "");
+    assert_eq!(node(), None);
+    // Kernels without such nodes have the name all the same.
+    tree.file(
+        &format!("sys/bus/pci/devices/{EDU}/vfio-dev/vfio3/uevent"),
+        "",
+    );
+    assert_eq!(node(), None);
+    tree.file("dev/vfio/devices/vfio3", "");
+    assert_eq!(node().as_deref(), Some("vfio3"));
+    let nodes = platform.device(at(EDU)).unwrap().nodes();
+    let nodes: Vec<_> = nodes.iter().map(|node| node.to_str().unwrap()).collect();
+    assert_eq!(nodes, ["/dev/vfio/5", "/dev/vfio/devices/vfio3"]);
+}
+
+#[test]
+fn device_that_a_process_has_open_by_its_own_node_is_refused() {
+    let tree = Tree::new();
+    tree.bind(EDU, "vfio-pci");
+    tree.file(
+        &format!("sys/bus/pci/devices/{EDU}/vfio-dev/vfio3/uevent"),
+        "",
+    );
+    tree.file("dev/vfio/devices/vfio3", "");
+    tree.link("proc/77/fd/3", "/dev/vfio/devices/vfio3");
+    tree.file("proc/77/comm", "qemu\n");
+    let found = refusals(&tree.platform(&[]), EDU);
+    let open = Obstacle::Open {
+        node: "/dev/vfio/devices/vfio3".into(),
+        pid: 77,
+        command: "qemu".to_owned(),
+    };
+    assert_eq!(found, [open]);
+}
+
+#[test]
+fn what_keeps_a_device_from_being_opened_by_its_own_node_is_said() {
+    let tree = Tree::new();
+    let platform = tree.platform(&[]);
+    let cdev = || platform.cdev(&platform.device(at(EDU)).unwrap());
+
+    let why = cdev().unwrap_err();
+    assert_eq!(why, NoCdev::NoIommufd(tree.path("dev/iommu")));
+    assert!(why.to_string().contains("CONFIG_IOMMUFD"), "{why}");
+
+    tree.file("dev/iommu", "");
+    let why = cdev().unwrap_err();
+    assert_eq!(why, NoCdev::NoNode(tree.path("dev/vfio/devices")));
+    assert!(why.to_string().contains("CONFIG_VFIO_DEVICE_CDEV"), "{why}");
+
+    tree.file(
+        &format!("sys/bus/pci/devices/{EDU}/vfio-dev/vfio3/uevent"),
+        "",
+    );
+    tree.file("dev/vfio/devices/vfio3", "");
+    let found = cdev().unwrap();
+    assert_eq!(found.iommufd, tree.path("dev/iommu"));
+    assert_eq!(found.node, tree.path("dev/vfio/devices/vfio3"));
+}
+
+/// What comes of opening a device of the tree, where no node is a real one.
+fn opened(tree: &Tree, via: Via) -> OpenError {
+    let options = Options {
+        via,
+        ..Options::default()
+    };
+    VfioDevice::open(&tree.platform(&[]), at(EDU), &options).unwrap_err()
+}
+
+#[test]
+fn device_is_opened_the_way_that_was_asked_for() {
+    let tree = Tree::new();
+    tree.bind(EDU, "vfio-pci");
+    let error = opened(&tree, Via::Cdev);
+    assert!(matches!(error, OpenError::NoCdev { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot open 0000:00:05.0 by its own node: there is no")
+    );
+
+    tree.file("dev/iommu", "");
+    tree.file("dev/vfio/devices/vfio3", "");
+    tree.file(
+        &format!("sys/bus/pci/devices/{EDU}/vfio-dev/vfio3/uevent"),
+        "",
+    );
+    for via in [Via::Automatic, Via::Cdev] {
+        let error = opened(&tree, via);
+        assert!(matches!(error, OpenError::Cdev { .. }), "{via:?}: {error}");
+        assert!(
+            error.to_string().contains("cannot bind it to iommufd"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

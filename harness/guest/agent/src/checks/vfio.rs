@@ -2,8 +2,10 @@
 
 use super::NotPassed;
 use cofferdam_backends::conformance;
-use cofferdam_backends::vfio::platform::{Function, Platform};
-use cofferdam_backends::vfio::{Fault, Options, Report, VfioDevice, Workload, run};
+use cofferdam_backends::vfio::platform::{Address, Function, Platform};
+use cofferdam_backends::vfio::{
+    Door, Fault, OpenError, Options, Report, VfioDevice, Via, Workload, run,
+};
 use cofferdam_seam::service::DriverError;
 use cofferdam_seam::{Bar, DriverHost, InterruptKind, Mmio, Width};
 use driver_edu::Edu;
@@ -20,23 +22,30 @@ const NVME: (u16, u16) = (0x1b36, 0x0010);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The suite every driver of a compute device must pass: with mapped BARs and MSI, or, with the
-/// argument `plain`, by system calls and INTx. Then the device is where it was.
+/// argument `plain`, by system calls and INTx. The device is opened by its group, or, with the
+/// argument `cdev`, by its own node. Then it is where it was.
 pub fn conforms(arguments: &[String]) -> Result<Value, NotPassed> {
     let platform = Platform::here();
     let before = edu(&platform)?;
     let claim = platform.take(before.address, &[])?;
     let plain = arguments.iter().any(|argument| argument == "plain");
+    let (via, door) = ways(arguments);
     let (options, expected) = if plain {
         let options = Options {
+            via,
             map_bars: false,
             interrupts: &[InterruptKind::Intx],
             ..Options::default()
         };
         (options, InterruptKind::Intx)
     } else {
-        (Options::default(), InterruptKind::Msi)
+        let options = Options {
+            via,
+            ..Options::default()
+        };
+        (options, InterruptKind::Msi)
     };
-    let device = VfioDevice::open(&platform, before.address, &options)?;
+    let device = open(&platform, before.address, &options)?;
     let interrupts = device.host().enable_interrupts(1)?;
     let mut driver = Edu::probe(device.host())?;
 
@@ -52,17 +61,19 @@ pub fn conforms(arguments: &[String]) -> Result<Value, NotPassed> {
     let released = claim.give_back()?;
     let after = edu(&platform)?;
     let detail = json!({
-        "device": before, "interrupts": format!("{:?}", interrupts.kind), "took_ms": took.as_millis(),
+        "device": before, "door": device.door(), "interrupts": format!("{:?}", interrupts.kind), "took_ms": took.as_millis(),
         "register_read_ns": read.as_nanos(), "mappings_left": left, "failure": failure,
         "released": released,
     });
     let restored = before == after && platform.taken().is_empty();
-    let well = interrupts.kind == expected && left == 0 && failure.is_none() && restored;
+    let as_asked = interrupts.kind == expected && device.door() == door;
+    let well = as_asked && left == 0 && failure.is_none() && restored;
     well.then_some(detail.clone())
         .ok_or(NotPassed::Failed(detail))
 }
 
-/// One fault of the driver's side, by its name: what the IOMMU makes of it.
+/// One fault of the driver's side, by its name: what the IOMMU makes of it. With `cdev` behind it,
+/// the device is opened by its own node, else by its group.
 pub fn fault(arguments: &[String]) -> Result<Value, NotPassed> {
     let wanted = arguments.first().map(String::as_str).unwrap_or_default();
     let fault = Fault::ALL.into_iter().find(|fault| fault.id() == wanted);
@@ -70,9 +81,10 @@ pub fn fault(arguments: &[String]) -> Result<Value, NotPassed> {
         let detail = json!({ "error": format!("no fault is called `{wanted}`") });
         return Err(NotPassed::Failed(detail));
     };
-    let report = trial(Some(fault))?;
+    let (via, door) = ways(arguments);
+    let report = trial(Some(fault), via)?;
     let detail = json!(report);
-    if report.is_finding() {
+    if report.is_finding() || report.door != door {
         Err(NotPassed::Failed(detail))
     } else {
         Ok(detail)
@@ -105,7 +117,7 @@ pub fn takes_from_a_driver(_: &[String]) -> Result<Value, NotPassed> {
     let after = find(&platform, NVME)?;
 
     let detail = json!({
-        "before": before, "refused": refused, "interrupts": format!("{interrupts:?}"),
+        "before": before, "refused": refused, "door": device.door(), "interrupts": format!("{interrupts:?}"),
         "version": version, "reset": reset, "after_reset": again, "failure": failure,
         "released": released,
     });
@@ -167,7 +179,28 @@ pub fn released_after_a_crash(_: &[String]) -> Result<Value, NotPassed> {
         .ok_or(NotPassed::Failed(detail))
 }
 
-fn trial(fault: Option<Fault>) -> Result<Report, NotPassed> {
+/// How the device is to be opened, and how it must then have been.
+fn ways(arguments: &[String]) -> (Via, Door) {
+    if arguments.iter().any(|argument| argument == "cdev") {
+        (Via::Cdev, Door::Cdev)
+    } else {
+        (Via::Group, Door::Group)
+    }
+}
+
+/// A kernel that has no such way to a device is none to check.
+fn open(platform: &Platform, address: Address, options: &Options) -> Result<VfioDevice, NotPassed> {
+    VfioDevice::open(platform, address, options).map_err(not_passed)
+}
+
+fn not_passed(error: OpenError) -> NotPassed {
+    match error {
+        OpenError::NoCdev { .. } => NotPassed::Skipped(error.to_string()),
+        error => error.into(),
+    }
+}
+
+fn trial(fault: Option<Fault>, via: Via) -> Result<Report, NotPassed> {
     let platform = Platform::here();
     let address = edu(&platform)?.address;
     let claim = platform.take(address, &[])?;
@@ -175,8 +208,13 @@ fn trial(fault: Option<Fault>) -> Result<Report, NotPassed> {
         patience: PATIENCE,
         ..Workload::default()
     };
-    let open = || VfioDevice::open(&platform, address, &Options::default());
-    let report = run(&platform, address, fault, &workload, open, Edu::probe)?;
+    let options = Options {
+        via,
+        ..Options::default()
+    };
+    let open = || VfioDevice::open(&platform, address, &options);
+    let report = run(&platform, address, fault, &workload, open, Edu::probe);
+    let report = report.map_err(not_passed)?;
     claim.give_back()?;
     Ok(report)
 }
