@@ -97,14 +97,9 @@ impl Tenant {
         let at = Ask::Write {
             sector: self.first + sector as u64,
         };
-        // Until it is acknowledged, either content may be found there.
-        let before = self.written[sector].take();
         let acknowledged = self.insist(at, &content, &mut [], |_| true);
-        self.written[sector] = if acknowledged {
-            Some(content)
-        } else {
-            before.and(None)
-        };
+        // Unless it was acknowledged, either content may be found there: nothing is expected.
+        self.written[sector] = acknowledged.then_some(content);
         acknowledged
     }
 
