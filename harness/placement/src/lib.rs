@@ -12,6 +12,7 @@
 pub mod call;
 pub mod crossing;
 mod domain;
+pub mod fault;
 mod futex;
 mod hardware;
 mod host;
