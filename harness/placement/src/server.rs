@@ -108,7 +108,7 @@ impl Server {
                 Role::Serves | Role::Idles => None,
             })
             .collect();
-        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation == 0);
+        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation);
         let privileged = placement.domains[me].privileged;
         Self {
             link,
@@ -145,6 +145,7 @@ impl Server {
     /// One incarnation of the driver.
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
+            self.sabotage.at_start(0);
             let host = SabotagedHost::new(
                 PortHost::new(Rc::clone(&self.link)),
                 Rc::clone(&self.sabotage),
@@ -167,6 +168,7 @@ impl Server {
 
     /// Serves until the driver fails.
     fn serve_with(&mut self, driver: &mut dyn Serves) {
+        self.sabotage.at_start(1);
         self.link.call(Call::Serving);
         loop {
             for index in 0..self.clients.len() {
@@ -220,9 +222,14 @@ impl Server {
             Status::Failed
         };
         data.truncate(DATA);
-        client
-            .ring
-            .complete(request, status, if failed.is_none() { &data } else { &[] });
+        let answer = if failed.is_none() { &data[..] } else { &[] };
+        if let Some(byte) = self.sabotage.torn_answer() {
+            client
+                .ring
+                .begin_answer(request, &answer[..byte.min(answer.len())]);
+            panic!("planned death after {byte} bytes of an answer (X6)");
+        }
+        client.ring.complete(request, status, answer);
         self.link.ring(client.bit);
         match failed {
             Some(error) if !error.is_request_only() => Err(error),
