@@ -186,13 +186,12 @@ impl Plan {
             .filter(|cell| !cell.is_clean())
             .copied()
             .collect();
-        if all.len() > faulty {
-            let chosen: HashSet<Cell> = (0..faulty)
-                .filter_map(|nth| all.get(nth * all.len() / faulty))
-                .flat_map(|cell| [*cell, cell.clean()])
-                .collect();
-            self.cells.retain(|(_, cell)| chosen.contains(cell));
-        }
+        let few = all.len().min(faulty);
+        let chosen: HashSet<Cell> = (0..few)
+            .filter_map(|nth| all.get(nth * all.len() / few))
+            .flat_map(|cell| [*cell, cell.clean()])
+            .collect();
+        self.cells.retain(|(_, cell)| chosen.contains(cell));
         self
     }
 
@@ -467,6 +466,11 @@ mod tests {
             assert_eq!(full.get(&trial.index), Some(&trial));
         }
         assert!(plan(Filter::default()).at_most(0).is_empty());
+        let clean = plan(Filter {
+            faults: vec!["none".into()],
+            ..Filter::default()
+        });
+        assert!(clean.at_most(10).is_empty());
         let whole = plan(Filter::default());
         assert_eq!(whole.clone().at_most(10_000).len(), whole.len());
     }

@@ -39,6 +39,8 @@ pub struct Stability {
     pub wanted: u32,
     /// How far each of those begun came. With one that is not complete, nothing is said of cells.
     pub runs: Vec<State>,
+    /// Trials that could not be run.
+    pub infrastructure_failures: u64,
     /// The faulty cells, in the order of the plan.
     pub cells: Vec<CellStability>,
 }
@@ -77,6 +79,10 @@ impl Stability {
             schema: SCHEMA,
             wanted,
             runs: states,
+            infrastructure_failures: runs
+                .iter()
+                .map(|run| run.infrastructure_failures.len() as u64)
+                .sum(),
             cells,
         }
     }

@@ -246,7 +246,8 @@ pub struct CellSummary {
 }
 
 /// Sums up records one by one. It keeps figures, not records, so a long run stays small: a cell
-/// takes about 100 kB at most, whatever its trials, and three bits of each for the pairs.
+/// takes some 200 kB at most, whatever its trials, and three bits of each for the pairs. Only boots
+/// that are shared are kept one by one.
 #[derive(Debug, Default)]
 pub struct Collector {
     cells: Vec<(Cell, Tally)>,
