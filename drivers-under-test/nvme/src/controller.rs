@@ -83,7 +83,7 @@ impl<H: DriverHost> Controller<H> {
     }
 
     /// Gives the controller the bus, enables it, learns what it is, and creates the I/O queues
-    /// ([2], 7.6.1).
+    /// [10].
     pub fn start(&mut self) -> Result<Disk, DriverError> {
         self.enable()?;
         let until = Deadline::after(self.host.now(), SETUP_LIMIT);
@@ -210,7 +210,7 @@ impl<H: DriverHost> Controller<H> {
         let _ = self.host.set_bus_master(false);
     }
 
-    /// Tells the controller that its power may go ([2], 7.6.2).
+    /// Tells the controller that its power may go [10].
     fn shut_down(&mut self) -> Result<(), DriverError> {
         let shutdown = enabled().with_shutdown(SHUTDOWN_NORMAL);
         self.regs.write32(spec::CC, shutdown.into_bits());

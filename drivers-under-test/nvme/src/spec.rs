@@ -9,6 +9,7 @@
 //! 7. the same, 5.15 "Identify command".
 //! 8. the same, 5.21.1.7 "Number of Queues".
 //! 9. the same, 6.9 and 6.15 "Read command", "Write command".
+//! 10. the same, 7.6 "Controller Initialization and Shutdown Processing".
 
 use bitfield_struct::bitfield;
 use cofferdam_seam::Iova;
