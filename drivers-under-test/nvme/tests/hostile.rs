@@ -82,6 +82,7 @@ fn honest_device_serves_by_every_kind_of_interrupt() {
             queues,
             "buffers live for one command"
         );
+        assert_eq!(host.0.borrow().late, 0, "{kind:?}");
         assert_eq!(host.0.borrow().masked > 0, kind != InterruptKind::Msix);
         drop(nvme);
         assert_eq!(host.0.borrow().live(), 0);
@@ -207,7 +208,7 @@ fn tag_counts_once_and_for_its_length_only() {
 
     let short = nvme.complete(tag, &mut [0; 512], host.soon());
     let right = nvme.complete(tag, &mut [0; 1024], host.soon());
-    let again = nvme.complete(tag, &mut [0; 1024], host.soon());
+    let again = nvme.complete(tag, &mut [], host.soon());
 
     assert!(matches!(short, Err(DriverError::BadRequest(_))));
     assert_eq!(right, Ok(()));
@@ -319,6 +320,17 @@ fn short_identify_is_no_device_of_ours() {
 }
 
 #[test]
+fn controller_data_are_not_taken_for_namespace_data() {
+    let host = Host::new();
+    host.0.borrow_mut().controller[0] = 0xf4;
+    host.0.borrow_mut().controller[130] = 9;
+    host.0.borrow_mut().lie = Lie::NoNamespaceData;
+    let error = Nvme::probe(host.clone()).err().expect("refused");
+    assert!(host.0.borrow().lied > 0);
+    assert!(matches!(error, DriverError::Unsupported(_)));
+}
+
+#[test]
 fn controllers_we_cannot_drive_are_refused() {
     // SQES 7 to 7, CQES 5 to 5, no namespace.
     for (at, value) in [(512, 0x77), (513, 0x55), (516, 0)] {
@@ -385,6 +397,18 @@ fn unknown_commands_break_the_protocol() {
 }
 
 #[test]
+fn identifier_of_the_command_before_breaks_the_protocol() {
+    let host = Host::new();
+    let mut nvme = Nvme::probe(host.clone()).expect("an honest device");
+    assert_eq!(nvme.read(0, &mut [0; 512], host.soon()), Ok(()));
+    host.0.borrow_mut().lie = Lie::PreviousCid;
+
+    let result = nvme.read(0, &mut [0; 512], host.soon());
+
+    assert!(matches!(result, Err(DriverError::Protocol(_))));
+}
+
+#[test]
 fn completion_that_comes_twice_breaks_the_protocol() {
     read_breaks(Lie::Twice);
 }
@@ -418,11 +442,19 @@ fn controller_that_gives_up_breaks_the_protocol() {
 
 #[test]
 fn failed_command_is_an_io_error_and_returns_no_data() {
-    let (result, host, mut nvme) = read_of(Lie::Status(0x281));
+    let host = Host::new();
+    host.0.borrow_mut().disk.fill(0xd5);
+    let mut nvme = Nvme::probe(host.clone()).expect("an honest device");
+    let mut bytes = [1; 512];
+    host.0.borrow_mut().lie = Lie::Status(0x281);
+
+    let failed = nvme.read(2, &mut bytes, host.soon());
     host.0.borrow_mut().lie = Lie::None;
-    assert_eq!(result, Err(DriverError::Io));
-    assert_eq!(nvme.read(2, &mut [0; 512], host.soon()), Ok(()));
+
+    assert_eq!(failed, Err(DriverError::Io));
+    assert_eq!(bytes, [1; 512]);
     assert_eq!(host.0.borrow().live(), 4);
+    assert_eq!(nvme.read(2, &mut bytes, host.soon()), Ok(()));
 }
 
 #[test]

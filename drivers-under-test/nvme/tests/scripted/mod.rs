@@ -40,6 +40,8 @@ pub enum Lie {
     OldPhase,
     /// These bits of the command identifier are wrong.
     CidXor(u16),
+    /// It is that of the command before.
+    PreviousCid,
     /// Each completion comes twice.
     Twice,
     /// This is the submission queue's head.
@@ -50,6 +52,8 @@ pub enum Lie {
     Status(u16),
     /// Identify writes that many bytes.
     ShortIdentify(usize),
+    /// Identify of the namespace writes nothing.
+    NoNamespaceData,
     /// Commands complete, and their data are not moved.
     MovesNothing,
     /// One register read in four, and one completion in four, is random; the number is the
@@ -115,8 +119,12 @@ pub struct Wires {
     pub commands: Vec<(u8, u32)>,
     /// Shutdowns that were asked for.
     pub shutdowns: u32,
-    /// Accesses to INTMS and INTMC.
+    /// Times INTMS was written.
     pub masked: u32,
+    /// Waits that ended at their deadline.
+    pub late: u32,
+    mask: u64,
+    previous: u16,
     /// CC.
     pub cc: u32,
     live: Vec<Live>,
@@ -221,7 +229,12 @@ impl Wires {
         match offset {
             0x0c | 0x10 => {
                 assert_ne!(self.kind, InterruptKind::Msix, "not to be touched");
-                self.masked += 1;
+                if offset == 0x0c {
+                    self.masked += 1;
+                    self.mask |= value;
+                } else {
+                    self.mask &= !value;
+                }
             }
             0x14 => self.configure(word(value)),
             0x24 => {
@@ -254,6 +267,7 @@ impl Wires {
                 assert!(follows || self.fatal, "EN changes before RDY followed");
             }
             self.waited = 0;
+            self.mask = 0;
             self.fatal = false;
             self.shut = false;
             self.gathered.clear();
@@ -328,6 +342,7 @@ impl Wires {
                 };
                 let len = match self.lie {
                     Lie::ShortIdentify(len) => self.bend(len),
+                    Lie::NoNamespaceData if ten == 0 => self.bend(0),
                     _ => 4096,
                 };
                 self.dma(qword(command, 6), len, true, |memory| {
@@ -395,12 +410,14 @@ impl Wires {
         let mut sq_id = u16::try_from(queue).expect("0 or 1");
         match self.lie {
             Lie::OldPhase => phase = self.bend(!phase),
+            Lie::PreviousCid => cid = self.bend(self.previous),
             Lie::CidXor(bits) => cid = self.bend(cid ^ bits),
             Lie::SqHead(head) => sq_head = self.bend(head),
             Lie::SqId(id) => sq_id = self.bend(id),
             Lie::Status(bits) => status = self.bend(bits),
             _ => {}
         }
+        self.previous = cid;
         let mut entry = [0; 16];
         entry[8..10].copy_from_slice(&sq_head.to_le_bytes());
         entry[10..12].copy_from_slice(&sq_id.to_le_bytes());
@@ -471,6 +488,9 @@ impl Host {
             commands: Vec::new(),
             shutdowns: 0,
             masked: 0,
+            late: 0,
+            mask: 0,
+            previous: 0,
             live: Vec::new(),
             next: 0x10_0000,
             raised: VectorSet::EMPTY,
@@ -632,9 +652,11 @@ impl DriverHost for Host {
             wires.lied += 1;
             wires.raised = wanted;
         }
-        let raised = wires.raised.take(wanted);
+        let unmasked = VectorSet(wanted.0 & !wires.mask);
+        let raised = wires.raised.take(unmasked);
         if raised.is_empty() {
             wires.now = wires.now.max(until.0);
+            wires.late += 1;
             Ok(Wake::TimedOut)
         } else {
             Ok(Wake::Interrupt(raised))
