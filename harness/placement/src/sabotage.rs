@@ -100,6 +100,12 @@ impl Doorbells {
                 every: 1,
                 step: 0,
             },
+            // Submission queue tails, each before its completion queue's head (NVM Express 1.4, 3.1).
+            DriverId::Nvme => Self {
+                from: 0x1000,
+                every: 8,
+                step: 1,
+            },
         }
     }
 

@@ -11,6 +11,7 @@ use crate::trial::{DriverId, Oops, TrialSpec};
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
 use driver_edu::Edu;
+use driver_nvme::Nvme;
 use driver_virtio::VirtioBlk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -33,12 +34,15 @@ trait Serves {
     fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError>;
 }
 
-impl Serves for VirtioBlk<Host> {
+/// A driver of a block device.
+struct Disk<B>(B);
+
+impl<B: Block> Serves for Disk<B> {
     fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError> {
         match ask {
             Ask::Nop => Ok(()),
-            Ask::Read { sector } => self.read(sector, data, until),
-            Ask::Write { sector } => self.write(sector, data, until),
+            Ask::Read { sector } => self.0.read(sector, data, until),
+            Ask::Write { sector } => self.0.write(sector, data, until),
             Ask::Factorial { .. } | Ask::RoundTrip => {
                 Err(DriverError::BadRequest("a block device does not compute"))
             }
@@ -153,7 +157,10 @@ impl Server {
             let served = match self.spec.driver {
                 DriverId::Edu => Edu::probe(host).map(|mut driver| self.serve_with(&mut driver)),
                 DriverId::VirtioBlk => {
-                    VirtioBlk::probe(host).map(|mut driver| self.serve_with(&mut driver))
+                    VirtioBlk::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
+                }
+                DriverId::Nvme => {
+                    Nvme::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
                 }
             };
             if served.is_ok() {

@@ -6,6 +6,7 @@ use cofferdam_seam::{Device, Iova};
 use std::ops::Range;
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
+use vdevice_nvme::{Nvme, NvmeConfig};
 use vdevice_tamper::{Aim, Lie, Publishing};
 use vdevice_virtio::{BlkConfig, VirtioBlk};
 
@@ -17,6 +18,11 @@ pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
             sectors: 2 * crate::tenant::SECTORS,
             seed,
             ..BlkConfig::default()
+        })),
+        DriverId::Nvme => Box::new(Nvme::new(NvmeConfig {
+            blocks: 2 * crate::tenant::SECTORS,
+            seed,
+            ..NvmeConfig::default()
         })),
     }
 }
@@ -39,6 +45,13 @@ fn completions(driver: DriverId) -> Option<Completions> {
             slot: 8,
             id: 0..4,
             publishing: Publishing::Index,
+        }),
+        // Completion queue entries; the last double word has the command's identifier and, in bit
+        // 16, the phase tag, and is written last (NVM Express 1.4, 4.6).
+        DriverId::Nvme => Some(Completions {
+            slot: 16,
+            id: 12..14,
+            publishing: Publishing::Phase { byte: 2, mask: 1 },
         }),
     }
 }

@@ -4,6 +4,7 @@ mod clean;
 mod jail;
 mod physics;
 mod replay;
+mod rings;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::Zygote;

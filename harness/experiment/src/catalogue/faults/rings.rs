@@ -66,7 +66,7 @@ pub(super) static ENTRIES: [Fault; 6] = [
         iommu: &IommuMode::ALL,
         fabrics: PCIE,
         crossing: ALL_MODES_PCIE,
-        except: NO_RINGS,
+        except: NO_CHAINS,
     },
     Fault {
         id: "R6",
@@ -79,6 +79,19 @@ pub(super) static ENTRIES: [Fault; 6] = [
         fabrics: PCIE,
         crossing: STRICT_PCIE,
         except: NO_RINGS,
+    },
+];
+
+/// Where there are no chains of descriptors.
+const NO_CHAINS: &[Except] = &[
+    NO_RINGS[0],
+    Except {
+        driver: Some(DriverId::Nvme),
+        fabric: None,
+        iommu: None,
+        case: None,
+        unprivileged: false,
+        reason: "a command names its pages itself: nothing is chained at this size",
     },
 ];
 
