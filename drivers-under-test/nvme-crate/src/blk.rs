@@ -3,7 +3,7 @@
 use crate::interrupts;
 use crate::runtime::Runtime;
 use crate::spec;
-use cofferdam_instrument::platform::{Entered, Session, catch};
+use cofferdam_instrument::platform::{Entered, Session};
 use cofferdam_instrument::trap::Way;
 use cofferdam_seam::service::{Block, DriverError, SECTOR};
 use cofferdam_seam::{Bar, Deadline, RawDma, Width};
@@ -54,33 +54,31 @@ impl<H: RawDma + 'static> NvmeCrate<H> {
         let registers = host.map_bar(Bar::ZERO)?;
         let config = interrupts::config(host.enable_interrupts(interrupts::WANTED)?);
         let until = Deadline::after(host.now(), PROBE_LIMIT);
-        let session = Rc::new(Session::new(host, way, until));
+        let session = Rc::new(Session::new(host, way));
         let _entered = Entered::new(&session);
-        let runtime = catch(|| Runtime::new(session.clone(), registers, config)).flatten()?;
+        let runtime = Runtime::new(session.clone(), registers, config)?;
         // From here on a failure stops the controller, by drop.
         let mut driver = Self {
             runtime: Some(runtime),
             session: session.clone(),
             broken: false,
         };
-        driver.request(until, |runtime| runtime.start(until))?;
+        driver.request(|runtime| runtime.start(until))?;
         Ok(driver)
     }
 
     /// Runs a request on a driver that is well. It stays broken if the crate panics.
     fn request(
         &mut self,
-        until: Deadline,
         run: impl FnOnce(&mut Runtime<H>) -> Result<(), DriverError>,
     ) -> Result<(), DriverError> {
         let runtime = self.runtime.as_mut().filter(|_| !self.broken);
         let runtime = runtime.ok_or(DriverError::Protocol(
             "an earlier request failed; drop the driver and probe again",
         ))?;
-        self.session.set_deadline(until);
         let _entered = Entered::new(&self.session);
         self.broken = true;
-        let result = catch(|| run(runtime)).flatten();
+        let result = run(runtime);
         self.broken = matches!(&result, Err(error) if !error.is_request_only());
         result
     }
@@ -108,7 +106,7 @@ impl<H: RawDma + 'static> Block for NvmeCrate<H> {
 
     fn read(&mut self, sector: u64, into: &mut [u8], until: Deadline) -> Result<(), DriverError> {
         let chunk = self.check(sector, into.len())?;
-        self.request(until, |runtime| {
+        self.request(|runtime| {
             let starts = (sector..).step_by(chunk);
             for (lba, bytes) in starts.zip(into.chunks_mut(chunk * SECTOR)) {
                 runtime.read(lba, bytes, until)?;
@@ -119,7 +117,7 @@ impl<H: RawDma + 'static> Block for NvmeCrate<H> {
 
     fn write(&mut self, sector: u64, from: &[u8], until: Deadline) -> Result<(), DriverError> {
         let chunk = self.check(sector, from.len())?;
-        self.request(until, |runtime| {
+        self.request(|runtime| {
             let starts = (sector..).step_by(chunk);
             for (lba, bytes) in starts.zip(from.chunks(chunk * SECTOR)) {
                 runtime.write(lba, bytes, until)?;
@@ -137,14 +135,9 @@ impl<H: RawDma + 'static> Drop for NvmeCrate<H> {
             return;
         };
         let until = Deadline::after(self.session.host().now(), STOP_LIMIT);
-        self.session.set_deadline(until);
         let _entered = Entered::new(&self.session);
-        let _ = catch(|| runtime.stop(until));
+        let _ = runtime.stop(until);
         let _ = self.session.host().set_bus_master(false);
-        // Its deadline may be over, and what is left is ours alone.
-        self.session
-            .set_deadline(Deadline(cofferdam_seam::Time::NEVER));
         runtime.reclaim();
-        drop(runtime);
     }
 }

@@ -15,7 +15,7 @@
 //! ours, with our deadlines, and it goes through the host. So an ordinary build runs under every clock.
 //! The one loop whose length the device has in its hand is `drain_completions`: it ends at the first
 //! entry of the old phase, after one round of the queue at most unless the device writes entries
-//! meanwhile. It touches no register on its way, so only an instrumented build can end it early.
+//! meanwhile. It touches no register on its way, so only an instrumented build sees it run on.
 //!
 //! A lost interrupt is never made good by a look at the queue: rdif-block forbids that. The request
 //! times out and the controller is stopped (`Watchdog`).

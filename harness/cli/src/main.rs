@@ -7,11 +7,13 @@
 
 mod arguments;
 mod compare;
+mod instrument;
 mod interrupt;
 mod vfio;
 
 use arguments::{Arguments, Command, Format};
 use clap::Parser;
+use cofferdam_instrument::wrapper;
 use cofferdam_placement::zygote;
 use cofferdam_report::listing;
 use std::io::Write;
@@ -25,6 +27,10 @@ fn main() -> ExitCode {
     {
         zygote::main();
     }
+    // Cargo calls its wrapper with a compiler's arguments, which are none of ours.
+    if wrapper::is_asked(std::env::args_os().nth(1).as_deref()) {
+        return wrapper::run(std::env::args_os().skip(1));
+    }
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::List { what, format } => {
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Vfio(command) => vfio::vfio(&command),
+        Command::Instrument(arguments) => instrument::instrument(&arguments),
     }
 }
 

@@ -15,3 +15,11 @@ pub mod platform;
 pub mod steps;
 pub mod trap;
 pub mod wrapper;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs what was called in the middle of a driver's instructions, where nobody can be unwound to: a
+/// panic ends the process, after its message.
+fn or_abort<R>(run: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| std::process::abort())
+}

@@ -16,7 +16,7 @@ mod session;
 
 pub use dma::DMA;
 pub use mmio::{MMIO, address_of};
-pub use session::{Session, catch};
+pub use session::Session;
 
 use crate::steps::{Stepping, Turn};
 use crate::trap;

@@ -1,10 +1,11 @@
 //! Steps of a driver that computes, or polls memory, without calling its host.
 //!
 //! Instrumented code reports every comparison. Every [`STEPS`] of them the device takes a turn, so
-//! time passes and a loop that waits for memory to change ends; a turn that finds the deadline
-//! passed leaves the driver by unwinding. Through a function which the compiler knows never to unwind
-//! that ends the process instead: either way the loop ends.
+//! time passes and a loop that waits for memory to change ends. A turn cannot leave the driver: the
+//! compiler took it for granted that a comparison does not unwind. What it can do with a loop that does
+//! not end is to panic, which ends the process with that message.
 
+use crate::or_abort;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ pub const STEPS: u32 = 64;
 
 /// What happens every [`STEPS`] comparisons.
 pub trait Turn {
-    /// Lets the device run, and time pass. May unwind.
+    /// Lets the device run, and time pass. A panic ends the process.
     fn turn(&self);
 }
 
@@ -62,5 +63,5 @@ fn take_turn() {
     let _back = Stepping {
         outer: Some(turn.clone()),
     };
-    turn.turn();
+    or_abort(|| turn.turn());
 }

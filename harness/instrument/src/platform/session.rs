@@ -1,25 +1,26 @@
-//! A driver's life on the platform: its host, its registers, its memory, and the deadline of the call
-//! it is in.
+//! A driver's life on the platform: its host, its registers, its memory.
 
 use super::Platform;
 use super::mmio::bar_at;
-use crate::steps::Turn;
+use crate::steps::{STEPS, Turn};
 use crate::trap::{self, Way, Window};
-use cofferdam_seam::service::DriverError;
-use cofferdam_seam::{Deadline, Direction, HostError, Iova, Mapping, Mmio, RawDma};
+use cofferdam_seam::{Direction, HostError, Iova, Mapping, Mmio, RawDma};
 use std::cell::{Cell, RefCell, RefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// The unit of allocation: no two allocations share what an IOMMU can tell apart.
 const PAGE: usize = 4096;
 
+/// Turns a driver may take in a row without a call to the platform or back to its adapter: some
+/// millions of comparisons, more than any wait for a register that is well.
+const TURNS: u32 = 1 << 16;
+
 /// A driver's session. Whatever the driver leaves behind goes back when the session is dropped.
 pub struct Session<H: RawDma> {
     holdings: RefCell<Holdings<H>>,
     way: Way,
-    until: Cell<Deadline>,
+    turns: Cell<u32>,
     refused: Cell<Option<HostError>>,
 }
 
@@ -39,7 +40,7 @@ struct Allocation<D> {
 
 impl<H: RawDma> Session<H> {
     /// A session whose driver's register accesses are trapped in that way.
-    pub fn new(host: H, way: Way, until: Deadline) -> Self {
+    pub fn new(host: H, way: Way) -> Self {
         Self {
             holdings: RefCell::new(Holdings {
                 windows: Vec::new(),
@@ -47,7 +48,7 @@ impl<H: RawDma> Session<H> {
                 host,
             }),
             way,
-            until: Cell::new(until),
+            turns: Cell::new(0),
             refused: Cell::new(None),
         }
     }
@@ -55,12 +56,12 @@ impl<H: RawDma> Session<H> {
     /// The host, for the adapter. Give it back before the driver is called.
     pub fn host(&self) -> RefMut<'_, H> {
         trap::settle();
-        RefMut::map(self.holdings.borrow_mut(), |holdings| &mut holdings.host)
+        RefMut::map(self.holdings(), |holdings| &mut holdings.host)
     }
 
-    /// Sets when the running call ends at the latest.
-    pub fn set_deadline(&self, until: Deadline) {
-        self.until.set(until);
+    fn holdings(&self) -> RefMut<'_, Holdings<H>> {
+        self.turns.set(0);
+        self.holdings.borrow_mut()
     }
 
     /// Why the host refused memory or registers since this was last asked. The driver only knows that
@@ -107,22 +108,22 @@ where
 
 impl<H: RawDma + 'static> Platform for Session<H> {
     fn map_registers(&self, address: usize, len: usize) -> Option<NonNull<u8>> {
-        let window = self.holdings.borrow_mut().window(address, len, self.way);
+        let window = self.holdings().window(address, len, self.way);
         self.granted(window)
     }
 
     fn unmap_registers(&self, first: NonNull<u8>) {
-        let windows = &mut self.holdings.borrow_mut().windows;
+        let windows = &mut self.holdings().windows;
         windows.retain(|window| window.pointer() != first);
     }
 
     fn allocate(&self, len: usize, way: Direction) -> Option<(Iova, NonNull<u8>)> {
-        let allocation = self.holdings.borrow_mut().allocate(len, way);
+        let allocation = self.holdings().allocate(len, way);
         self.granted(allocation)
     }
 
     fn free(&self, first: NonNull<u8>) {
-        let mut holdings = self.holdings.borrow_mut();
+        let mut holdings = self.holdings();
         let found = holdings.allocations.iter().position(|a| a.first == first);
         if let Some(index) = found {
             let allocation = holdings.allocations.remove(index);
@@ -133,33 +134,17 @@ impl<H: RawDma + 'static> Platform for Session<H> {
 
 impl<H: RawDma> Turn for Session<H> {
     fn turn(&self) {
-        // The adapter's own computing, while it holds the host.
-        let Ok(mut holdings) = self.holdings.try_borrow_mut() else {
-            return;
-        };
-        let ended = if self.until.get().passed(holdings.host.now()) {
-            Err(DriverError::TimedOut("the driver to come back"))
-        } else {
-            holdings.host.relax().map_err(DriverError::Host)
-        };
-        drop(holdings);
-        if let Err(error) = ended {
-            resume_unwind(Box::new(Ended(error)));
+        // Otherwise it is the adapter that computes, with the host in its hands.
+        if let Ok(mut holdings) = self.holdings.try_borrow_mut() {
+            let turns = self.turns.get() + 1;
+            self.turns.set(turns);
+            assert!(
+                turns < TURNS,
+                "the driver does not come back: {} comparisons in a row",
+                u64::from(turns) * u64::from(STEPS)
+            );
+            // A host that stopped lets no time pass; the driver ends as above.
+            let _ = holdings.host.relax();
         }
-    }
-}
-
-/// The private payload by which a turn leaves a driver.
-struct Ended(DriverError);
-
-/// Runs `call`, which goes into the driver. The result is the error with which [a turn](Turn) ended
-/// it, if one did; any other panic is the driver's crash and goes on.
-pub fn catch<R>(call: impl FnOnce() -> R) -> Result<R, DriverError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => Ok(result),
-        Err(payload) => match payload.downcast::<Ended>() {
-            Ok(ended) => Err(ended.0),
-            Err(panic) => resume_unwind(panic),
-        },
     }
 }

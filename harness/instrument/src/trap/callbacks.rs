@@ -6,7 +6,7 @@
 //! and by [`settle`].
 
 use super::{Region, Way, region_at};
-use crate::steps;
+use crate::{or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
 
@@ -28,7 +28,7 @@ pub fn settle() {
 /// Runs `access` unless one is running on this thread.
 fn alone(access: impl FnOnce()) {
     if !BUSY.replace(true) {
-        access();
+        or_abort(access);
         BUSY.set(false);
     }
 }
@@ -103,7 +103,7 @@ fn store(address: usize, bytes: usize) {
     }
 }
 
-/// A compare: the driver computes. Registers are not touched, so this one may unwind.
+/// A comparison: the driver computes.
 #[inline]
 fn compare() {
     settle();
@@ -131,7 +131,7 @@ hooks! {
 macro_rules! compares {
     ($($name:ident: $operand:ty),+ $(,)?) => {$(
         #[unsafe(no_mangle)]
-        extern "C-unwind" fn $name(_: $operand, _: $operand) {
+        extern "C" fn $name(_: $operand, _: $operand) {
             compare();
         }
     )+};

@@ -11,6 +11,7 @@
 
 use super::emulate::{self, LONGEST, Refused, Registers};
 use super::{PAGE, Region, Way, region_at};
+use crate::or_abort;
 use std::io;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -89,7 +90,7 @@ extern "C" fn on_fault(
     match region_at(address, Way::Faults) {
         // A jump into a window is no access to it.
         Some(region) if !sent && region_at(instruction, Way::Faults).is_none() => {
-            serve(region, context);
+            or_abort(|| serve(region, context));
         }
         _ => die(signal, sent, context),
     }
