@@ -25,7 +25,7 @@
 //! It stays as it is. Read in the source of 0.8.2:
 //!
 //! - the doorbell stride is read from CAP again at every doorbell, never checked against the BAR, and
-//!   a liar makes the doorbell a 32-bit store up to 392 KiB behind the start of the BAR;
+//!   a liar makes the doorbell a 32-bit store up to 388 KiB behind the start of the BAR;
 //! - CAP.TO, and CSTS.CFS after the controller was ready, are never looked at;
 //! - any new entry of the admin queue completes the one command outstanding: its command identifier
 //!   is not read; no entry's submission queue head or identifier is;

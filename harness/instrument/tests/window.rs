@@ -1,8 +1,9 @@
 //! Windows served by faults: raw volatile accesses of this test, as a driver makes them.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use cofferdam_instrument::trap::{Way, Window};
+use cofferdam_instrument::trap::{self, Way, Window};
 use cofferdam_seam::{Mmio, Width};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -147,13 +148,36 @@ fn vector_load(window: &Window) {
     unsafe { std::arch::asm!("movups xmm0, [{}]", in(reg) first, out("xmm0") _) };
 }
 
+/// Takes away what a jailed driver has not: it may change no signal's action or mask, no mapping's
+/// protection, and send no signal.
+fn confine() {
+    let calls = [
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_mprotect,
+        libc::SYS_tgkill,
+        libc::SYS_kill,
+    ];
+    let filter = SeccompFilter::new(
+        calls.into_iter().map(|call| (call, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM.cast_unsigned()),
+        std::env::consts::ARCH.try_into().expect("x86-64"),
+    );
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
+    seccompiler::apply_filter(&program).expect("seccomp");
+}
+
 /// Runs the child part of this file for that deed.
-fn child(deed: usize) -> Output {
-    Command::new(std::env::current_exe().expect("this test"))
+fn child(deed: usize, jailed: bool) -> Output {
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    command
         .args(["--exact", "child_does_its_deed", "--nocapture"])
-        .env("COFFERDAM_TEST_DEED", deed.to_string())
-        .output()
-        .expect("a child of this test")
+        .env("COFFERDAM_TEST_DEED", deed.to_string());
+    if jailed {
+        command.env("COFFERDAM_TEST_JAIL", "1");
+    }
+    command.output().expect("a child of this test")
 }
 
 /// Does nothing unless it runs in the child.
@@ -163,6 +187,13 @@ fn child_does_its_deed() {
         return;
     };
     let deed: usize = deed.parse().expect("a number");
+    trap::install().expect("x86-64 Linux");
+    if std::env::var_os("COFFERDAM_TEST_JAIL").is_some() {
+        confine();
+        // SAFETY: asks for what the filter refuses.
+        let refused = unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+        assert_eq!(refused, libc::SIG_ERR, "the filter is in force");
+    }
     let registers = Registers::new();
     let window = window(&registers);
     // SAFETY: inside the window: the handler is there and works.
@@ -174,14 +205,28 @@ fn child_does_its_deed() {
 #[test]
 fn fault_outside_every_window_kills_with_its_signal() {
     for (deed, (what, _)) in DEEDS.iter().enumerate() {
-        let status = child(deed).status;
+        let status = child(deed, false).status;
         assert_eq!(status.signal(), Some(libc::SIGSEGV), "{what}: {status}");
     }
 }
 
 #[test]
+fn windows_work_and_faults_kill_where_signals_are_nobodys_to_change() {
+    // All but the last, a signal that is sent: nobody may send one there.
+    for (deed, (what, _)) in DEEDS.iter().enumerate().rev().skip(1) {
+        let output = child(deed, true);
+        let (status, errors) = (output.status, String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            status.signal(),
+            Some(libc::SIGSEGV),
+            "{what}: {status} {errors}"
+        );
+    }
+}
+
+#[test]
 fn access_that_cannot_be_executed_ends_the_process_with_a_message() {
-    let output = child(DEEDS.len());
+    let output = child(DEEDS.len(), false);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{told}");
     assert!(told.contains("cannot be trapped"), "{told}");
