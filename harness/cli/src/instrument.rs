@@ -16,11 +16,11 @@ pub struct Instrument {
     /// A crate to instrument, by its name in code; may be given again.
     #[arg(long = "crate", value_name = "NAME", default_value = wrapper::CRATES)]
     crates: Vec<String>,
-    /// Where cargo builds: no other build may use it.
+    /// Where cargo builds.
     #[arg(
         long,
         value_name = "DIR",
-        help = "Where cargo builds, which no other build may use [default: target/instrumented]"
+        help = "Where cargo builds, in a directory for each list of crates [default: target/instrumented]"
     )]
     target_dir: Option<PathBuf>,
     /// What cargo is to do.
@@ -37,9 +37,9 @@ pub fn instrument(arguments: &Instrument) -> ExitCode {
     let ran = env::current_exe()
         .and_then(|wrapper| {
             let target = std::path::absolute(target)?;
-            wrapper::cargo(&wrapper, &target, &arguments.crates.join(","))
-                .args(&arguments.cargo)
-                .status()
+            let (mut cargo, own) = wrapper::cargo(&wrapper, &target, &arguments.crates);
+            eprintln!("cofferdam: building in {}", own.display());
+            cargo.args(&arguments.cargo).status()
         })
         .map(|status| status.code().and_then(|code| u8::try_from(code).ok()));
     match ran {

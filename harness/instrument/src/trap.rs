@@ -72,13 +72,21 @@ pub enum TrapError {
     },
 }
 
-/// Installs the fault handler, once for the process. To be called before a jail forbids it;
-/// otherwise the first window does.
+/// Installs the fault handler. To be called before a jail forbids it, and after anything else that
+/// changes the action of SIGSEGV; otherwise the first window does it.
 ///
 /// A fault outside every window has its default action: the process dies of SIGSEGV.
 pub fn install() -> Result<(), TrapError> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     return fault::install().map_err(TrapError::Handler);
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    return Err(TrapError::Machine);
+}
+
+/// Makes sure that the handler was installed.
+fn ensure() -> Result<(), TrapError> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return fault::ensure().map_err(TrapError::Handler);
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     return Err(TrapError::Machine);
 }
@@ -114,7 +122,7 @@ impl Window {
     /// A window of as many bytes as `target` has.
     pub fn new(target: Rc<dyn Mmio>, way: Way) -> Result<Self, TrapError> {
         if way == Way::Faults {
-            install()?;
+            ensure()?;
         }
         let len = target.len();
         let reserve = || {

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The environment variable that makes a program the wrapper, and lists crates separated by commas.
@@ -80,15 +80,17 @@ pub(crate) fn lists(list: &str, crate_name: &str) -> bool {
     list.split(',').any(|listed| listed.trim() == crate_name)
 }
 
-/// The cargo command that builds with `wrapper`, this program's path, as its wrapper. Cargo does not
-/// see what a wrapper does, so such a build has a target directory of its own.
-pub fn cargo(wrapper: &Path, target: &Path, crates: &str) -> Command {
+/// The cargo command that builds with `wrapper`, this program's path, as its wrapper, and the directory
+/// it builds in. Cargo does not see what a wrapper does, so each list of crates has a directory of its
+/// own below `target`.
+pub fn cargo(wrapper: &Path, target: &Path, crates: &[String]) -> (Command, PathBuf) {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let own = target.join(crates.join("+"));
     cargo
         .env("RUSTC_WRAPPER", wrapper)
-        .env(VARIABLE, crates)
-        .env("CARGO_TARGET_DIR", target);
-    cargo
+        .env(VARIABLE, crates.join(","))
+        .env("CARGO_TARGET_DIR", &own);
+    (cargo, own)
 }
 
 #[cfg(test)]

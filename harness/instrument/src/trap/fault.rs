@@ -13,8 +13,7 @@ use super::emulate::{self, LONGEST, Refused, Registers};
 use super::{PAGE, Region, Way, region_at};
 use crate::or_abort;
 use std::io;
-use std::sync::Once;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the kernel keeps RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15.
 const GENERAL: [i32; 16] = [
@@ -36,30 +35,35 @@ const GENERAL: [i32; 16] = [
     libc::REG_R15,
 ];
 
-/// Installs the handler, once for this process and those it forks.
+/// The handler was installed here, or in the process this one was forked from.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler, for this process and those it forks.
 pub fn install() -> io::Result<()> {
-    static ONCE: Once = Once::new();
-    static REFUSED: AtomicI32 = AtomicI32::new(0);
-    ONCE.call_once(|| {
-        // The decoder makes its tables when it is first used: not in the handler.
-        let mut nothing = Registers::default();
-        let _ = emulate::execute(&[0x90], &mut nothing, 0, 0, &Nothing);
-        // SAFETY: all zeros is a valid `sigaction`; the handler has the signature that SA_SIGINFO
-        // asks for.
-        let installed = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_fault as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO;
-            libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut())
-        };
-        if installed != 0 {
-            let errno = io::Error::last_os_error().raw_os_error();
-            REFUSED.store(errno.unwrap_or(libc::EINVAL), Ordering::Relaxed);
-        }
-    });
-    match REFUSED.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+    // The decoder makes its tables when it is first used: not in the handler.
+    let mut nothing = Registers::default();
+    let _ = emulate::execute(&[0x90], &mut nothing, 0, 0, &Nothing);
+    // SAFETY: all zeros is a valid `sigaction`; the handler has the signature that SA_SIGINFO asks
+    // for.
+    let installed = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_fault as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut())
+    };
+    if installed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    INSTALLED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Installs the handler unless that was done: a jail does not let anybody look.
+pub fn ensure() -> io::Result<()> {
+    if INSTALLED.load(Ordering::Relaxed) {
+        Ok(())
+    } else {
+        install()
     }
 }
 
