@@ -25,7 +25,8 @@
 //! It stays as it is. Read in the source of 0.8.2:
 //!
 //! - the doorbell stride is read from CAP again at every doorbell, never checked against the BAR, and
-//!   a liar makes the doorbell a 32-bit store up to 388 KiB behind the start of the BAR;
+//!   a liar makes the doorbell a 32-bit store up to 388 KiB behind the start of the BAR. A device that
+//!   is gone lies so: CAP reads as all ones;
 //! - CAP.TO, and CSTS.CFS after the controller was ready, are never looked at;
 //! - any new entry of the admin queue completes the one command outstanding: its command identifier
 //!   is not read; no entry's submission queue head or identifier is;
@@ -36,7 +37,8 @@
 //!   of NSZE 32 bits of 64 are used;
 //! - controller shutdown is CC = 0: no shutdown notification, no deletion of queues. Dropping the
 //!   driver does not even do that: the adapter does, and takes the bus away;
-//! - every allocation is mapped for both directions: `dma_api` does not tell the way.
+//! - queues and Identify buffers are mapped for both directions: `dma_api` does not tell the way. A
+//!   request's data is made here, and mapped one way. Every allocation has pages of its own.
 //!
 //! A panic of the crate is the driver's crash: it is not caught.
 //!

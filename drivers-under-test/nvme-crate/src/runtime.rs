@@ -5,7 +5,7 @@ use crate::interrupts::{Handlers, OwnLine};
 use crate::spec;
 use cofferdam_instrument::platform::{DMA, MMIO, Session, address_of};
 use cofferdam_seam::service::{DriverError, SECTOR};
-use cofferdam_seam::{Bar, Deadline, Mmio, RawDma, Wake};
+use cofferdam_seam::{Bar, Deadline, Direction, Mmio, RawDma, Wake};
 use dma_api::{
     CompletedDma, CpuDmaBuffer, DeviceDma, DmaCoherency, DmaConstraints, DmaDeviceInfo,
     DmaDirection, DmaDomainId,
@@ -262,11 +262,18 @@ impl<H: RawDma + 'static> Runtime<H> {
         }
     }
 
-    /// A buffer for `len` bytes that the device can reach.
+    /// A buffer for `len` bytes that the device can reach, mapped one way: the runtime that makes it
+    /// knows which, though `dma_api` does not ask.
     fn buffer(&self, len: usize, way: DmaDirection) -> Result<CpuDmaBuffer, DriverError> {
         let len = NonZeroUsize::new(len).ok_or(DriverError::BadRequest("nothing to transfer"))?;
-        CpuDmaBuffer::new_zero(&self.dma, len, SECTOR, way)
-            .map_err(|_| refused(&self.session, "no memory that nvme-driver can use"))
+        let mapped = match way {
+            DmaDirection::ToDevice => Direction::ToDevice,
+            DmaDirection::FromDevice => Direction::FromDevice,
+            DmaDirection::Bidirectional => Direction::Both,
+        };
+        let make = || CpuDmaBuffer::new_zero(&self.dma, len, SECTOR, way);
+        let made = self.session.one_way(mapped, make);
+        made.map_err(|_| refused(&self.session, "no memory that nvme-driver can use"))
     }
 }
 

@@ -7,8 +7,9 @@
 //! every call into the driver, drops included.
 //!
 //! `dma_api` does not say which way an allocation will be used, so all of an allocation's pages are
-//! mapped for both, for as long as it lives. Streaming buffers are the caller's memory, which no device
-//! can reach: they are bounced, and mapped one way.
+//! mapped for both, for as long as it lives; an adapter that makes a request's buffer itself knows
+//! better ([`Session::one_way`]). Streaming buffers are the caller's memory, which no device can reach:
+//! they are bounced, and mapped one way.
 
 mod dma;
 mod mmio;
@@ -31,8 +32,8 @@ trait Platform: Turn {
     fn map_registers(&self, address: usize, len: usize) -> Option<NonNull<u8>>;
     /// Takes back registers that were mapped.
     fn unmap_registers(&self, first: NonNull<u8>);
-    /// Zeroed whole pages, mapped.
-    fn allocate(&self, len: usize, way: Direction) -> Option<(Iova, NonNull<u8>)>;
+    /// Zeroed whole pages, mapped that way, or as the adapter says.
+    fn allocate(&self, len: usize, way: Option<Direction>) -> Option<(Iova, NonNull<u8>)>;
     /// Unmaps and frees pages.
     fn free(&self, first: NonNull<u8>);
 }

@@ -28,7 +28,7 @@ impl DmaOp for Memory {
         if layout.size() == 0 || layout.align() > PAGE {
             return None;
         }
-        let (iova, first) = entered()?.allocate(layout.size(), Direction::Both)?;
+        let (iova, first) = entered()?.allocate(layout.size(), None)?;
         // SAFETY: the pages are the caller's until it gives them back, and mapped at `iova`.
         Some(unsafe { DmaAllocHandle::new(first, first, iova.0.into(), layout) })
     }
@@ -69,7 +69,7 @@ impl DmaOp for Memory {
         let layout = Layout::from_size_align(size.get(), 1)?;
         let session = entered().ok_or(DmaError::NoMemory)?;
         let (iova, bounce) = session
-            .allocate(size.get(), way)
+            .allocate(size.get(), Some(way))
             .ok_or(DmaError::NoMemory)?;
         // SAFETY: the caller vouches for its buffer; the bounce buffer lives until it is unmapped.
         Ok(unsafe { DmaMapHandle::new(addr, iova.0.into(), layout, Some(bounce)) })

@@ -19,7 +19,9 @@ const TURNS: u32 = 1 << 16;
 /// A driver's session. Whatever the driver leaves behind goes back when the session is dropped.
 pub struct Session<H: RawDma> {
     holdings: RefCell<Holdings<H>>,
-    way: Way,
+    trapped: Way,
+    /// Which way allocations are used.
+    used: Cell<Direction>,
     turns: Cell<u32>,
     refused: Cell<Option<HostError>>,
 }
@@ -40,14 +42,15 @@ struct Allocation<D> {
 
 impl<H: RawDma> Session<H> {
     /// A session whose driver's register accesses are trapped in that way.
-    pub fn new(host: H, way: Way) -> Self {
+    pub fn new(host: H, trapped: Way) -> Self {
         Self {
             holdings: RefCell::new(Holdings {
                 windows: Vec::new(),
                 allocations: Vec::new(),
                 host,
             }),
-            way,
+            trapped,
+            used: Cell::new(Direction::Both),
             turns: Cell::new(0),
             refused: Cell::new(None),
         }
@@ -62,6 +65,14 @@ impl<H: RawDma> Session<H> {
     fn holdings(&self) -> RefMut<'_, Holdings<H>> {
         self.turns.set(0);
         self.holdings.borrow_mut()
+    }
+
+    /// Runs `allocate`, whose allocations are used that way only.
+    pub fn one_way<R>(&self, way: Direction, allocate: impl FnOnce() -> R) -> R {
+        let before = self.used.replace(way);
+        let result = allocate();
+        self.used.set(before);
+        result
     }
 
     /// Why the host refused memory or registers since this was last asked. The driver only knows that
@@ -108,7 +119,7 @@ where
 
 impl<H: RawDma + 'static> Platform for Session<H> {
     fn map_registers(&self, address: usize, len: usize) -> Option<NonNull<u8>> {
-        let window = self.holdings().window(address, len, self.way);
+        let window = self.holdings().window(address, len, self.trapped);
         self.granted(window)
     }
 
@@ -117,7 +128,8 @@ impl<H: RawDma + 'static> Platform for Session<H> {
         windows.retain(|window| window.pointer() != first);
     }
 
-    fn allocate(&self, len: usize, way: Direction) -> Option<(Iova, NonNull<u8>)> {
+    fn allocate(&self, len: usize, way: Option<Direction>) -> Option<(Iova, NonNull<u8>)> {
+        let way = way.unwrap_or(self.used.get());
         let allocation = self.holdings().allocate(len, way);
         self.granted(allocation)
     }
