@@ -5,7 +5,7 @@ use crate::interrupts::{Handlers, OwnLine};
 use crate::spec;
 use cofferdam_instrument::platform::{DMA, MMIO, Session, address_of};
 use cofferdam_seam::service::{DriverError, SECTOR};
-use cofferdam_seam::{Bar, Deadline, Direction, Mmio, RawDma, Wake};
+use cofferdam_seam::{Bar, Deadline, Direction, HostError, Mmio, RawDma, Wake};
 use dma_api::{
     CompletedDma, CpuDmaBuffer, DeviceDma, DmaCoherency, DmaConstraints, DmaDeviceInfo,
     DmaDirection, DmaDomainId,
@@ -273,7 +273,13 @@ impl<H: RawDma + 'static> Runtime<H> {
         };
         let make = || CpuDmaBuffer::new_zero(&self.dma, len, SECTOR, way);
         let made = self.session.one_way(mapped, make);
-        made.map_err(|_| refused(&self.session, "no memory that nvme-driver can use"))
+        // Without a refusal it is `dma_api` that does not like the address.
+        made.map_err(|_| {
+            self.session
+                .take_refusal()
+                .unwrap_or(HostError::Refused)
+                .into()
+        })
     }
 }
 

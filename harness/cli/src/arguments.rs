@@ -37,8 +37,8 @@ pub enum Command {
     /// The same drivers and oracles on a real device, through Linux VFIO.
     #[command(subcommand)]
     Vfio(Vfio),
-    /// Runs cargo with the drivers instrumented: register accesses cost nanoseconds, and a driver
-    /// that polls memory takes steps.
+    /// Runs cargo with the drivers instrumented: a trapped register access costs nanoseconds, not
+    /// microseconds, and a driver that polls memory takes steps.
     Instrument(Instrument),
 }
 

@@ -72,6 +72,18 @@ pub enum TrapError {
     },
 }
 
+impl TrapError {
+    /// The system's error number; zero where it was not asked.
+    pub fn errno(&self) -> u32 {
+        let error = match self {
+            Self::Handler(error) | Self::Addresses { error, .. } => error,
+            Self::Machine => return 0,
+        };
+        let errno = error.raw_os_error().unwrap_or(0);
+        errno.unsigned_abs()
+    }
+}
+
 /// Installs the fault handler. To be called before a jail forbids it, and after anything else that
 /// changes the action of SIGSEGV; otherwise the first window does it.
 ///

@@ -96,6 +96,11 @@ fn volatile_accesses_reach_the_target() {
 }
 
 #[test]
+fn crate_that_is_not_instrumented_is_trapped_by_faults() {
+    assert_eq!(Way::of("no_such_crate"), Way::Faults);
+}
+
+#[test]
 fn the_window_that_is_touched_answers() {
     let (one, two, three) = (Registers::new(), Registers::new(), Registers::new());
     let (first, second, third) = (window(&one), window(&two), window(&three));

@@ -96,7 +96,8 @@ where
         if len as u64 > mmio.len() {
             return Err(HostError::Refused);
         }
-        let window = Window::new(Rc::new(mmio), way).map_err(|_| HostError::Refused)?;
+        let window = Window::new(Rc::new(mmio), way)
+            .map_err(|error| HostError::Infrastructure(error.errno()))?;
         let first = window.pointer();
         self.windows.push(window);
         Ok(first)
