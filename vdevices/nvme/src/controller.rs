@@ -224,8 +224,8 @@ impl Nvme {
         }
     }
 
-    /// Picks the next command, round robin (4.13). Only a queue whose completion queue has room is
-    /// considered.
+    /// Picks the next command, round robin, one command a turn. Only a queue whose completion queue
+    /// has room is considered.
     fn schedule(&mut self, bus: &mut BusPort<'_>) {
         self.next = None;
         if !self.registers.running() {

@@ -39,7 +39,7 @@ pub mod select {
     pub const SUPPORTED: u8 = 3;
 }
 
-/// What can be done to a feature (\[1\] figure 171).
+/// What can be done to a feature (\[1\] 5.13).
 pub mod capability {
     /// It can be saved.
     pub const SAVEABLE: u32 = 1;

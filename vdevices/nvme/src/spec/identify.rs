@@ -21,7 +21,7 @@ impl Cns {
     pub const DESCRIPTORS: Self = Self(0x03);
 }
 
-/// Identify Controller (\[1\] figure 247). Fields nobody here uses are reserved bytes, which are zero.
+/// Identify Controller (\[1\] 5.15.2.2). Fields nobody here uses are reserved bytes, which are zero.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Controller {
@@ -114,7 +114,7 @@ pub struct Controller {
     pub reserved_2080: [u8; 2016],
 }
 
-/// Bits of ONCS (\[1\] figure 247).
+/// Bits of ONCS (\[1\] 5.15.2.2).
 pub mod optional {
     /// Compare.
     pub const COMPARE: u16 = 1;
@@ -126,7 +126,7 @@ pub mod optional {
     pub const SELECT: u16 = 1 << 4;
 }
 
-/// Identify Namespace (\[1\] figure 245). Fields nobody here uses are reserved bytes, which are zero.
+/// Identify Namespace (\[1\] 5.15.2.1). Fields nobody here uses are reserved bytes, which are zero.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Namespace {
@@ -158,7 +158,7 @@ pub struct Namespace {
     pub reserved_132: [u8; 3964],
 }
 
-/// Namespace identifier types of a descriptor (\[1\] figure 249).
+/// Namespace identifier types of a descriptor (\[1\] 5.15.2.4).
 pub mod descriptor {
     /// IEEE Extended Unique Identifier, eight bytes.
     pub const EUI64: u8 = 1;

@@ -116,7 +116,7 @@ pub struct Effects {
     pub reserved_2048: [u8; 2048],
 }
 
-/// Bits of an entry of [`Effects`] (\[1\] figure 209).
+/// Bits of an entry of [`Effects`] (\[1\] 5.14.1.5).
 pub mod effect {
     /// CSUPP: the command is supported.
     pub const SUPPORTED: u32 = 1;

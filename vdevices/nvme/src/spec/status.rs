@@ -6,7 +6,7 @@
 pub struct Status(pub u16);
 
 impl Status {
-    /// Generic (\[1\] figure 128): the command completed.
+    /// Generic (\[1\] 4.6.1.2.1): the command completed.
     pub const SUCCESS: Self = Self(0x000);
     /// Generic: nobody knows this opcode.
     pub const INVALID_OPCODE: Self = Self(0x001);
@@ -24,7 +24,7 @@ impl Status {
     pub const PRP_OFFSET_INVALID: Self = Self(0x013);
     /// Generic, NVM command set: the blocks are not all on the medium.
     pub const LBA_OUT_OF_RANGE: Self = Self(0x080);
-    /// Command specific (\[1\] figure 129): the completion queue does not exist.
+    /// Command specific (\[1\] 4.6.1.2.2): the completion queue does not exist.
     pub const COMPLETION_QUEUE_INVALID: Self = Self(0x100);
     /// Command specific: the queue's identifier is reserved, too large, taken or not known.
     pub const INVALID_QUEUE_IDENTIFIER: Self = Self(0x101);
@@ -44,7 +44,7 @@ impl Status {
     pub const FEATURE_NOT_CHANGEABLE: Self = Self(0x10e);
     /// Command specific: the feature is the controller's, not a namespace's.
     pub const FEATURE_NOT_NAMESPACE_SPECIFIC: Self = Self(0x10f);
-    /// Media error (\[1\] figure 132): the data differ from the medium.
+    /// Media error (\[1\] 4.6.1.2.3): the data differ from the medium.
     pub const COMPARE_FAILURE: Self = Self(0x285);
 
     /// Bit 13 of the status field: the error log tells more.
@@ -53,13 +53,13 @@ impl Status {
     const DO_NOT_RETRY: u16 = 1 << 14;
 
     /// The last 16 bits of a completion queue entry (\[1\] 4.6.1): phase tag, then the status field.
-    /// Every error has an entry in the error log. A fault of the bus or an abort may pass; whatever
-    /// else failed would fail again.
+    /// Every error but an abort has an entry in the error log. A fault of the bus or an abort may
+    /// pass; whatever else failed would fail again.
     pub fn with_phase(self, phase: bool) -> u16 {
-        let more = if self == Self::SUCCESS { 0 } else { Self::MORE };
-        let permanent = match self {
-            Self::SUCCESS | Self::DATA_TRANSFER_ERROR | Self::ABORT_REQUESTED => 0,
-            _ => Self::DO_NOT_RETRY,
+        let (more, permanent) = match self {
+            Self::SUCCESS | Self::ABORT_REQUESTED => (0, 0),
+            Self::DATA_TRANSFER_ERROR => (Self::MORE, 0),
+            _ => (Self::MORE, Self::DO_NOT_RETRY),
         };
         (self.0 & 0x7ff | more | permanent) << 1 | u16::from(phase)
     }
