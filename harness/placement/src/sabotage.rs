@@ -101,7 +101,7 @@ impl Doorbells {
                 step: 0,
             },
             // Submission queue tails, each before its completion queue's head (NVM Express 1.4, 3.1).
-            DriverId::Nvme => Self {
+            DriverId::Nvme | DriverId::NvmeCrate => Self {
                 from: 0x1000,
                 every: 8,
                 step: 1,

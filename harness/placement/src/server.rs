@@ -12,6 +12,7 @@ use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
 use driver_edu::Edu;
 use driver_nvme::Nvme;
+use driver_nvme_crate::NvmeCrate;
 use driver_virtio::VirtioBlk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -161,6 +162,9 @@ impl Server {
                 }
                 DriverId::Nvme => {
                     Nvme::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
+                }
+                DriverId::NvmeCrate => {
+                    NvmeCrate::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
                 }
             };
             if served.is_ok() {

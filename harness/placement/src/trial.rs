@@ -18,11 +18,13 @@ pub enum DriverId {
     VirtioBlk,
     /// Our driver of NVM Express controllers.
     Nvme,
+    /// The unmodified crate nvme-driver, on the same controller.
+    NvmeCrate,
 }
 
 impl DriverId {
     /// Every driver, in the order of the report.
-    pub const ALL: [Self; 3] = [Self::Edu, Self::VirtioBlk, Self::Nvme];
+    pub const ALL: [Self; 4] = [Self::Edu, Self::VirtioBlk, Self::Nvme, Self::NvmeCrate];
 }
 
 /// Where a driver lives.

@@ -19,7 +19,7 @@ pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
             seed,
             ..BlkConfig::default()
         })),
-        DriverId::Nvme => Box::new(Nvme::new(NvmeConfig {
+        DriverId::Nvme | DriverId::NvmeCrate => Box::new(Nvme::new(NvmeConfig {
             blocks: 2 * crate::tenant::SECTORS,
             seed,
             ..NvmeConfig::default()
@@ -48,7 +48,7 @@ fn completions(driver: DriverId) -> Option<Completions> {
         }),
         // Completion queue entries; the last double word has the command's identifier and, in bit
         // 16, the phase tag, and is written last (NVM Express 1.4, 4.6).
-        DriverId::Nvme => Some(Completions {
+        DriverId::Nvme | DriverId::NvmeCrate => Some(Completions {
             slot: 16,
             id: 12..14,
             publishing: Publishing::Phase { byte: 2, mask: 1 },
