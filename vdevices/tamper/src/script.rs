@@ -3,6 +3,7 @@
 use crate::{Aim, Lie, Tally};
 use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A stale write that waits for its time.
 struct Stale {
@@ -10,7 +11,15 @@ struct Stale {
     at: Iova,
     len: usize,
     seed: u64,
+    /// Whether it waits for bus mastering instead of being lost without it.
+    patient: bool,
 }
+
+/// How often a write that waits for bus mastering looks for it.
+const LOOK: Duration = Duration::from_micros(20);
+
+/// Longest read of a lie.
+const READ_LIMIT: usize = 4096;
 
 /// How a register read is to end.
 pub(crate) enum Answer {
@@ -30,6 +39,12 @@ pub(crate) struct Script {
     payloads: u32,
     payloads_read: u32,
     completions: u32,
+    /// Where the last write of payload went.
+    last_payload: Option<(Iova, usize)>,
+    /// A function-level reset came, and no access since.
+    was_reset: bool,
+    /// The write after a reset was announced: it comes once.
+    announced: bool,
     /// At most one for each lie.
     stale: Vec<Stale>,
     /// Until when reads are all ones.
@@ -45,6 +60,9 @@ impl Script {
             payloads: 0,
             payloads_read: 0,
             completions: 0,
+            last_payload: None,
+            was_reset: false,
+            announced: false,
             stale: Vec::new(),
             dark_until: Time::ZERO,
         }
@@ -81,24 +99,68 @@ impl Script {
     /// Sends the stale writes that are due, and asks to be stepped for the others.
     pub fn send_stale(&mut self, by: RequesterId, bus: &mut dyn Bus) {
         let now = bus.now();
-        for stale in self.stale.extract_if(.., |stale| stale.due <= now) {
+        let due: Vec<_> = self
+            .stale
+            .extract_if(.., |stale| stale.due <= now)
+            .collect();
+        for stale in due {
             let bytes = bytes_of(stale.seed, stale.len);
-            lie_by_dma(&self.tally, by, stale.at, &bytes, bus);
+            let sent = lie_by_dma(&self.tally, by, stale.at, &bytes, bus);
+            if !sent && stale.patient {
+                let due = now + LOOK;
+                self.stale.push(Stale { due, ..stale });
+            }
         }
         if let Some(due) = self.stale.iter().map(|stale| stale.due).min() {
             bus.wake_at(by, due);
         }
     }
 
+    /// A function-level reset, which a device that lies survives.
+    pub fn survive(&mut self) {
+        self.was_reset = true;
+    }
+
+    /// An access or a step: the first after a reset announces the write that follows it.
+    #[inline]
+    pub fn attend(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        if self.was_reset {
+            self.was_reset = false;
+            self.announce(by, bus);
+        }
+    }
+
+    fn announce(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        let Some((at, len)) = self.last_payload.filter(|_| !self.announced) else {
+            return;
+        };
+        for lie in &self.lies {
+            if let Lie::WriteAfterReset { after, bytes_seed } = *lie {
+                self.announced = true;
+                let due = bus.now() + after;
+                self.stale.push(Stale {
+                    due,
+                    at,
+                    len,
+                    seed: bytes_seed,
+                    patient: true,
+                });
+                bus.wake_at(by, due);
+            }
+        }
+    }
+
     /// Forgets what is pending. What has been counted stays counted.
     pub fn cancel(&mut self) {
         self.stale.clear();
+        self.was_reset = false;
         self.dark_until = Time::ZERO;
     }
 
     /// Counts a payload write that the device just did and follows it up.
     fn after_payload(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads = self.payloads.saturating_add(1);
+        self.last_payload = Some((at, len));
         for lie in &self.lies {
             match lie {
                 Lie::WildWrite { nth, aim, bytes } if *nth == self.payloads => {
@@ -119,8 +181,22 @@ impl Script {
                         at,
                         len,
                         seed: *bytes_seed,
+                        patient: false,
                     });
                     bus.wake_at(by, due);
+                }
+                Lie::TranslatedWrite { nth, at, bytes } if *nth == self.payloads => {
+                    let result = bus.dma_write_translated(by, *at, bytes);
+                    acted(&self.tally, result, bus);
+                }
+                Lie::BorrowedWrite {
+                    nth,
+                    claimed,
+                    at,
+                    bytes,
+                } if *nth == self.payloads => {
+                    let result = bus.dma_write_as(by, *claimed, *at, bytes);
+                    acted(&self.tally, result, bus);
                 }
                 _ => {}
             }
@@ -141,10 +217,21 @@ impl Script {
     fn after_read(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads_read = self.payloads_read.saturating_add(1);
         for lie in &self.lies {
-            if let Lie::WriteBack { nth, bytes_seed } = lie
-                && *nth == self.payloads_read
-            {
-                lie_by_dma(&self.tally, by, at, &bytes_of(*bytes_seed, len), bus);
+            match *lie {
+                Lie::WriteBack { nth, bytes_seed } if nth == self.payloads_read => {
+                    lie_by_dma(&self.tally, by, at, &bytes_of(bytes_seed, len), bus);
+                }
+                Lie::ReadBeside {
+                    nth,
+                    gap,
+                    len: wanted,
+                } if nth == self.payloads_read => {
+                    let mut learnt = vec![0; wanted.min(READ_LIMIT)];
+                    let beside = at.offset(len as u64).offset(gap);
+                    let result = bus.dma_read(by, beside, &mut learnt, Purpose::Payload);
+                    acted(&self.tally, result, bus);
+                }
+                _ => {}
             }
         }
     }
@@ -175,13 +262,20 @@ impl Script {
     }
 }
 
-/// Sends a DMA write of its own. It happened unless the function's own bus-master enable bit
-/// stopped it; what the fabric made of it is for the fabric to tell.
-fn lie_by_dma(tally: &Tally, by: RequesterId, at: Iova, bytes: &[u8], bus: &mut dyn Bus) {
+/// Sends a DMA write of its own; whether it left the function.
+fn lie_by_dma(tally: &Tally, by: RequesterId, at: Iova, bytes: &[u8], bus: &mut dyn Bus) -> bool {
     let result = bus.dma_write(by, at, bytes, Purpose::Payload);
-    if result != Err(DmaFault::MasterDisabled) {
+    acted(tally, result, bus)
+}
+
+/// Counts a request of a lie. It happened unless the function's own bus-master enable bit stopped
+/// it; what the fabric made of it is for the fabric to tell.
+fn acted(tally: &Tally, result: Result<(), DmaFault>, bus: &dyn Bus) -> bool {
+    let left = result != Err(DmaFault::MasterDisabled);
+    if left {
         tally.act(bus.now());
     }
+    left
 }
 
 /// Bytes that depend on the seed and on nothing else (SplitMix64).
@@ -238,6 +332,25 @@ impl Bus for LyingBus<'_> {
             self.script.after_payload(by, at, from.len(), self.bus);
         }
         result
+    }
+
+    fn dma_write_translated(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        self.bus.dma_write_translated(by, at, from)
+    }
+
+    fn dma_write_as(
+        &mut self,
+        by: RequesterId,
+        claimed: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        self.bus.dma_write_as(by, claimed, at, from)
     }
 
     fn now(&self) -> Time {
