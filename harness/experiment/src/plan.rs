@@ -333,11 +333,21 @@ mod tests {
 
         let places = 4;
         let drivers = 2;
-        let modes = 4;
-        assert_eq!(count_of(&plan, "D1"), places * modes * drivers * 2 * 8);
+        let modes = 5;
+        let unbounced = 4;
+        assert_eq!(count_of(&plan, "D1"), places * unbounced * drivers * 2 * 8);
         assert_eq!(count_of(&plan, "D4"), places * modes * drivers * 3);
-        assert_eq!(count_of(&plan, "D6"), places * modes * drivers * 3);
-        assert_eq!(count_of(&plan, "D8"), places * modes * drivers);
+        assert_eq!(count_of(&plan, "D6"), places * unbounced * drivers * 3);
+        assert_eq!(count_of(&plan, "D8"), places * unbounced * drivers);
+        assert_eq!(count_of(&plan, "D2"), places * drivers * 2 * 3);
+        assert_eq!(count_of(&plan, "D3"), places * drivers * 2);
+        assert_eq!(count_of(&plan, "D5"), places * drivers * 3 * 2);
+        assert_eq!(count_of(&plan, "D7"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "D10"), places * drivers * 3 * 2);
+        assert_eq!(count_of(&plan, "D11"), places * drivers * 2);
+        // Where the driver is privileged its death is the system's.
+        assert_eq!(count_of(&plan, "D12"), (places + 2) * drivers * 3);
+        assert_eq!(count_of(&plan, "D13"), places * drivers * 2 * 2);
         // Without an IOMMU nothing is remapped.
         assert_eq!(count_of(&plan, "I4"), places * drivers * (2 * modes - 1));
         assert_eq!(count_of(&plan, "M1"), places * drivers * 6);
@@ -347,7 +357,7 @@ mod tests {
         assert_eq!(count_of(&plan, "X1"), (places + 2) * drivers);
         assert_eq!(count_of(&plan, "X2"), places * drivers * 3);
         assert_eq!(count_of(&plan, "none"), places * drivers * (modes + 1));
-        assert_eq!(plan.len(), 3 * (780 + 96 + 32 + 56));
+        assert_eq!(plan.len(), 3 * 1280);
     }
 
     #[test]

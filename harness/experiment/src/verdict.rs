@@ -313,7 +313,8 @@ fn driver_differs(report: &TrialReport, baseline: &Baseline) -> bool {
                 || domain.restarts > 0
                 || baseline.excess(domain) > STALL_NS
         });
-    memory || life || report.resets > 0
+    // Its secrets are its state too.
+    memory || life || report.resets > 0 || report.counts.leaked_bytes > 0
 }
 
 /// What is wrong with a trial in which no fault acted: an error, a timeout, a stray DMA. Nothing

@@ -68,8 +68,8 @@ pub enum Lie {
         /// What it writes.
         bytes: Vec<u8>,
     },
-    /// Writes the range of the last DMA write of payload before a function-level reset once more
-    /// after it: as soon as bus mastering is on again.
+    /// Writes the range of the last DMA of payload before a function-level reset after it: as soon as
+    /// bus mastering is on again.
     WriteAfterReset {
         /// How long after the first access that follows the reset, at the earliest.
         after: Duration,

@@ -39,7 +39,7 @@ pub(crate) struct Script {
     payloads: u32,
     payloads_read: u32,
     completions: u32,
-    /// Where the last write of payload went.
+    /// Where the last DMA of payload went.
     last_payload: Option<(Iova, usize)>,
     /// A function-level reset came, and no access since.
     was_reset: bool,
@@ -216,6 +216,7 @@ impl Script {
     /// Counts a payload read that the device just did and follows it up.
     fn after_read(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads_read = self.payloads_read.saturating_add(1);
+        self.last_payload = Some((at, len));
         for lie in &self.lies {
             match *lie {
                 Lie::WriteBack { nth, bytes_seed } if nth == self.payloads_read => {

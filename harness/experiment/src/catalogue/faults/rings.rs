@@ -22,6 +22,7 @@ pub(super) static ENTRIES: [Fault; 1] = [Fault {
         iommu: None,
         case: None,
         unprivileged: false,
+        privileged: false,
         reason: "edu has no completion ring: nothing names a request",
     }],
 }];
