@@ -114,7 +114,7 @@ fn mapped_for_one(criterion: &mut Criterion) {
 /// Words into one mapping of many pages: always the same page, or each page in turn.
 fn word(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("dma of 8 bytes");
-    let mut measure = |group: &mut BenchmarkGroup<'_, _>, name: &str, iommu, pages: u64| {
+    let measure = |group: &mut BenchmarkGroup<'_, _>, name: &str, iommu, pages: u64| {
         let (mut machine, id) = machine(iommu);
         let all = FRAME * usize::try_from(PAGES).expect("small");
         let mapping = machine

@@ -35,7 +35,7 @@ pub(super) struct Iotlb {
     free: Vec<usize>,
     oldest: Option<usize>,
     youngest: Option<usize>,
-    /// Lines by hash, with linear probing; a power of two, at most half of it in use.
+    /// Lines by hash, with linear probing; a power of two, at most a quarter of it in use.
     table: Vec<Option<usize>>,
 }
 
@@ -47,7 +47,7 @@ impl Iotlb {
             free: Vec::new(),
             oldest: None,
             youngest: None,
-            table: vec![None; (2 * capacity).next_power_of_two()],
+            table: vec![None; (4 * capacity).next_power_of_two()],
         }
     }
 
@@ -64,7 +64,7 @@ impl Iotlb {
     /// The place in the table of a page's line, if it has one.
     fn place(&self, requester: RequesterId, page: u64) -> Option<usize> {
         let mut place = self.home(requester, page);
-        // Half of the table is empty, so the search ends.
+        // Most of the table is empty, so the search ends, and soon.
         while let Some(line) = self.table[place] {
             let cached = &self.lines[line].cached;
             if cached.page == page && cached.requester == requester {
