@@ -189,7 +189,7 @@ impl Scene<'_> {
     }
 
     /// A stray write of 64 bytes to a frame of that owner.
-    fn into_frame(&mut self, landed: bool, owner: Owner) {
+    fn hit_frame(&mut self, landed: bool, owner: Owner) {
         self.stray(landed, true, Some(owner));
         if landed {
             self.corrupt(owner, 64);
@@ -345,7 +345,7 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             scene.report.io[0].errors = 1;
         }
         Fault::D3 { .. } => {
-            scene.into_frame(open, Owner::Tenant1);
+            scene.hit_frame(open, Owner::Tenant1);
             scene.report.io[0].corrupted = 1;
         }
         Fault::D5 { write, .. } => {
@@ -356,9 +356,9 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
         }
         Fault::D7 { .. } => scene.report.io[0].corrupted = 1,
         Fault::D10 { trusted, .. } => {
-            scene.into_frame(trusted || spec.iommu == IommuMode::Off, Owner::Tenant1);
+            scene.hit_frame(trusted || spec.iommu == IommuMode::Off, Owner::Tenant1);
         }
-        Fault::D11 { .. } => scene.into_frame(true, Owner::Hypervisor),
+        Fault::D11 { .. } => scene.hit_frame(true, Owner::Hypervisor),
         Fault::D12 { death, .. } => {
             scene.stray(open, true, Some(Owner::Driver));
             if death {
@@ -367,7 +367,7 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
                 scene.restart(MS);
             }
         }
-        Fault::D13 { acs, .. } => scene.into_frame(!acs, Owner::Tenant2),
+        Fault::D13 { acs, .. } => scene.hit_frame(!acs, Owner::Tenant2),
         Fault::D8 { .. } => scene.stray(open, true, Some(Owner::Driver)),
         Fault::I4 { .. } if spec.intremap => scene.report.refused_interrupts = 1,
         Fault::I4 { .. } => scene.report.forged_interrupts = 1,
