@@ -34,6 +34,9 @@ pub enum Expect {
     Refused(Option<Owner>),
     /// Nothing refuses the access: a page of the driver's own is mapped there.
     Unrefused,
+    /// Nothing refuses the access, and it ends in a bounce slot: nobody's data change, and the device
+    /// learns nothing.
+    InSlot,
     /// No stray DMA reaches memory.
     Blocked,
     /// An interrupt of another device is raised, or none is.
@@ -100,6 +103,7 @@ impl Expect {
             Self::Refused(Some(owner)) => format!("never lands in {owner}'s memory"),
             Self::Refused(None) => "reaches no memory".into(),
             Self::Unrefused => "is not refused".into(),
+            Self::InSlot => "stays in its bounce slot".into(),
             Self::Blocked => "reaches no memory".into(),
             Self::Forges(true) => "raises another device's interrupt".into(),
             Self::Forges(false) => "raises nobody else's interrupt".into(),
@@ -140,6 +144,15 @@ impl Expect {
                     first.is_some_and(|stray| !stray.landed),
                     "was refused".into(),
                 )
+            }
+            Self::InSlot => {
+                let refused = report.stray.first().is_some_and(|stray| !stray.landed);
+                let data = report.io.iter().any(|io| io.corrupted > 0 || io.lost > 0);
+                if refused || data || !report.corruption.is_empty() {
+                    return Some("did not stay in its bounce slot".into());
+                }
+                let learnt = report.counts.leaked_bytes;
+                says(learnt > 0, format!("the device learnt {learnt} bytes"))
             }
             Self::Blocked => says(
                 report.stray_landed > 0,

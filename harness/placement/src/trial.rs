@@ -232,6 +232,12 @@ pub struct Counts {
     pub interrupts: u64,
     /// DMA requests of the device.
     pub dma_requests: u64,
+    /// Bytes copied to and from bounce slots.
+    #[serde(default)]
+    pub bounced_bytes: u64,
+    /// Bytes other than zero that stray reads brought to the device.
+    #[serde(default)]
+    pub leaked_bytes: u64,
 }
 
 /// Why a trial ended.
