@@ -69,6 +69,9 @@ pub enum Use {
     DmaPool,
     /// A tenant's request ring and its data pages, shared with the layer that serves it.
     Ring,
+    /// The driver's side of that tenant's requests where somebody stands between the two: the
+    /// message buffer of a driver server, or a VMM's call ring.
+    Messages(u8),
 }
 
 /// A run of frames of one owner and use.
@@ -101,12 +104,14 @@ const fn run(first: u64, count: u64, owner: Owner, purpose: Use) -> Run {
 }
 
 /// The frame map: 2 MiB, every frame named.
-pub const MAP: [Run; 10] = [
+pub const MAP: [Run; 12] = [
     run(0, 64, Owner::Hypervisor, Use::Pattern),
     run(64, 64, Owner::Kernel, Use::Pattern),
     run(128, 16, Owner::Driver, Use::Pattern),
     run(144, 1, Owner::Driver, Use::Events),
-    run(145, 111, Owner::Driver, Use::DmaPool),
+    run(145, 8, Owner::Driver, Use::Messages(1)),
+    run(153, 8, Owner::Driver, Use::Messages(2)),
+    run(161, 95, Owner::Driver, Use::DmaPool),
     run(256, 56, Owner::Tenant1, Use::Pattern),
     run(312, 8, Owner::Tenant1, Use::Ring),
     run(320, 56, Owner::Tenant2, Use::Pattern),

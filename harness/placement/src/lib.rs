@@ -10,6 +10,7 @@
 //! is believed by anybody else.
 
 pub mod call;
+mod carrier;
 pub mod crossing;
 mod domain;
 mod futex;

@@ -4,8 +4,8 @@
 use crate::call::{COMPLAINTS, Call};
 use crate::host::PortHost;
 use crate::link::Link;
-use crate::placement::{Placement, Role};
-use crate::ring::{Ask, DATA, Request, Ring, Status};
+use crate::placement::Placement;
+use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Sabotage, SabotagedHost};
 use crate::trial::{DriverId, Oops, TrialSpec};
 use cofferdam_seam::service::{Block, Compute, DriverError};
@@ -28,16 +28,33 @@ const START_PAUSE: Duration = Duration::from_millis(50);
 
 type Host = SabotagedHost<PortHost>;
 
-/// A driver behind the service of its class.
+/// A driver behind the service of its class. `data` comes with the request's data and leaves with
+/// the answer's, which may be `room` bytes long.
 trait Serves {
-    fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError>;
+    fn serve(
+        &mut self,
+        ask: Ask,
+        data: &mut Vec<u8>,
+        room: usize,
+        until: Deadline,
+    ) -> Result<(), DriverError>;
 }
 
 impl Serves for VirtioBlk<Host> {
-    fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError> {
+    fn serve(
+        &mut self,
+        ask: Ask,
+        data: &mut Vec<u8>,
+        room: usize,
+        until: Deadline,
+    ) -> Result<(), DriverError> {
         match ask {
             Ask::Nop => Ok(()),
-            Ask::Read { sector } => self.read(sector, data, until),
+            Ask::Read { sector } => {
+                data.clear();
+                data.resize(room, 0);
+                self.read(sector, data, until)
+            }
             Ask::Write { sector } => self.write(sector, data, until),
             Ask::Factorial { .. } | Ask::RoundTrip => {
                 Err(DriverError::BadRequest("a block device does not compute"))
@@ -47,7 +64,13 @@ impl Serves for VirtioBlk<Host> {
 }
 
 impl Serves for Edu<Host> {
-    fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError> {
+    fn serve(
+        &mut self,
+        ask: Ask,
+        data: &mut Vec<u8>,
+        _: usize,
+        until: Deadline,
+    ) -> Result<(), DriverError> {
         match ask {
             Ask::Nop => Ok(()),
             Ask::Factorial { n } => {
@@ -70,7 +93,7 @@ impl Serves for Edu<Host> {
     }
 }
 
-/// A tenant's ring, its doorbell bit, and how often its oldest request was tried.
+/// A ring, the doorbell bit of who is at its other end, and how often its oldest request was tried.
 struct Client {
     ring: Ring,
     bit: u64,
@@ -96,16 +119,11 @@ impl Server {
         generation: u32,
     ) -> Self {
         let clients = placement
-            .domains
-            .iter()
-            .enumerate()
-            .filter_map(|(index, domain)| match domain.role {
-                Role::Tenant(tenant) => Some(Client {
-                    ring: Ring::of(link.window(), tenant),
-                    bit: Link::bit(index),
-                    tries: 0,
-                }),
-                Role::Serves | Role::Idles => None,
+            .served_rings()
+            .map(|(ring, index)| Client {
+                ring: Ring::of(link.window(), ring),
+                bit: Link::bit(index),
+                tries: 0,
             })
             .collect();
         let sabotage = Sabotage::new(spec, Rc::clone(&link), generation == 0);
@@ -195,8 +213,10 @@ impl Server {
     ) -> Result<(), DriverError> {
         let client = &mut self.clients[index];
         let mut data = client.ring.data(request);
-        let result = match request.ask {
-            Some(ask) => driver.serve(ask, &mut data, self.link.deadline(REQUEST)),
+        self.link.copied(data.len());
+        let until = self.link.deadline(REQUEST);
+        let result = match request.ask() {
+            Some(ask) => driver.serve(ask, &mut data, request.room, until),
             None => Err(DriverError::BadRequest("unknown operation")),
         };
         let failed = match result {
@@ -219,10 +239,9 @@ impl Server {
         } else {
             Status::Failed
         };
-        data.truncate(DATA);
-        client
-            .ring
-            .complete(request, status, if failed.is_none() { &data } else { &[] });
+        data.truncate(if failed.is_none() { request.room } else { 0 });
+        self.link.copied(data.len());
+        client.ring.complete(request, status, &data);
         self.link.ring(client.bit);
         match failed {
             Some(error) if !error.is_request_only() => Err(error),

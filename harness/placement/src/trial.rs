@@ -29,6 +29,8 @@ pub enum PlacementId {
     RootPartition,
     /// In a process of its own.
     UserProcess,
+    /// In a server that a kernel passes messages to.
+    Microkernel,
 }
 
 /// Which clock a trial runs by.
@@ -392,6 +394,16 @@ pub struct Counts {
     pub interrupts: u64,
     /// DMA requests of the device.
     pub dma_requests: u64,
+    /// Times control passed through a wall: requests handed on, answers handed back, and where the
+    /// driver is not in the privileged layer, interrupts delivered to it and its calls to that layer
+    /// (mappings, configuration), there and back. A call inside one process is none.
+    pub crossings: u64,
+    /// Bytes of requests and answers that a domain copied between a tenant's memory and the driver:
+    /// data, and where messages are copied, their headers. The driver's own copies into and out of
+    /// its DMA memory are the same everywhere and not among them.
+    pub copied_bytes: u64,
+    /// Sleeps of a domain that a doorbell or an interrupt ended.
+    pub wakeups: u64,
 }
 
 /// Why a trial ended.

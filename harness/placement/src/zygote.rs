@@ -223,6 +223,9 @@ struct Cores {
     leap: usize,
     hardware: usize,
     domains: usize,
+    /// Of who stands between the two sides of a measurement.
+    between: usize,
+    count: usize,
 }
 
 impl Cores {
@@ -238,6 +241,8 @@ impl Cores {
             leap,
             hardware: nth(0),
             domains: nth(1),
+            between: nth(2),
+            count: cores.len(),
         })
     }
 
@@ -347,6 +352,13 @@ impl<'a> Trial<'a> {
         let core = match self.spec.clock {
             ClockKind::Leap => self.cores.leap,
             ClockKind::Wall if index == self.placement.domains.len() => self.cores.hardware,
+            ClockKind::Wall
+                if self.crossing.is_some()
+                    && index == self.placement.attendant(1)
+                    && index != self.placement.server() =>
+            {
+                self.cores.between
+            }
             // A measurement has its two sides on a core each.
             ClockKind::Wall if self.crossing.is_some() && index != self.placement.server() => {
                 self.cores.hardware
@@ -499,8 +511,12 @@ impl Drop for Trial<'_> {
 
 /// Measures a crossing: a wall-clock trial whose tenants do nothing else.
 fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> {
-    if rounds.waiting == Waiting::Spin && cores.hardware == cores.domains {
-        return Err(io::Error::other("polling needs two cores"));
+    let parties = id.placement().parties();
+    if rounds.waiting == Waiting::Spin && cores.count < parties {
+        return Err(io::Error::other(format!(
+            "polling needs a core for each of {parties} domains; there are {}",
+            cores.count
+        )));
     }
     let clean = TrialSpec::new(id, DriverId::Edu, Fault::None);
     let spec = TrialSpec {

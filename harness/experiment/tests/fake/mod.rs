@@ -104,7 +104,9 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         PlacementId::InKernel => vec![layer("kernel", 0)],
         PlacementId::Hypervisor => vec![layer("hypervisor", 0)],
         PlacementId::RootPartition => vec![layer("hypervisor", 1), domain("root", 0)],
-        PlacementId::UserProcess => vec![layer("kernel", 1), domain("driver", 0)],
+        PlacementId::UserProcess | PlacementId::Microkernel => {
+            vec![layer("kernel", 1), domain("driver", 0)]
+        }
     };
     if let Some(last) = domains.last_mut() {
         last.holds_driver = true;
@@ -162,6 +164,9 @@ fn clean(spec: &TrialSpec) -> TrialReport {
                 },
             interrupts: per_request,
             dma_requests: per_request * 4,
+            crossings: per_request * 2,
+            copied_bytes: per_request * 512,
+            wakeups: per_request * 2,
         },
         end: End::Finished,
         ended_at_ns: 5 * MS,

@@ -1,6 +1,7 @@
 //! Trials through real processes: the physics, the jail, deaths and restarts.
 
 mod clean;
+mod costs;
 mod jail;
 mod physics;
 mod replay;
