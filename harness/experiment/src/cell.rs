@@ -33,14 +33,16 @@ pub const fn target_name(target: Target) -> &'static str {
     }
 }
 
-const fn by_name(by: By) -> &'static str {
+/// Who commits it, in a case's name.
+pub(crate) const fn by_name(by: By) -> &'static str {
     match by {
         By::Device => "device",
         By::Driver => "driver",
     }
 }
 
-fn micros(us: u32) -> String {
+/// A time in a case's name.
+pub(crate) fn micros(us: u32) -> String {
     if us >= 1000 && us.is_multiple_of(1000) {
         format!("{}ms", us / 1000)
     } else {
@@ -65,35 +67,7 @@ impl Case {
 
     /// Its name: the fault's id and the parameters that make it this case, `D1.device.tenant1`.
     pub fn name(&self) -> String {
-        match self.fault {
-            Fault::None => "none".into(),
-            Fault::D1 { by, target, .. } => {
-                format!("D1.{}.{}", by_name(by), target_name(target))
-            }
-            Fault::D4 { by, extra, .. } => format!("D4.{}.{extra}", by_name(by)),
-            Fault::D8 { .. } => "D8".into(),
-            Fault::I4 { .. } if self.intremap => "I4.remapped".into(),
-            Fault::I4 { .. } => "I4.unremapped".into(),
-            Fault::D6 {
-                by: By::Device,
-                delay_us,
-                ..
-            } => format!("D6.device.{}", micros(delay_us)),
-            Fault::D6 { by: By::Driver, .. } => "D6.driver.early".into(),
-            Fault::M1 { target, .. } => format!("M1.{}", target_name(target)),
-            Fault::B1 { .. } => match self.timeout_ends {
-                TimeoutEnds::AllOnes => "B1.all-ones".into(),
-                TimeoutEnds::MachineCheck => "B1.machine-check".into(),
-            },
-            Fault::B9 { window_us, .. } => format!("B9.{}", micros(window_us)),
-            Fault::R1 { value, .. } => format!("R1.index-{value}"),
-            Fault::X1 { .. } => match self.oops {
-                Oops::Panic => "X1.panic".into(),
-                Oops::KillTask => "X1.kill-task".into(),
-            },
-            Fault::X2 { raw: true, .. } => "X2.raw".into(),
-            Fault::X2 { ms, .. } => format!("X2.polite-{ms}ms"),
-        }
+        catalogue::case_name(self)
     }
 
     /// The fault of one trial: what the case leaves open is drawn. `nth` stays within two thirds of
@@ -102,35 +76,20 @@ impl Case {
         let nth = draw.between(2, (requests / 3).saturating_mul(2).max(2));
         let len = [8, 64, 512][draw.between(0, 2) as usize];
         let mut fault = self.fault;
-        match &mut fault {
-            Fault::None => {}
-            Fault::D1 {
-                target,
-                len: bytes,
-                nth: at,
-                ..
-            } => {
-                // Beside a buffer there may be no more than its page's last bytes.
-                *bytes = if *target == Target::Neighbour { 8 } else { len };
-                *at = nth;
-            }
-            Fault::M1 {
-                len: bytes,
-                nth: at,
-                ..
-            } => {
-                *bytes = len;
-                *at = nth;
-            }
-            Fault::D4 { nth: at, .. }
-            | Fault::D6 { nth: at, .. }
-            | Fault::D8 { nth: at }
-            | Fault::I4 { nth: at }
-            | Fault::B1 { nth: at }
-            | Fault::B9 { nth: at, .. }
-            | Fault::R1 { nth: at, .. }
-            | Fault::X1 { nth: at }
-            | Fault::X2 { nth: at, .. } => *at = nth,
+        if let Some(bytes) = fault.len_mut() {
+            *bytes = len;
+        }
+        if let Fault::D1 {
+            target: Target::Neighbour,
+            len,
+            ..
+        } = &mut fault
+        {
+            // Beside a buffer there may be no more than its page's last bytes.
+            *len = 8;
+        }
+        if let Some(at) = fault.nth_mut() {
+            *at = nth;
         }
         fault
     }
@@ -154,30 +113,13 @@ pub struct Cell {
 impl Cell {
     /// The cell a trial belongs to.
     pub fn of(spec: &TrialSpec) -> Self {
-        let mut fault = spec.fault;
-        match &mut fault {
-            Fault::None => {}
-            Fault::D1 { len, nth, .. } | Fault::M1 { len, nth, .. } => {
-                *len = 0;
-                *nth = 0;
-            }
-            Fault::D4 { nth, .. }
-            | Fault::D6 { nth, .. }
-            | Fault::D8 { nth }
-            | Fault::I4 { nth }
-            | Fault::B1 { nth }
-            | Fault::B9 { nth, .. }
-            | Fault::R1 { nth, .. }
-            | Fault::X1 { nth }
-            | Fault::X2 { nth, .. } => *nth = 0,
-        }
         Self {
             placement: spec.placement,
             iommu: spec.iommu,
             fabric: spec.fabric,
             driver: spec.driver,
             case: Case {
-                fault,
+                fault: spec.fault.open(),
                 timeout_ends: spec.timeout_ends,
                 oops: spec.oops,
                 intremap: spec.intremap,

@@ -120,7 +120,7 @@ pub struct Plan {
 fn all_cells() -> Vec<Cell> {
     FAULTS
         .iter()
-        .flat_map(cells_of)
+        .flat_map(|fault| cells_of(fault))
         .filter(|cell| {
             // The clean pair of B1 without a timeout is crossed with strict.
             !cell.is_clean()

@@ -5,14 +5,11 @@
 //! whether the outcome is settled by construction or had to be measured. A prediction that is
 //! given is checked in every activated trial; where nothing follows, none is given.
 
-use crate::catalogue::placement;
+use crate::catalogue;
 use crate::cell::Cell;
 use crate::verdict::Verdict;
-use cofferdam_machine::config::{Config, FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::trial::{
-    By, DomainEnd, DomainReport, End, Fault, Oops, Target, TrialReport,
-};
+use cofferdam_placement::trial::{By, DomainEnd, DomainReport, End, Fault, TrialReport};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -69,11 +66,11 @@ pub struct Prediction {
 /// little from the device's when the wall clock runs.
 const SLACK_NS: u64 = 1_000_000;
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-const fn by_construction(expect: Expect, because: &'static str) -> Prediction {
+pub(crate) const fn by_construction(expect: Expect, because: &'static str) -> Prediction {
     Prediction {
         expect,
         label: Label::ByConstruction,
@@ -81,7 +78,7 @@ const fn by_construction(expect: Expect, because: &'static str) -> Prediction {
     }
 }
 
-const fn measured(expect: Expect, because: &'static str) -> Prediction {
+pub(crate) const fn measured(expect: Expect, because: &'static str) -> Prediction {
     Prediction {
         expect,
         label: Label::Measured,
@@ -91,123 +88,7 @@ const fn measured(expect: Expect, because: &'static str) -> Prediction {
 
 /// The prediction of a cell.
 pub fn predict(cell: &Cell) -> Prediction {
-    let translates = cell.iommu.translates();
-    match cell.case.fault {
-        Fault::None => measured(Expect::Clean, "nothing was injected"),
-        Fault::D1 { by, target, .. } => wild_dma(by, target, translates),
-        Fault::D4 { .. } => measured(
-            Expect::Unrefused,
-            "the access begins in a mapped buffer: an IOMMU cuts it at the end of a page, if there",
-        ),
-        Fault::D6 { .. } => use_after_unmap(cell.iommu),
-        Fault::D8 { .. } if translates => {
-            by_construction(Expect::Blocked, "the page is mapped for reading only")
-        }
-        Fault::D8 { .. } => measured(
-            Expect::Unrefused,
-            "without translation nothing knows what a buffer is for",
-        ),
-        Fault::I4 { .. } if cell.case.intremap => by_construction(
-            Expect::Forges(false),
-            "remapping lets a function raise its own interrupts only",
-        ),
-        Fault::I4 { .. } => by_construction(
-            Expect::Forges(true),
-            "without remapping a message names any vector, whatever the IOMMU mode",
-        ),
-        Fault::M1 { target, .. } => match target.owner() {
-            Some(owner) if placement(cell.placement).driver_maps(owner) => by_construction(
-                Expect::Lands(owner),
-                "the driver's domain maps these frames",
-            ),
-            owner => by_construction(
-                Expect::Refused(owner),
-                "the driver's domain does not map these frames",
-            ),
-        },
-        Fault::B1 { .. } => match (cell.fabric, cell.case.timeout_ends) {
-            (FabricKind::Pcie, TimeoutEnds::MachineCheck) => by_construction(
-                Expect::SystemLost,
-                "the completion timeout ends in a machine check",
-            ),
-            (FabricKind::Pcie, TimeoutEnds::AllOnes) => measured(
-                Expect::Freezes(Some(nanos(Config::default().completion_timeout))),
-                "the read holds its CPU until the completion timeout",
-            ),
-            (FabricKind::PcieNotimeout, _) => measured(
-                Expect::Freezes(None),
-                "the read holds its CPU and nothing ends it",
-            ),
-        },
-        Fault::B9 { .. } | Fault::R1 { .. } => {
-            measured(Expect::Open, "depends on how the driver takes the lie")
-        }
-        Fault::X1 { .. } => {
-            let privileged = placement(cell.placement).driver_is_privileged();
-            match (privileged, cell.case.oops) {
-                (true, Oops::Panic) => by_construction(
-                    Expect::SystemLost,
-                    "the privileged layer panics with the driver in it",
-                ),
-                (true, Oops::KillTask) => {
-                    measured(Expect::Open, "depends on what the layer can clean up")
-                }
-                (false, _) => measured(
-                    Expect::OthersLive,
-                    "a crash ends the driver's domain and no other",
-                ),
-            }
-        }
-        Fault::X2 { .. } => measured(Expect::Open, "depends on the supervisor's watchdog"),
-    }
-}
-
-fn wild_dma(by: By, target: Target, translates: bool) -> Prediction {
-    // A driver that gives its device a wrong address also breaks its own request: what comes of
-    // that is measured. A device's extra transfer breaks nothing else.
-    let labelled = |expect, because| match by {
-        By::Device => by_construction(expect, because),
-        By::Driver => measured(expect, because),
-    };
-    match target {
-        Target::Neighbour => measured(
-            Expect::Unrefused,
-            "an IOMMU maps pages: the neighbour's bytes are on a mapped one",
-        ),
-        Target::Unbacked => labelled(Expect::Refused(None), "no memory answers there"),
-        Target::Hypervisor
-        | Target::Kernel
-        | Target::Driver
-        | Target::Tenant1
-        | Target::Tenant2
-        | Target::Free => match target.owner() {
-            Some(owner) if !translates => {
-                labelled(Expect::Lands(owner), "the device reaches all memory")
-            }
-            owner => labelled(
-                Expect::Refused(owner),
-                "the device's IOMMU domain does not map it",
-            ),
-        },
-    }
-}
-
-fn use_after_unmap(iommu: IommuMode) -> Prediction {
-    match iommu {
-        IommuMode::Off | IommuMode::Passthrough => measured(
-            Expect::Unrefused,
-            "the device reaches all memory; harm needs a new user of the page",
-        ),
-        IommuMode::Strict => measured(
-            Expect::StaleFor(0),
-            "the translation is gone before the unmapping returns; harm needs the address to be \
-             given out again",
-        ),
-        IommuMode::Lazy => measured(
-            Expect::StaleFor(nanos(Config::default().lazy_delay)),
-            "a stale IOTLB entry lives for 10 ms at most, if an earlier DMA primed it",
-        ),
-    }
+    catalogue::prediction(cell).unwrap_or(measured(Expect::Clean, "nothing was injected"))
 }
 
 impl Expect {
@@ -375,7 +256,7 @@ mod tests {
     use super::*;
     use crate::catalogue::{IOMMU_MODES, PLACEMENTS};
     use crate::plan::{Filter, Plan, Settings};
-    use cofferdam_placement::trial::PlacementId;
+    use cofferdam_placement::trial::{PlacementId, Target};
 
     fn cells(keep: impl Fn(&Cell) -> bool) -> Vec<Cell> {
         let plan = Plan::new(Settings::QUICK, Filter::default()).expect("the full plan");

@@ -13,6 +13,7 @@ pub mod call;
 mod carrier;
 pub mod crossing;
 mod domain;
+pub mod fault;
 mod futex;
 mod hardware;
 mod host;

@@ -90,7 +90,7 @@ pub fn text(list: List) -> String {
             }
         }
         List::Faults => {
-            for fault in &FAULTS {
+            for fault in FAULTS.iter() {
                 let _ = writeln!(out, "{:<6}{}", fault.id, fault.line);
                 for (name, what) in [
                     ("by", fault.by),

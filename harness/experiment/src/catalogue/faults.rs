@@ -1,10 +1,18 @@
 //! Faults: what strikes, who commits it, where it applies and who should notice.
 
+mod bus;
+mod dma;
+mod driver;
+mod interrupts;
+mod rings;
+
 use crate::catalogue::placement;
 use crate::cell::{Case, Cell};
-use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
-use cofferdam_placement::trial::{By, DriverId, Fault as Strike, Oops, Target};
+use crate::predict::Prediction;
+use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::trial::DriverId;
 use serde::Serialize;
+use std::sync::LazyLock;
 
 /// An entry of the fault catalogue.
 #[derive(Debug, Serialize)]
@@ -67,266 +75,84 @@ const STRICT_PCIE: &str = "no DMA goes astray and no request stays open, so neit
 const ALL_MODES_PCIE: &str =
     "no request stays open, so the timeout cannot matter: crossed with pcie only";
 
-/// Every fault, clean trials first.
-pub static FAULTS: [Fault; 12] = [
-    Fault {
-        id: "none",
-        line: "no fault: the clean trial every other is paired with",
-        by: "nobody",
-        parameters: "none",
-        trigger: "never",
-        oracle: "nobody: an error, a timeout or a stray DMA fails the run",
-        iommu: &IommuMode::ALL,
-        fabrics: &FabricKind::ALL,
-        crossing: "pcie-notimeout with strict only, where B1 needs its pair",
-        except: &[],
-    },
-    Fault {
-        id: "D1",
-        line: "wild DMA: a transfer to an address that was not mapped for it",
-        by: "device (Tamper) or driver (Sabotage)",
-        parameters: "by device, driver; target hypervisor, kernel, driver, tenant1, tenant2, free, \
-                     neighbour, unbacked; 8 to 512 bytes",
-        trigger: "after the nth payload DMA (device), in place of the nth mapping (driver)",
-        oracle: "IOMMU fault log, pattern check, tenants' verification",
-        iommu: &IommuMode::ALL,
-        fabrics: PCIE,
-        crossing: ALL_MODES_PCIE,
-        except: &[],
-    },
-    Fault {
-        id: "D4",
-        line: "length overrun: a transfer that goes on beyond its buffer",
-        by: "device (Tamper) or driver (Sabotage)",
-        parameters: "by device 63 or 4096 bytes on; by a driver whose address is 63 bytes too far in",
-        trigger: "the nth payload write (device), the nth mapping (driver)",
-        oracle: "IOMMU fault log, tenants' verification",
-        iommu: &IommuMode::ALL,
-        fabrics: PCIE,
-        crossing: ALL_MODES_PCIE,
-        except: &[],
-    },
-    Fault {
-        id: "D6",
-        line: "use after unmap: DMA to an address whose mapping was taken back",
-        by: "device (Tamper) or driver (Sabotage)",
-        parameters: "by device 2 ms or 20 ms late; by a driver that unmaps early",
-        trigger: "the nth payload DMA (device), the nth mapping (driver)",
-        oracle: "IOMMU fault log, tenants' verification",
-        iommu: &IommuMode::ALL,
-        fabrics: PCIE,
-        crossing: ALL_MODES_PCIE,
-        except: &[],
-    },
-    Fault {
-        id: "D8",
-        line: "a write to a buffer that is mapped for reading",
-        by: "device (Tamper)",
-        parameters: "as long as the read",
-        trigger: "after the nth payload read",
-        oracle: "IOMMU fault log",
-        iommu: &IommuMode::ALL,
-        fabrics: PCIE,
-        crossing: ALL_MODES_PCIE,
-        except: &[],
-    },
-    Fault {
-        id: "I4",
-        line: "a forged interrupt message, with the vector of another device",
-        by: "device (Tamper)",
-        parameters: "interrupt remapping off, on",
-        trigger: "after the nth payload write",
-        oracle: "IOMMU fault log",
-        iommu: &IommuMode::ALL,
-        fabrics: PCIE,
-        crossing: ALL_MODES_PCIE,
-        except: &[Except {
-            driver: None,
-            fabric: None,
-            iommu: Some(IommuMode::Off),
-            case: Some("I4.remapped"),
-            unprivileged: false,
-            reason: "interrupt remapping is the IOMMU's: without one there is none",
-        }],
-    },
-    Fault {
-        id: "M1",
-        line: "wild store by the driver's CPU: the fault that walls decide, not IOMMUs",
-        by: "driver (Sabotage)",
-        parameters: "target hypervisor, kernel, driver, tenant1, tenant2, free; 8 to 512 bytes",
-        trigger: "before the nth request",
-        oracle: "page fault of the driver's domain, pattern check",
-        iommu: STRICT,
-        fabrics: PCIE,
-        crossing: STRICT_PCIE,
-        except: &[],
-    },
-    Fault {
-        id: "B1",
-        line: "a non-posted register read that never completes",
-        by: "device (Tamper)",
-        parameters: "fabric pcie, pcie-notimeout; a timeout ends in all ones or a machine check",
-        trigger: "the nth register read",
-        oracle: "completion timeout, the driver's deadline, the supervisor's watchdog",
-        iommu: STRICT,
-        fabrics: &FabricKind::ALL,
-        crossing: "no DMA goes astray, so the IOMMU mode cannot matter: crossed with strict only",
-        except: &[Except {
-            driver: None,
-            fabric: Some(FabricKind::PcieNotimeout),
-            iommu: None,
-            case: Some("B1.machine-check"),
-            unprivileged: false,
-            reason: "without a completion timeout nothing ends in a machine check",
-        }],
-    },
-    Fault {
-        id: "B9",
-        line: "register reads return all ones",
-        by: "device (Tamper)",
-        parameters: "window 1 ms, 100 ms",
-        trigger: "from the nth register read",
-        oracle: "the driver",
-        iommu: STRICT,
-        fabrics: PCIE,
-        crossing: STRICT_PCIE,
-        except: &[],
-    },
-    Fault {
-        id: "R1",
-        line: "a completion that names no request of the driver",
-        by: "device (Tamper)",
-        parameters: "index 64 (out of range), 7 (in range, not outstanding)",
-        trigger: "the nth completion",
-        oracle: "the driver",
-        iommu: STRICT,
-        fabrics: PCIE,
-        crossing: STRICT_PCIE,
-        except: &[Except {
-            driver: Some(DriverId::Edu),
-            fabric: None,
-            iommu: None,
-            case: None,
-            unprivileged: false,
-            reason: "edu has no completion ring: nothing names a request",
-        }],
-    },
-    Fault {
-        id: "X1",
-        line: "the driver crashes",
-        by: "driver (Sabotage)",
-        parameters: "oops panic; kill-task where the driver is in the privileged layer",
-        trigger: "before the nth request",
-        oracle: "supervisor (death of the domain)",
-        iommu: STRICT,
-        fabrics: PCIE,
-        crossing: STRICT_PCIE,
-        except: &[Except {
-            driver: None,
-            fabric: None,
-            iommu: None,
-            case: Some("X1.kill-task"),
-            unprivileged: true,
-            reason: "the driver is outside the privileged layer: a crash ends its own domain, \
-                     whatever the layer does with an oops of its own",
-        }],
-    },
-    Fault {
-        id: "X2",
-        line: "the driver spins",
-        by: "driver (Sabotage)",
-        parameters: "polite for 5 ms (below the supervisor's watchdog of 100 ms) or 300 ms; raw",
-        trigger: "before the nth request",
-        oracle: "supervisor (watchdog), or the CPU-time budget when raw",
-        iommu: STRICT,
-        fabrics: PCIE,
-        crossing: STRICT_PCIE,
-        except: &[],
-    },
+/// The clean trial.
+static NONE: Fault = Fault {
+    id: "none",
+    line: "no fault: the clean trial every other is paired with",
+    by: "nobody",
+    parameters: "none",
+    trigger: "never",
+    oracle: "nobody: an error, a timeout or a stray DMA fails the run",
+    iommu: &IommuMode::ALL,
+    fabrics: &FabricKind::ALL,
+    crossing: "pcie-notimeout with strict only, where B1 needs its pair",
+    except: &[],
+};
+
+/// What the catalogue knows of faults of one kind. One file a kind: nothing else knows a fault by
+/// name.
+struct Family {
+    entries: &'static [Fault],
+    cases: fn(&str) -> Vec<Case>,
+    name: fn(&Case) -> Option<String>,
+    predict: fn(&Cell) -> Option<Prediction>,
+}
+
+macro_rules! family {
+    ($module:ident) => {
+        Family {
+            entries: &$module::ENTRIES,
+            cases: $module::cases,
+            name: $module::name,
+            predict: $module::predict,
+        }
+    };
+}
+
+/// The families, in the order of the report.
+static FAMILIES: [Family; 5] = [
+    family!(dma),
+    family!(interrupts),
+    family!(driver),
+    family!(bus),
+    family!(rings),
 ];
+
+/// Every fault, clean trials first.
+pub static FAULTS: LazyLock<Vec<&'static Fault>> = LazyLock::new(|| {
+    let families = FAMILIES.iter().flat_map(|family| family.entries);
+    std::iter::once(&NONE).chain(families).collect()
+});
 
 /// The entry of that name.
 pub fn fault_named(id: &str) -> Option<&'static Fault> {
     FAULTS
         .iter()
+        .copied()
         .find(|entry| entry.id.eq_ignore_ascii_case(id))
 }
 
 /// The values a fault's parameters take in a plan: every case of it, in the order of the report.
 pub fn cases(fault: &Fault) -> Vec<Case> {
-    let owners = Target::ALL
-        .into_iter()
-        .filter(|target| target.owner().is_some());
-    match fault.id {
-        "D1" => [By::Device, By::Driver]
-            .into_iter()
-            .flat_map(|by| {
-                Target::ALL.map(|target| Strike::D1 {
-                    by,
-                    target,
-                    len: 0,
-                    nth: 0,
-                })
-            })
-            .map(Case::of)
-            .collect(),
-        "D4" => [(By::Device, 63), (By::Device, 4096), (By::Driver, 63)]
-            .map(|(by, extra)| Case::of(Strike::D4 { by, extra, nth: 0 }))
-            .to_vec(),
-        "D8" => vec![Case::of(Strike::D8 { nth: 0 })],
-        "I4" => {
-            let unremapped = Case::of(Strike::I4 { nth: 0 });
-            let remapped = Case {
-                intremap: true,
-                ..unremapped
-            };
-            vec![unremapped, remapped]
-        }
-        "D6" => [(By::Device, 2_000), (By::Device, 20_000), (By::Driver, 0)]
-            .map(|(by, delay_us)| {
-                Case::of(Strike::D6 {
-                    by,
-                    delay_us,
-                    nth: 0,
-                })
-            })
-            .to_vec(),
-        "M1" => owners
-            .map(|target| {
-                Case::of(Strike::M1 {
-                    target,
-                    len: 0,
-                    nth: 0,
-                })
-            })
-            .collect(),
-        "B1" => {
-            let all_ones = Case::of(Strike::B1 { nth: 0 });
-            let machine_check = Case {
-                timeout_ends: TimeoutEnds::MachineCheck,
-                ..all_ones
-            };
-            vec![all_ones, machine_check]
-        }
-        "B9" => [1_000, 100_000]
-            .map(|window_us| Case::of(Strike::B9 { nth: 0, window_us }))
-            .to_vec(),
-        "R1" => [64, 7]
-            .map(|value| Case::of(Strike::R1 { nth: 0, value }))
-            .to_vec(),
-        "X1" => {
-            let panic = Case::of(Strike::X1 { nth: 0 });
-            let kill_task = Case {
-                oops: Oops::KillTask,
-                ..panic
-            };
-            vec![panic, kill_task]
-        }
-        "X2" => [(false, 5), (false, 300), (true, 0)]
-            .map(|(raw, ms)| Case::of(Strike::X2 { raw, ms, nth: 0 }))
-            .to_vec(),
-        _ => vec![Case::of(Strike::None)],
+    if fault.id == NONE.id {
+        return vec![Case::CLEAN];
     }
+    FAMILIES
+        .iter()
+        .flat_map(|family| (family.cases)(fault.id))
+        .collect()
+}
+
+/// The name of a case: the fault's id and the parameters that make it this case,
+/// `D1.device.tenant1`.
+pub(crate) fn case_name(case: &Case) -> String {
+    let named = FAMILIES.iter().find_map(|family| (family.name)(case));
+    named.unwrap_or_else(|| case.fault.id().to_owned())
+}
+
+/// What is certain about a cell with a fault.
+pub(crate) fn prediction(cell: &Cell) -> Option<Prediction> {
+    FAMILIES.iter().find_map(|family| (family.predict)(cell))
 }
 
 impl Except {
@@ -381,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_combination_has_an_answer_and_every_refusal_a_reason() {
-        for fault in &FAULTS {
+        for fault in FAULTS.iter() {
             for driver in [DriverId::Edu, DriverId::VirtioBlk] {
                 for fabric in FabricKind::ALL {
                     match applicability(fault, driver, fabric) {
@@ -395,10 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn every_case_belongs_to_its_fault() {
-        for fault in &FAULTS {
+    fn every_case_belongs_to_its_fault_and_has_a_name_of_its_own() {
+        let mut names = std::collections::BTreeSet::new();
+        for fault in FAULTS.iter() {
+            assert!(!cases(fault).is_empty(), "{}", fault.id);
             for case in cases(fault) {
                 assert_eq!(case.fault.id(), fault.id);
+                assert_eq!(case.fault.open(), case.fault, "a case leaves the draw open");
+                assert!(names.insert(case.name()), "{} names two cases", case.name());
             }
         }
     }

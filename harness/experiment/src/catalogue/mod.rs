@@ -10,6 +10,7 @@ pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};
 pub use faults::{
     Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
 };
+pub(crate) use faults::{case_name, prediction};
 pub use placements::{PLACEMENTS, placement, placement_named};
 pub use platform::{
     CLOCKS, FABRICS, IOMMU_MODES, Item, clock_name, clock_named, fabric_name, fabric_named,
@@ -54,7 +55,7 @@ mod tests {
             assert_eq!(driver_named(entry.id), Some(entry.driver));
             assert_eq!(driver(entry.driver).id, entry.id);
         }
-        for entry in &FAULTS {
+        for entry in FAULTS.iter() {
             assert_eq!(fault_named(entry.id).map(|fault| fault.id), Some(entry.id));
         }
     }

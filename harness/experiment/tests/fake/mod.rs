@@ -377,6 +377,7 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             scene.notice("supervisor", "watchdog", 100 * MS);
             scene.driver_dies("killed by the watchdog");
         }
+        _ => unreachable!("the plan has no such fault"),
     }
     // A driver that never reads a register in its hot path cannot meet a read that lies.
     let reads = matches!(spec.fault, Fault::B9 { .. });
