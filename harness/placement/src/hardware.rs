@@ -376,6 +376,12 @@ impl Hardware {
             self.lose_system();
         }
         self.units[supervisor].bells |= DEATH_BELL;
+        // A virtual machine lives in its VMM.
+        if let Role::Emulates(tenant) = self.placement.domains[index].role
+            && let Some(guest) = self.placement.tenant(tenant)
+        {
+            self.kill(guest, "its VMM died")?;
+        }
         Ok(())
     }
 
@@ -510,7 +516,7 @@ impl Hardware {
         let tenants = self.placement.domains.iter().zip(&self.units);
         let all = tenants
             .filter(|(domain, _)| matches!(domain.role, Role::Tenant(_)))
-            .all(|(_, unit)| unit.finished);
+            .all(|(_, unit)| unit.finished || matches!(unit.state, State::Dead));
         if !all {
             return None;
         }

@@ -9,6 +9,7 @@
 //! Unsafe code is confined to the process layer: mappings, futexes, forks. Nothing a domain stores
 //! is believed by anybody else.
 
+mod boundary;
 pub mod call;
 mod carrier;
 pub mod crossing;

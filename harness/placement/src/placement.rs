@@ -2,10 +2,12 @@
 //!
 //! One file a placement. Nothing else in the crate knows a placement by name.
 
+mod hosted;
 mod hypervisor;
 mod in_kernel;
 mod microkernel;
 mod root_partition;
+mod safe_language;
 mod user_process;
 
 use crate::trial::PlacementId;
@@ -123,6 +125,9 @@ pub enum Restart {
     Never,
     /// The supervisor starts it again after so much device time. A parameter, not a measurement.
     After(Duration),
+    /// The driver behind an unwinding boundary does, in the same process, after so much device time.
+    /// Its process does not come back: it is the system. A parameter, not a measurement.
+    InPlace(Duration),
 }
 
 /// Whether a placement with an IOMMU mode exists outside this experiment.
@@ -157,12 +162,14 @@ pub struct Placement {
 }
 
 /// Every placement, in the order of the report.
-pub const ALL: [&Placement; 5] = [
+pub const ALL: [&Placement; 7] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
     &root_partition::PLACEMENT,
     &user_process::PLACEMENT,
     &microkernel::PLACEMENT,
+    &hosted::PLACEMENT,
+    &safe_language::PLACEMENT,
 ];
 
 impl PlacementId {
@@ -174,6 +181,8 @@ impl PlacementId {
             Self::RootPartition => &root_partition::PLACEMENT,
             Self::UserProcess => &user_process::PLACEMENT,
             Self::Microkernel => &microkernel::PLACEMENT,
+            Self::Hosted => &hosted::PLACEMENT,
+            Self::SafeLanguage => &safe_language::PLACEMENT,
         }
     }
 }
@@ -190,6 +199,11 @@ impl Placement {
     /// Whether the driver is in the privileged layer itself.
     pub fn driver_is_privileged(&self) -> bool {
         self.domains[self.server()].privileged
+    }
+
+    /// Whether a driver that panics takes the privileged layer with it.
+    pub fn panic_ends_layer(&self) -> bool {
+        self.driver_is_privileged() && !matches!(self.restart, Restart::InPlace(_))
     }
 
     /// Whether the domain that holds the driver maps that owner's own frames, rings aside: whether a

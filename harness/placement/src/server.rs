@@ -1,18 +1,18 @@
 //! The domain that holds the driver: probes it, serves the tenants' rings with it, and brings it
 //! back when it fails.
 
+use crate::boundary::{Boundary, Crashed};
 use crate::call::{COMPLAINTS, Call};
 use crate::host::PortHost;
 use crate::link::Link;
 use crate::placement::Placement;
 use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Sabotage, SabotagedHost};
-use crate::trial::{DriverId, Oops, TrialSpec};
+use crate::trial::{DriverId, TrialSpec};
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
 use driver_edu::Edu;
 use driver_virtio::VirtioBlk;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ struct Client {
 pub struct Server {
     link: Rc<Link>,
     spec: TrialSpec,
-    privileged: bool,
+    boundary: Boundary,
     clients: Vec<Client>,
     sabotage: Rc<Sabotage>,
 }
@@ -127,11 +127,10 @@ impl Server {
             })
             .collect();
         let sabotage = Sabotage::new(spec, Rc::clone(&link), generation == 0);
-        let privileged = placement.domains[me].privileged;
         Self {
             link,
             spec: spec.clone(),
-            privileged,
+            boundary: Boundary::of(spec, placement, me),
             clients,
             sabotage,
         }
@@ -140,41 +139,41 @@ impl Server {
     /// Serves for ever: the hardware ends the domain with the trial.
     pub fn run(mut self) {
         loop {
-            // A privileged layer that merely kills the task which oopsed goes on without a driver.
-            let contained = self.privileged && self.spec.oops == Oops::KillTask;
-            let drove = if contained {
-                catch_unwind(AssertUnwindSafe(|| self.drive())).unwrap_or_else(|_| {
-                    self.complain(6);
-                    Drove::GaveUp
-                })
-            } else {
-                self.drive()
-            };
-            match drove {
-                Drove::Failed => {
+            match (self.drive(), self.boundary) {
+                (Drove::Failed, _) => {
                     // What a driver does about a device that no longer answers: reset, start over.
                     self.link.call(Call::Reset);
                 }
-                Drove::GaveUp => self.refuse(),
+                (Drove::Crashed, Boundary::Unwinds(after)) => {
+                    self.contained();
+                    self.link.call(Call::Reset);
+                    self.link.pause(after);
+                }
+                (Drove::Crashed, Boundary::KillsTask | Boundary::None) => {
+                    self.contained();
+                    self.refuse();
+                }
+                (Drove::GaveUp, _) => self.refuse(),
             }
         }
+    }
+
+    /// The driver panicked and the layer around it lives.
+    fn contained(&self) {
+        self.complain(6);
+        // The panic's message is not this domain's last word.
+        self.link.page().leave_text("");
     }
 
     /// One incarnation of the driver.
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
-            let host = SabotagedHost::new(
-                PortHost::new(Rc::clone(&self.link)),
-                Rc::clone(&self.sabotage),
-            );
-            let served = match self.spec.driver {
-                DriverId::Edu => Edu::probe(host).map(|mut driver| self.serve_with(&mut driver)),
-                DriverId::VirtioBlk => {
-                    VirtioBlk::probe(host).map(|mut driver| self.serve_with(&mut driver))
-                }
+            let drove = match self.spec.driver {
+                DriverId::Edu => self.incarnate(Edu::probe),
+                DriverId::VirtioBlk => self.incarnate(VirtioBlk::probe),
             };
-            if served.is_ok() {
-                return Drove::Failed;
+            if let Some(drove) = drove {
+                return drove;
             }
             self.complain(3);
             self.link.pause(START_PAUSE);
@@ -183,19 +182,31 @@ impl Server {
         Drove::GaveUp
     }
 
+    /// Starts the driver and serves with it until it ends; `None` if it does not start.
+    fn incarnate<D: Serves>(
+        &mut self,
+        probe: impl FnOnce(Host) -> Result<D, DriverError>,
+    ) -> Option<Drove> {
+        let (boundary, port) = (self.boundary, PortHost::new(Rc::clone(&self.link)));
+        let host = SabotagedHost::new(port, Rc::clone(&self.sabotage));
+        let mut driver = match boundary.enter(|| probe(host)) {
+            Ok(started) => started.ok()?,
+            Err(Crashed) => return Some(Drove::Crashed),
+        };
+        let drove = self.serve_with(&mut driver);
+        // Its drop is its code, too.
+        let dropped = boundary.enter(|| drop(driver));
+        Some(dropped.map_or(Drove::Crashed, |()| drove))
+    }
+
     /// Serves until the driver fails.
-    fn serve_with(&mut self, driver: &mut dyn Serves) {
+    fn serve_with(&mut self, driver: &mut dyn Serves) -> Drove {
         self.link.call(Call::Serving);
         loop {
             for index in 0..self.clients.len() {
                 while let Some(request) = self.clients[index].ring.next() {
-                    self.sabotage.before_request();
-                    if let Err(error) = self.handle(index, &request, driver) {
-                        self.complain(match error {
-                            DriverError::TimedOut(_) => 0,
-                            _ => 1,
-                        });
-                        return;
+                    if let Some(drove) = self.handle(index, &request, driver) {
+                        return drove;
                     }
                     self.link.beat();
                 }
@@ -204,49 +215,52 @@ impl Server {
         }
     }
 
-    /// One request. An error is the driver's end.
+    /// One request. Says so if it was the driver's end.
     fn handle(
         &mut self,
         index: usize,
         request: &Request,
         driver: &mut dyn Serves,
-    ) -> Result<(), DriverError> {
-        let client = &mut self.clients[index];
-        let mut data = client.ring.data(request);
+    ) -> Option<Drove> {
+        let mut data = self.clients[index].ring.data(request);
         self.link.copied(data.len());
-        let until = self.link.deadline(REQUEST);
-        let result = match request.ask() {
-            Some(ask) => driver.serve(ask, &mut data, request.room, until),
-            None => Err(DriverError::BadRequest("unknown operation")),
+        let served = match request.ask() {
+            Some(ask) => self.boundary.enter(|| {
+                self.sabotage.before_request();
+                let until = self.link.deadline(REQUEST);
+                driver.serve(ask, &mut data, request.room, until)
+            }),
+            None => Ok(Err(DriverError::BadRequest("unknown operation"))),
         };
-        let failed = match result {
-            Ok(()) => None,
-            Err(error) if error.is_request_only() => {
-                self.link.call(Call::Complain { what: 2 });
-                Some(error)
+        let (good, end) = match served {
+            Ok(Ok(())) => (true, None),
+            Ok(Err(error)) if error.is_request_only() => {
+                self.complain(2);
+                (false, None)
             }
-            Err(error) => {
-                client.tries += 1;
-                if client.tries < TRIES {
-                    return Err(error);
-                }
-                Some(error)
+            Ok(Err(error)) => {
+                self.complain(match error {
+                    DriverError::TimedOut(_) => 0,
+                    _ => 1,
+                });
+                (false, Some(Drove::Failed))
             }
+            Err(Crashed) => (false, Some(Drove::Crashed)),
         };
+        let client = &mut self.clients[index];
+        if end.is_some() {
+            client.tries += 1;
+            if client.tries < TRIES {
+                return end;
+            }
+        }
         client.tries = 0;
-        let status = if failed.is_none() {
-            Status::Good
-        } else {
-            Status::Failed
-        };
-        data.truncate(if failed.is_none() { request.room } else { 0 });
+        let status = if good { Status::Good } else { Status::Failed };
+        data.truncate(if good { request.room } else { 0 });
         self.link.copied(data.len());
         client.ring.complete(request, status, &data);
         self.link.ring(client.bit);
-        match failed {
-            Some(error) if !error.is_request_only() => Err(error),
-            _ => Ok(()),
-        }
+        end
     }
 
     /// Answers everything with an error: there is no driver any more.
@@ -280,6 +294,8 @@ impl Server {
 enum Drove {
     /// It failed and may be started again.
     Failed,
+    /// It panicked, and a boundary held.
+    Crashed,
     /// It cannot be started any more.
     GaveUp,
 }

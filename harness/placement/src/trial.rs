@@ -32,6 +32,10 @@ pub enum PlacementId {
     UserProcess,
     /// In a server that a kernel passes messages to.
     Microkernel,
+    /// In a host's kernel, behind a second device that a VMM emulates.
+    Hosted,
+    /// In the kernel, behind an unwinding boundary.
+    SafeLanguage,
 }
 
 /// Which clock a trial runs by.
@@ -241,7 +245,7 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
-    /// Both tenants finished.
+    /// Both tenants finished, or died.
     Finished,
     /// The horizon was reached: times are "at least".
     Horizon,

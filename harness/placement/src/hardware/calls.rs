@@ -117,7 +117,7 @@ impl Hardware {
                 self.kill(server, "killed by the supervisor: no sign of life")?;
                 Answer::DONE
             }
-            Call::Restart if supervises && self.placement.restart != Restart::Never => {
+            Call::Restart if supervises && matches!(self.placement.restart, Restart::After(_)) => {
                 match self.units[server].state {
                     State::Dead => self.restart(server)?,
                     _ => return Ok(State::Ready(Answer::REFUSED)),
