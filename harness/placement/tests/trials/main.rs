@@ -2,6 +2,7 @@
 
 mod clean;
 mod costs;
+mod deaths;
 mod jail;
 mod physics;
 mod replay;
