@@ -20,6 +20,7 @@ use crate::supervisor::DEATH_BELL;
 use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::config::Config;
+use cofferdam_machine::frames::MEMORY;
 use cofferdam_machine::{Ending, Machine, Memory, PhysAddr};
 use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
@@ -177,6 +178,7 @@ pub fn run(
     };
     match ended {
         Ok(end) => {
+            hardware.share_all_memory();
             let report = ToZygote::Report(Box::new(hardware.report(end)), hardware.confinement);
             match hardware.zygote.send(&report) {
                 // Closing the channel with messages unread would take the report back: the zygote
@@ -273,6 +275,14 @@ impl Hardware {
 
     fn now(&self) -> Time {
         self.machine.now()
+    }
+
+    /// Touches every frame, so that none of the machine's memory counts as a domain's own.
+    fn share_all_memory(&self) {
+        for frame in (0..MEMORY).step_by(port::PAGE) {
+            // A frame that memory does not answer for is nobody's.
+            let _ = self.machine.memory().read(PhysAddr(frame), &mut [0]);
+        }
     }
 
     fn horizon(&self) -> Time {

@@ -23,6 +23,7 @@ mod link;
 pub mod placement;
 mod port;
 mod probe;
+mod resident;
 mod ring;
 mod sabotage;
 mod server;

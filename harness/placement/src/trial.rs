@@ -174,6 +174,10 @@ pub struct DomainReport {
     pub longest_gap_ns: u64,
     /// How long its CPU stood still, ns.
     pub frozen_ns: u64,
+    /// Bytes that only its process kept in memory at the end of the trial, the machine's memory and
+    /// the program aside. The host's figure: it does not replay. `None` if the domain had died, or the
+    /// host does not let us look.
+    pub resident_bytes: Option<u64>,
 }
 
 /// One tenant's requests.
@@ -292,4 +296,14 @@ pub struct TrialReport {
     pub end: End,
     /// Device time at the end, ns.
     pub ended_at_ns: u64,
+}
+
+impl TrialReport {
+    /// The report without what only the host decides: what replays under leap.
+    pub fn replayed(mut self) -> Self {
+        for domain in &mut self.domains {
+            domain.resident_bytes = None;
+        }
+        self
+    }
 }

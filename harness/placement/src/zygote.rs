@@ -12,6 +12,7 @@ use crate::link::monotonic;
 use crate::placement::Placement;
 use crate::port;
 use crate::probe;
+use crate::resident;
 use crate::shared;
 use crate::trial::{ClockKind, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use crate::wire::Channel;
@@ -429,7 +430,8 @@ impl<'a> Trial<'a> {
             drop(fds);
             if asked {
                 match self.hardware.receive::<ToZygote>(Duration::ZERO) {
-                    Ok(Some(ToZygote::Report(report, confinement))) => {
+                    Ok(Some(ToZygote::Report(mut report, confinement))) => {
+                        self.weigh(&mut report);
                         return Ok(Done::Trial(report, confinement));
                     }
                     Ok(Some(ToZygote::Failed(why))) => return Ok(Done::Failed(why)),
@@ -462,6 +464,15 @@ impl<'a> Trial<'a> {
                 };
                 self.hardware.send(&died)?;
             }
+        }
+    }
+
+    /// Notes how much memory each living domain has to itself.
+    fn weigh(&self, report: &mut TrialReport) {
+        for (index, domain) in report.domains.iter_mut().enumerate() {
+            let living = self.forked.iter().find(|forked| forked.index == index);
+            domain.resident_bytes =
+                living.and_then(|forked| resident::unique_set(forked.pid.as_raw()));
         }
     }
 

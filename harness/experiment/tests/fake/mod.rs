@@ -92,6 +92,7 @@ fn domain(name: &str, cpu: u8) -> DomainReport {
         restarts: 0,
         longest_gap_ns: 180_000,
         frozen_ns: 0,
+        resident_bytes: None,
     }
 }
 

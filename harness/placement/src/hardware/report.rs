@@ -109,6 +109,8 @@ impl Hardware {
                 restarts: unit.restarts,
                 longest_gap_ns: unit.longest_gap.max(stored_gap).max(to_the_end),
                 frozen_ns: nanos(frozen[usize::from(domain.cpu)]),
+                // The zygote's to fill in: nobody else may look.
+                resident_bytes: None,
             });
             if let Role::Tenant(tenant) = domain.role {
                 io.push(unit.page.io(tenant));

@@ -58,7 +58,7 @@ fn who_stands_between_tenants_and_server_copies_every_request_and_crosses_twice_
 }
 
 #[test]
-fn wall_clock_counts_the_same_doorbells_and_copies() {
+fn wall_clock_counts_doorbells_and_copies_too() {
     for placement in ALL {
         let leap = clean(placement.placement, DriverId::Edu);
         let spec = TrialSpec {
@@ -69,8 +69,9 @@ fn wall_clock_counts_the_same_doorbells_and_copies() {
 
         let wall = run(&spec);
 
-        assert_eq!(wall.counts.copied_bytes, leap.counts.copied_bytes);
-        assert_eq!(wall.counts.doorbells, leap.counts.doorbells);
+        // A request that a busy host made late is served twice: that adds.
+        assert!(wall.counts.copied_bytes >= leap.counts.copied_bytes);
+        assert!(wall.counts.doorbells >= leap.counts.doorbells);
         assert!(wall.counts.wakeups > 0, "{}", placement.id);
     }
 }
@@ -111,4 +112,35 @@ fn polling_is_refused_where_the_parties_outnumber_the_cores() {
             placement.id
         );
     }
+}
+
+#[test]
+fn every_living_domain_has_memory_to_itself() {
+    let may_look = nix::unistd::Uid::effective().is_root();
+    for placement in ALL {
+        let report = clean(placement.placement, DriverId::VirtioBlk);
+
+        for domain in &report.domains {
+            // At least a stack, at most a small program without the machine's 2 MiB.
+            let plausible = |bytes: u64| (4096..2 << 20).contains(&bytes);
+            assert_eq!(
+                domain.resident_bytes.is_some_and(plausible),
+                may_look,
+                "{}: {domain:#?}",
+                placement.id
+            );
+        }
+    }
+}
+
+#[test]
+fn dead_domain_has_no_memory() {
+    let report = run(&TrialSpec::new(
+        PlacementId::InKernel,
+        DriverId::Edu,
+        Fault::X1 { nth: 3 },
+    ));
+
+    let kernel = crate::domain(&report, "kernel");
+    assert_eq!((kernel.deaths.len(), kernel.resident_bytes), (1, None));
 }
