@@ -3,9 +3,9 @@
 use cofferdam_backends::conformance;
 use cofferdam_backends::mock::MockMachine;
 use cofferdam_machine::config::{Config, FabricKind, IommuMode};
-use cofferdam_machine::{Machine, Memory};
+use cofferdam_machine::{DmaEvent, Machine, Memory};
 use cofferdam_seam::service::{Block, DriverError};
-use cofferdam_seam::{Deadline, HostError, RequesterId, Time};
+use cofferdam_seam::{Deadline, HostError, Purpose, RequesterId, Time};
 use driver_virtio::VirtioBlk;
 use std::time::Duration;
 use vdevice_virtio::BlkConfig;
@@ -14,6 +14,11 @@ const SECTORS: u64 = 64;
 
 /// A machine with one honest device in it.
 fn machine_of(config: Config) -> (Machine, RequesterId) {
+    machine_with(config, true)
+}
+
+/// The same, with or without an offer of indirect descriptors.
+fn machine_with(config: Config, indirect: bool) -> (Machine, RequesterId) {
     let memory = Memory::private().expect("2 MiB of memory");
     memory.fill_pattern();
     let mut machine = Machine::new(config, memory);
@@ -21,6 +26,7 @@ fn machine_of(config: Config) -> (Machine, RequesterId) {
         sectors: SECTORS,
         latency: Duration::from_micros(20),
         seed: 1,
+        indirect,
     };
     let id = machine.plug(Box::new(vdevice_virtio::VirtioBlk::new(disk)));
     (machine, id)
@@ -59,6 +65,27 @@ fn conforms_on_every_machine_and_leaves_no_trace() {
             assert_eq!(machine.memory().corruption(), [], "{config:?}");
         }
     }
+}
+
+#[test]
+fn indirect_descriptors_take_fewer_reads_of_the_ring_and_serve_alike() {
+    let fetched = [false, true].map(|indirect| {
+        let (machine, id) = machine_with(Config::default(), indirect);
+        let machine = MockMachine::new(machine);
+        let mut blk = VirtioBlk::probe(machine.host(id)).expect("an honest device");
+        machine.machine().drain_events();
+        assert_eq!(blk.read(0, &mut [0; 512], soon(&machine)), Ok(()));
+        let events = machine.machine().drain_events();
+        let descriptors = |event: &&DmaEvent| event.len == 16 && event.why == Purpose::Descriptor;
+        let pages = events.iter().filter(descriptors);
+        pages.map(|event| event.iova.0 / 4096).collect::<Vec<_>>()
+    });
+
+    let [chained, indirect] = fetched;
+    assert_eq!(chained.len(), 4, "the header is one of them");
+    assert!(chained[..3].iter().all(|page| *page == chained[0]));
+    assert_eq!(indirect.len(), 5, "one of the ring and three of the table");
+    assert!(indirect[1..4].iter().all(|page| *page != indirect[0]));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::disk::Disk;
 use crate::identity::{COMMON, CONFIG, IDENTITY, ISR, NOTIFY, PAGE, STRUCTURES};
 use crate::queue::{Broken, Chain, Queue};
 use crate::regs::{Effect, Registers, field};
-use crate::spec::{NO_VECTOR, isr};
+use crate::spec::{INDIRECT_DESC, NO_VECTOR, isr};
 use cofferdam_seam::{
     Access, Budget, BusPort, Completion, Device, PciIdentity, Progress, Reset, Time, Vector, Width,
 };
@@ -19,15 +19,18 @@ pub struct BlkConfig {
     pub latency: Duration,
     /// Goes into the disk's identifier, so that two disks can be told apart.
     pub seed: u64,
+    /// Whether indirect descriptors are offered.
+    pub indirect: bool,
 }
 
 impl Default for BlkConfig {
-    /// 256 KiB, 20 us a request.
+    /// 256 KiB, 20 us a request, indirect descriptors offered.
     fn default() -> Self {
         Self {
             sectors: 512,
             latency: Duration::from_micros(20),
             seed: 0,
+            indirect: true,
         }
     }
 }
@@ -50,7 +53,7 @@ impl VirtioBlk {
     /// A device with a zeroed disk.
     pub fn new(config: BlkConfig) -> Self {
         Self {
-            registers: Registers::new(),
+            registers: Registers::new(u64::from(config.indirect) * INDIRECT_DESC),
             queue: Queue::new(),
             isr: 0,
             due: None,
@@ -61,7 +64,7 @@ impl VirtioBlk {
     }
 
     fn reset_registers(&mut self) {
-        self.registers = Registers::new();
+        self.registers.reset();
         self.queue = Queue::new();
         self.isr = 0;
         self.due = None;
@@ -123,7 +126,8 @@ impl VirtioBlk {
 
     /// Serves one request from taking its chain to the interrupt, and tells whether another waits.
     fn serve(&mut self, bus: &mut BusPort<'_>) -> Result<bool, Broken> {
-        let Some(head) = self.queue.take(&mut self.chain, bus)? else {
+        let indirect = self.registers.negotiated(INDIRECT_DESC);
+        let Some(head) = self.queue.take(indirect, &mut self.chain, bus)? else {
             return Ok(false);
         };
         let written = self.disk.serve(&self.chain, bus)?;

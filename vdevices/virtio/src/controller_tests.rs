@@ -1,7 +1,7 @@
 //! The device as a driver sees it, through its registers and its queue.
 
 use crate::identity::{COMMON, CONFIG, ISR, NOTIFY, STRUCTURES};
-use crate::spec::{descriptor, request};
+use crate::spec::{INDIRECT_DESC, descriptor, request};
 use crate::{BlkConfig, VirtioBlk};
 use cofferdam_seam::{Budget, Iova, Progress, Purpose, Time, Width};
 use proptest::prelude::*;
@@ -14,6 +14,7 @@ const USED: u64 = 0x3000;
 const HEADER: u64 = 0x4000;
 const STATUS: u64 = 0x4800;
 const DATA: u64 = 0x5000;
+const TABLE: u64 = 0x7000;
 
 /// Longer than a request takes.
 const SOON: u64 = 21_000;
@@ -37,6 +38,8 @@ struct Driver {
     testbed: Testbed,
     available: u16,
     size: u16,
+    /// What the driver accepts of the low 32 feature bits.
+    features: u64,
 }
 
 impl Driver {
@@ -51,6 +54,7 @@ impl Driver {
             testbed: Testbed::new(Box::new(VirtioBlk::new(config))),
             available: 0,
             size: 8,
+            features: 0,
         }
     }
 
@@ -67,6 +71,8 @@ impl Driver {
         self.testbed.bus.bytes(AVAILABLE, 4).fill(0);
         self.testbed.bus.bytes(USED, 4).fill(0);
         self.common(common::STATUS, Width::One, 3);
+        self.common(common::FEATURE_SELECT, Width::Four, 0);
+        self.common(common::FEATURE, Width::Four, self.features);
         self.common(common::FEATURE_SELECT, Width::Four, 1);
         self.common(common::FEATURE, Width::Four, 1);
         self.common(common::STATUS, Width::One, 0b1011);
@@ -400,11 +406,13 @@ fn budget_limits_the_requests_of_a_step() {
         sectors: 16,
         latency: core::time::Duration::ZERO,
         seed: 0,
+        indirect: false,
     };
     let mut driver = Driver {
         testbed: Testbed::new(Box::new(VirtioBlk::new(config))),
         available: 0,
         size: 8,
+        features: 0,
     };
     driver.probe();
     driver.request(request::IN, 0, 512);
@@ -665,6 +673,99 @@ fn broken_chain_needs_a_reset_and_stops_the_device() {
         assert_eq!(driver.testbed.bus.requests.len(), before, "{what}");
         assert_eq!(driver.used_index(), 0, "{what}");
     }
+}
+
+/// A driver that negotiated indirect descriptors. Its header is in descriptor 0; descriptor 1
+/// refers to `entries` of a table at `TABLE`: data and status.
+fn indirect(entries: u32) -> Driver {
+    let mut driver = Driver::before_probe();
+    driver.features = INDIRECT_DESC;
+    driver.probe();
+    driver.request(request::IN, 3, 512);
+    for (at, from) in [(TABLE, 1), (TABLE + 16, 2)] {
+        let entry = driver
+            .testbed
+            .bus
+            .bytes(DESCRIPTORS + 16 * from, 16)
+            .to_vec();
+        driver.testbed.bus.bytes(at, 16).copy_from_slice(&entry);
+    }
+    // In the table the status is entry 1.
+    driver
+        .testbed
+        .bus
+        .bytes(TABLE + 14, 2)
+        .copy_from_slice(&[1, 0]);
+    driver.describe(1, TABLE, 16 * entries, descriptor::INDIRECT, 0);
+    driver
+}
+
+#[test]
+fn chain_goes_on_in_an_indirect_table() {
+    let mut driver = indirect(2);
+    driver.data(512).fill(0xcc);
+
+    driver.submit();
+
+    assert_eq!((driver.result(), driver.used_index()), (0, 1));
+    assert_eq!(driver.used(0), (0, 513));
+    assert!(driver.data(512).iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn table_marked_writable_is_read_all_the_same() {
+    let mut driver = indirect(2);
+    driver.describe(1, TABLE, 32, descriptor::INDIRECT | descriptor::WRITE, 0);
+
+    driver.submit();
+
+    assert_eq!((driver.result(), driver.used_index()), (0, 1));
+}
+
+#[test]
+fn broken_table_needs_a_reset() {
+    let chained = descriptor::INDIRECT | descriptor::NEXT;
+    for (what, address, length, flags) in [
+        ("is empty", TABLE, 0, descriptor::INDIRECT),
+        ("ends inside a descriptor", TABLE, 40, descriptor::INDIRECT),
+        ("is shorter than its chain", TABLE, 16, descriptor::INDIRECT),
+        ("is chained on", TABLE, 32, chained),
+        ("cannot be reached", u64::MAX - 64, 32, descriptor::INDIRECT),
+    ] {
+        let mut driver = indirect(2);
+        driver.describe(1, address, length, flags, 2);
+        driver.submit();
+        assert!(driver.needs_reset(), "a table that {what}");
+    }
+}
+
+#[test]
+fn table_within_a_table_needs_a_reset() {
+    let mut driver = indirect(2);
+    let inner = descriptor::INDIRECT.to_le_bytes();
+    driver
+        .testbed
+        .bus
+        .bytes(TABLE + 12, 2)
+        .copy_from_slice(&inner);
+
+    driver.submit();
+
+    assert!(driver.needs_reset());
+}
+
+#[test]
+fn loop_in_a_table_is_noticed() {
+    let mut driver = indirect(2);
+    driver
+        .testbed
+        .bus
+        .bytes(TABLE + 14, 2)
+        .copy_from_slice(&[0, 0]);
+
+    driver.submit();
+
+    assert!(driver.needs_reset());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Model of a virtio block device over modern virtio-pci (virtio 1.2).
 //!
 //! [`VirtioBlk`] has one split virtqueue of up to 64 descriptors, MSI-X and INTx, and a small disk
-//! in memory. It offers `VIRTIO_F_VERSION_1` and nothing else: no indirect descriptors, no event
+//! in memory. It offers `VIRTIO_F_VERSION_1` and `VIRTIO_F_INDIRECT_DESC`, and nothing else: no event
 //! index, no flush, because a request that completed is durable. The disk survives every reset;
 //! a request in flight at a reset is dropped without a trace.
 //!

@@ -22,8 +22,10 @@ pub(crate) enum Broken {
     NoSuchDescriptor,
     /// A chain has more descriptors than the queue.
     Loop,
-    /// A descriptor is indirect, which was not negotiated.
+    /// A descriptor is indirect, which was not negotiated or is not allowed there.
     Indirect,
+    /// A table of descriptors is empty, or its length is no multiple of a descriptor's.
+    OddTable,
     /// A readable descriptor follows a writable one.
     ReadableAfterWritable,
     /// A chain has no room for a request's header or status.
@@ -71,6 +73,39 @@ pub(crate) fn pieces(
         let bytes = usize::try_from(taken).ok().filter(|&bytes| bytes > 0)?;
         Some((segment.at.offset(skipped), bytes))
     })
+}
+
+/// Where descriptors are: the queue's own table, or one that an indirect descriptor refers to.
+#[derive(Clone, Copy)]
+struct Table {
+    at: Iova,
+    entries: u32,
+}
+
+impl Table {
+    /// The table an indirect descriptor refers to.
+    fn of(found: &Descriptor) -> Result<Self, Broken> {
+        let length = found.length.get();
+        if length == 0 || !length.is_multiple_of(descriptor::BYTES) {
+            return Err(Broken::OddTable);
+        }
+        Ok(Self {
+            at: Iova(found.address.get()),
+            entries: length / descriptor::BYTES,
+        })
+    }
+
+    fn descriptor(self, index: u16, bus: &mut BusPort<'_>) -> Result<Descriptor, Broken> {
+        if u32::from(index) >= self.entries {
+            return Err(Broken::NoSuchDescriptor);
+        }
+        let mut found = Descriptor::new_zeroed();
+        let at = self
+            .at
+            .offset(u64::from(index) * u64::from(descriptor::BYTES));
+        bus.dma_read(at, found.as_mut_bytes(), Purpose::Descriptor)?;
+        Ok(found)
+    }
 }
 
 /// The queue's registers, and how far the device has come.
@@ -126,9 +161,11 @@ impl Queue {
         Ok(self.taken != self.offered)
     }
 
-    /// Takes the next chain: its head, with its buffers in `chain`.
+    /// Takes the next chain: its head, with its buffers in `chain`. `indirect` says whether
+    /// indirect descriptors were negotiated.
     pub fn take(
         &mut self,
+        indirect: bool,
         chain: &mut Chain,
         bus: &mut BusPort<'_>,
     ) -> Result<Option<u16>, Broken> {
@@ -138,25 +175,44 @@ impl Queue {
         let slot = u64::from(self.taken % self.size);
         let head = read_u16(self.available.offset(available::RING + 2 * slot), bus)?;
         self.taken = self.taken.wrapping_add(1);
-        self.walk(head, chain, bus)?;
+        self.walk(head, indirect, chain, bus)?;
         Ok(Some(head))
     }
 
     /// Follows a chain (2.7.5): at most as many descriptors as the queue has, readable ones first.
-    fn walk(&self, head: u16, chain: &mut Chain, bus: &mut BusPort<'_>) -> Result<(), Broken> {
+    /// The last one may refer to a table, in which the chain goes on from its first entry (2.7.5.3).
+    fn walk(
+        &self,
+        head: u16,
+        indirect: bool,
+        chain: &mut Chain,
+        bus: &mut BusPort<'_>,
+    ) -> Result<(), Broken> {
         chain.readable.clear();
         chain.writable.clear();
+        let mut table = Table {
+            at: self.descriptors,
+            entries: u32::from(self.size),
+        };
+        let mut may_refer = indirect;
         let mut index = head;
         for _ in 0..self.size {
-            let found = self.descriptor(index, bus)?;
+            let found = table.descriptor(index, bus)?;
             let flags = found.flags.get();
+            if flags & descriptor::INDIRECT != 0 {
+                if !may_refer || flags & descriptor::NEXT != 0 {
+                    return Err(Broken::Indirect);
+                }
+                // The device ignores whether the table's descriptor is writable (2.7.5.3.2).
+                may_refer = false;
+                table = Table::of(&found)?;
+                index = 0;
+                continue;
+            }
             let segment = Segment {
                 at: Iova(found.address.get()),
                 length: found.length.get(),
             };
-            if flags & descriptor::INDIRECT != 0 {
-                return Err(Broken::Indirect);
-            }
             if flags & descriptor::WRITE != 0 {
                 chain.writable.push(segment);
             } else if chain.writable.is_empty() {
@@ -170,16 +226,6 @@ impl Queue {
             index = found.next.get();
         }
         Err(Broken::Loop)
-    }
-
-    fn descriptor(&self, index: u16, bus: &mut BusPort<'_>) -> Result<Descriptor, Broken> {
-        if index >= self.size {
-            return Err(Broken::NoSuchDescriptor);
-        }
-        let mut found = Descriptor::new_zeroed();
-        let at = self.descriptors.offset(16 * u64::from(index));
-        bus.dma_read(at, found.as_mut_bytes(), Purpose::Descriptor)?;
-        Ok(found)
     }
 
     /// Gives a chain back, `written` bytes long, then publishes it: element before index (2.7.13).

@@ -84,12 +84,15 @@ pub(crate) struct Registers {
     driver_feature_select: u32,
     driver_features: u64,
     queue_select: u16,
+    /// What the device offers: constant over its life.
+    offered: u64,
 }
 
 impl Registers {
-    /// As after a reset.
-    pub fn new() -> Self {
+    /// As after a reset of a device that offers version 1 and those `features`.
+    pub fn new(features: u64) -> Self {
         Self {
+            offered: spec::VERSION_1 | features,
             status: Status::new(),
             config_vector: NO_VECTOR,
             queue_vector: NO_VECTOR,
@@ -106,12 +109,22 @@ impl Registers {
         self.status.driver_ok() && self.status.features_ok() && !self.status.needs_reset()
     }
 
+    /// Back to the state after a reset.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.offered);
+    }
+
+    /// Whether the driver settled on that feature.
+    pub fn negotiated(&self, feature: u64) -> bool {
+        self.status.features_ok() && self.driver_features & feature != 0
+    }
+
     /// The value of a field.
     pub fn read(&self, field: Field, queue: &Queue) -> u32 {
         let selected = self.queue_select == 0;
         match field {
             Field::DeviceFeatureSelect => self.device_feature_select,
-            Field::DeviceFeature => half(spec::VERSION_1, self.device_feature_select),
+            Field::DeviceFeature => half(self.offered, self.device_feature_select),
             Field::DriverFeatureSelect => self.driver_feature_select,
             Field::DriverFeature => half(self.driver_features, self.driver_feature_select),
             Field::ConfigVector => self.config_vector.into(),
@@ -172,7 +185,8 @@ impl Registers {
 
     /// The driver took nothing that was not offered, and agrees to version 1 (2.2.2, 6.2).
     fn features_acceptable(&self) -> bool {
-        self.driver_features == spec::VERSION_1
+        let agrees = self.driver_features & spec::VERSION_1 != 0;
+        agrees && self.driver_features & !self.offered == 0
     }
 }
 
@@ -240,7 +254,7 @@ mod tests {
 
     #[test]
     fn features_beyond_the_offer_are_not_accepted() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
         registers.write(Field::DriverFeature, 1 << 9, &mut queue);
         registers.write(Field::DriverFeatureSelect, 1, &mut queue);
@@ -253,7 +267,7 @@ mod tests {
 
     #[test]
     fn features_without_version_1_are_not_accepted() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
 
         registers.write(Field::DeviceStatus, 0b1011, &mut queue);
@@ -263,7 +277,7 @@ mod tests {
 
     #[test]
     fn settled_features_cannot_be_changed() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
         registers.write(Field::DriverFeatureSelect, 1, &mut queue);
         registers.write(Field::DriverFeature, 1, &mut queue);
@@ -273,11 +287,13 @@ mod tests {
 
         assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b1011);
         assert_eq!(registers.read(Field::DriverFeature, &queue), 1);
+        assert!(registers.negotiated(spec::VERSION_1));
+        assert!(!registers.negotiated(spec::INDIRECT_DESC));
     }
 
     #[test]
-    fn only_version_1_is_offered() {
-        let mut registers = Registers::new();
+    fn features_the_device_has_are_offered_with_version_1() {
+        let mut registers = Registers::new(spec::INDIRECT_DESC);
         let mut queue = Queue::new();
 
         let offered = [0, 1, 2, u32::MAX].map(|select| {
@@ -285,12 +301,12 @@ mod tests {
             registers.read(Field::DeviceFeature, &queue)
         });
 
-        assert_eq!(offered, [0, 1, 0, 0]);
+        assert_eq!(offered, [1 << 28, 1, 0, 0]);
     }
 
     #[test]
     fn vector_the_device_lacks_reads_back_as_none() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
 
         registers.write(Field::QueueVector, VECTORS.into(), &mut queue);
@@ -303,7 +319,7 @@ mod tests {
 
     #[test]
     fn queue_that_is_not_there_has_no_size_and_takes_no_address() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
         registers.write(Field::QueueSelect, 1, &mut queue);
 
@@ -317,7 +333,7 @@ mod tests {
 
     #[test]
     fn odd_queue_sizes_are_ignored() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
 
         for size in [0, 3, 63, 65, 128, 0xffff] {
@@ -331,7 +347,7 @@ mod tests {
 
     #[test]
     fn enabled_queue_cannot_be_changed() {
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(0);
         let mut queue = Queue::new();
         let effect = registers.write(Field::QueueEnable, 1, &mut queue);
 

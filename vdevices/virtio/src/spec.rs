@@ -12,6 +12,9 @@ pub const VENDOR: u16 = 0x1af4;
 /// PCI device ID: 0x1040 plus the virtio device ID, 2 for a block device (\[1\] 4.1.2, 5.2.1).
 pub const DEVICE: u16 = 0x1042;
 
+/// Feature bit: a descriptor may refer to a table of descriptors (\[1\] 6).
+pub const INDIRECT_DESC: u64 = 1 << 28;
+
 /// Feature bit: the device follows version 1 of the standard (\[1\] 6).
 pub const VERSION_1: u64 = 1 << 32;
 
@@ -86,8 +89,10 @@ pub mod descriptor {
     pub const NEXT: u16 = 1;
     /// The device writes the buffer; otherwise it reads it.
     pub const WRITE: u16 = 2;
-    /// The buffer holds a table of descriptors; not offered here.
+    /// The buffer holds a table of descriptors, if that was negotiated.
     pub const INDIRECT: u16 = 4;
+    /// Bytes in a descriptor.
+    pub const BYTES: u32 = 16;
 }
 
 /// The available ring: flags, index, then one head a slot (\[1\] 2.7.6). Byte offsets.

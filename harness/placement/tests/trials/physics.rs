@@ -577,11 +577,13 @@ fn deaths(clock: ClockKind, count: u32) {
 
         let report = zygote.run(&spec).expect("trial");
 
+        // A busy host may keep the driver from its CPU until the watchdog takes it for dead, too.
         died += report
             .domains
             .iter()
-            .map(|domain| domain.deaths.len())
-            .sum::<usize>();
+            .flat_map(|domain| &domain.deaths)
+            .filter(|death| death.contains("(X1)"))
+            .count();
         assert!(report.recovered_after_ns.is_some(), "{spec:?}: {report:#?}");
         for io in &report.io {
             assert!(
