@@ -20,7 +20,16 @@ const MANY: u64 = 300;
 ///
 /// If the driver breaks a promise of [`Block`].
 pub fn block(driver: &mut impl Block, now: impl Fn() -> Time) {
-    let until = || Deadline::after(now(), PATIENCE);
+    block_within(driver, PATIENCE, now);
+}
+
+/// A block driver whose device may take that long for a request.
+///
+/// # Panics
+///
+/// If the driver breaks a promise of [`Block`].
+pub fn block_within(driver: &mut impl Block, patience: Duration, now: impl Fn() -> Time) {
+    let until = || Deadline::after(now(), patience);
     let capacity = driver.capacity();
     assert!(capacity >= 16, "the suite needs 16 sectors, not {capacity}");
 

@@ -25,6 +25,8 @@ pub struct Arguments {
 pub enum Command {
     /// Where should a driver live? The same driver, device, faults and seeds in every placement.
     Compare(Compare),
+    /// Does a cell end the same way every time? Runs some cells several times by the wall clock.
+    Stability(Stability),
     /// Lists what can be compared.
     List {
         /// What to list.
@@ -38,19 +40,13 @@ pub enum Command {
     Vfio(Vfio),
 }
 
+/// Which trials of the plan.
 #[derive(Args)]
-#[command(
-    after_help = "Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 the harness failed; \
-                        130 interrupted, with a summary of what was finished."
-)]
-pub struct Compare {
+struct Selection {
     /// Minutes instead of hours: 3 trials a cell, 12 requests a tenant, 1 s of device time
     /// (otherwise 30, 24 and 2 s).
     #[arg(long)]
     quick: bool,
-    /// Then hold the model against a Linux guest behind QEMU's IOMMU, which is fetched if need be.
-    #[arg(long)]
-    pub reality: bool,
     /// Only this placement; may be given again.
     #[arg(long = "placement", value_name = "P", value_parser = placements(), ignore_case = true)]
     placements: Vec<PlacementId>,
@@ -66,15 +62,28 @@ pub struct Compare {
     /// Only this fault, with its clean trials; may be given again.
     #[arg(long = "fault", value_name = "F", value_parser = faults(), ignore_case = true)]
     faults: Vec<String>,
-    /// The trials' clock.
-    #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true, default_value = "leap")]
-    clock: ClockKind,
     /// Trials a cell.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     trials: Option<u32>,
     /// The seed of the run: the same seed, the same trials.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 the harness failed; \
+                        130 interrupted, with a summary of what was finished."
+)]
+pub struct Compare {
+    #[command(flatten)]
+    selection: Selection,
+    /// Then hold the model against a Linux guest behind QEMU's IOMMU, which is fetched if need be.
+    #[arg(long)]
+    pub reality: bool,
+    /// The trials' clock.
+    #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true, default_value = "leap")]
+    clock: ClockKind,
     /// Where the results go.
     #[arg(
         long,
@@ -82,6 +91,28 @@ pub struct Compare {
         help = "A new or empty directory for the results [default: reports/compare-<UTC time>]"
     )]
     pub out: Option<PathBuf>,
+    /// What to print at the end.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 done, whatever was found; 2 wrong usage; 3 the harness failed; \
+                        130 interrupted, which says nothing of any cell."
+)]
+pub struct Stability {
+    #[command(flatten)]
+    selection: Selection,
+    /// Faulty cells, spread evenly over what is selected; their clean cells are added.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=40), default_value_t = 40)]
+    pub cells: u8,
+    /// How often they are run.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100), default_value_t = 5)]
+    pub runs: u32,
+    /// A new or empty directory for the results.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
     /// What to print at the end.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -112,22 +143,22 @@ impl From<What> for List {
     }
 }
 
-impl Compare {
-    pub fn settings(&self) -> Settings {
+impl Selection {
+    fn settings(&self, clock: ClockKind) -> Settings {
         let usual = if self.quick {
             Settings::QUICK
         } else {
             Settings::FULL
         };
         Settings {
-            clock: self.clock,
+            clock,
             trials: self.trials.unwrap_or(usual.trials),
             seed: self.seed,
             ..usual
         }
     }
 
-    pub fn filter(&self) -> Filter {
+    fn filter(&self) -> Filter {
         Filter {
             placements: self.placements.clone(),
             iommu: self.iommu.clone(),
@@ -135,6 +166,26 @@ impl Compare {
             drivers: self.drivers.clone(),
             faults: self.faults.clone(),
         }
+    }
+}
+
+impl Compare {
+    pub fn settings(&self) -> Settings {
+        self.selection.settings(self.clock)
+    }
+
+    pub fn filter(&self) -> Filter {
+        self.selection.filter()
+    }
+}
+
+impl Stability {
+    pub fn settings(&self) -> Settings {
+        self.selection.settings(ClockKind::Wall)
+    }
+
+    pub fn filter(&self) -> Filter {
+        self.selection.filter()
     }
 }
 

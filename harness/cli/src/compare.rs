@@ -20,9 +20,9 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 const GATE: u8 = 1;
-const USAGE: u8 = 2;
-const INFRASTRUCTURE: u8 = 3;
-const INTERRUPTED: u8 = 130;
+pub const USAGE: u8 = 2;
+pub const INFRASTRUCTURE: u8 = 3;
+pub const INTERRUPTED: u8 = 130;
 
 pub fn compare(arguments: &Compare) -> ExitCode {
     let plan = match Plan::new(arguments.settings(), arguments.filter()) {
@@ -39,23 +39,15 @@ pub fn compare(arguments: &Compare) -> ExitCode {
         Err(error) => return fail(&error, INFRASTRUCTURE),
     };
     interrupt::watch();
-    let mut screen = Screen {
-        progress: Progress::new(stderr().is_terminal(), Instant::now()),
-    };
+    let mut screen = Screen::new();
     let finished = run(&plan, &out, Processes::start, &mut screen);
-    screen.write(screen.progress.finish());
+    screen.finish();
     let Finished {
         summary,
         mut directory,
     } = match finished {
         Ok(finished) => finished,
-        Err(error) => {
-            let code = match &error {
-                RunError::Out(OutError::NotEmpty(_)) => USAGE,
-                RunError::Out(_) | RunError::Engine(_) | RunError::Json(_) => INFRASTRUCTURE,
-            };
-            return fail(&error, code);
-        }
+        Err(error) => return refused(&error),
     };
     let comparisons = match guest.map(|guest| in_guest(&guest, &mut directory)) {
         None => Vec::new(),
@@ -114,16 +106,36 @@ fn code(summary: &Summary) -> u8 {
     }
 }
 
-fn fail(error: &dyn Display, code: u8) -> ExitCode {
+/// Says why there is no run.
+pub fn refused(error: &RunError) -> ExitCode {
+    let code = match error {
+        RunError::Out(OutError::NotEmpty(_)) => USAGE,
+        RunError::Out(_) | RunError::Engine(_) | RunError::Json(_) => INFRASTRUCTURE,
+    };
+    fail(error, code)
+}
+
+pub fn fail(error: &dyn Display, code: u8) -> ExitCode {
     let _ = writeln!(stderr(), "error: {error}");
     ExitCode::from(code)
 }
 
-struct Screen {
+/// Shows on standard error how far a run is.
+pub struct Screen {
     progress: Progress,
 }
 
 impl Screen {
+    pub fn new() -> Self {
+        Self {
+            progress: Progress::new(stderr().is_terminal(), Instant::now()),
+        }
+    }
+
+    pub fn finish(&mut self) {
+        self.write(self.progress.finish());
+    }
+
     fn write(&self, text: &str) {
         let _ = stderr().write_all(text.as_bytes());
     }

@@ -8,6 +8,7 @@
 mod arguments;
 mod compare;
 mod interrupt;
+mod stability;
 mod vfio;
 
 use arguments::{Arguments, Command, Format};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
+        Command::Stability(arguments) => stability::stability(&arguments),
         Command::List { what, format } => {
             let list = what.into();
             print(&match format {

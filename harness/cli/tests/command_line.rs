@@ -217,3 +217,61 @@ fn kill_loses_no_finished_trial() {
     let lines = BufReader::new(fs::File::open(out.join("trials.jsonl")).expect("records")).lines();
     assert!(lines.count() - found.records.len() <= 1);
 }
+
+#[test]
+fn stability_runs_some_cells_by_the_wall_clock_and_writes_what_it_found() {
+    let parent = place();
+    let out = parent.path().join("out");
+    let arguments = [
+        "stability",
+        "--quick",
+        "--trials",
+        "1",
+        "--driver",
+        "edu",
+        "--fault",
+        "M1",
+        "--cells",
+        "2",
+        "--runs",
+        "2",
+        "--out",
+    ];
+
+    let (code, said, error) = run(&[&arguments[..], &[text(&out)]].concat());
+
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        said.contains("of 2 cells ended the same way in 2 of 2 runs"),
+        "{said}"
+    );
+    let written = fs::read_to_string(out.join("stability.json")).expect("it was written");
+    let found: Value = serde_json::from_str(&written).expect("JSON");
+    assert_eq!(found["cells"].as_array().map(Vec::len), Some(2));
+    for run in ["run-1", "run-2"] {
+        let summary = fs::read_to_string(out.join(run).join("summary.json")).expect("a summary");
+        let summary: Value = serde_json::from_str(&summary).expect("JSON");
+        assert_eq!(summary["settings"]["clock"], "wall");
+    }
+}
+
+#[test]
+fn stability_of_clean_cells_or_of_too_many_is_a_usage_error() {
+    let parent = place();
+    let out = parent.path().join("out");
+    let (code, _, error) = run(&[
+        "stability",
+        "--quick",
+        "--fault",
+        "none",
+        "--out",
+        text(&out),
+    ]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("no faulty cell"), "{error}");
+
+    let (code, _, error) = run(&["stability", "--cells", "41", "--out", text(&out)]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("41"), "{error}");
+    assert!(!out.exists());
+}

@@ -3,7 +3,7 @@
 //! [`catalogue`] is what there is, as data. [`plan`] crosses it into trials, [`run`] drives them
 //! through an [`engine::Engine`], [`verdict`] derives the outcome of each, [`record`] is the line
 //! written for it, and [`summary`] is what the lines say together, beside the prediction of
-//! [`predict`] and behind the gates of [`gates`].
+//! [`predict`] and behind the gates of [`gates`]. [`stability`] repeats a run by the wall clock.
 //!
 //! Left out: running a trial (the placement crate does that behind the `Engine` trait) and drawing
 //! the result (the report crate). It trusts the engine's observations and nothing else: a
@@ -23,6 +23,7 @@ pub mod predict;
 pub mod record;
 pub mod run;
 pub mod seed;
+pub mod stability;
 pub mod statistics;
 pub mod summary;
 pub mod verdict;

@@ -72,11 +72,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> OutError + '_ {
 impl Directory {
     /// Makes the directory, which may exist if it is empty, and an empty file of records.
     pub fn create(path: &Path) -> Result<Self, OutError> {
-        let made = !path.exists();
-        fs::create_dir_all(path).map_err(at(path))?;
-        if fs::read_dir(path).map_err(at(path))?.next().is_some() {
-            return Err(OutError::NotEmpty(path.to_owned()));
-        }
+        let made = vacant(path)?;
         let file = path.join(TRIALS);
         let trials = OpenOptions::new()
             .append(true)
@@ -105,19 +101,7 @@ impl Directory {
 
     /// Writes a file through a temporary one, so that it is there whole or not at all.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), OutError> {
-        let target = self.path.join(name);
-        let temporary = self.path.join(format!(".{name}.new"));
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &target)
-        };
-        write().map_err(|source| {
-            // What is left of the attempt is nobody's; the first error is the one to tell.
-            let _ = fs::remove_file(&temporary);
-            at(&target)(source)
-        })
+        replace(&self.path, name, bytes)
     }
 
     /// Takes back a directory to which nothing was written.
@@ -131,6 +115,33 @@ impl Directory {
             }
         }
     }
+}
+
+/// Writes a file of a directory through a temporary one.
+pub(crate) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), OutError> {
+    let target = directory.join(name);
+    let temporary = directory.join(format!(".{name}.new"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &target)
+    };
+    write().map_err(|source| {
+        // What is left of the attempt is nobody's; the first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        at(&target)(source)
+    })
+}
+
+/// Makes a directory, or takes one that is empty. Whether it was made.
+pub(crate) fn vacant(path: &Path) -> Result<bool, OutError> {
+    let made = !path.exists();
+    fs::create_dir_all(path).map_err(at(path))?;
+    if fs::read_dir(path).map_err(at(path))?.next().is_some() {
+        return Err(OutError::NotEmpty(path.to_owned()));
+    }
+    Ok(made)
 }
 
 #[cfg(test)]

@@ -177,6 +177,24 @@ impl Plan {
         })
     }
 
+    /// The same plan with no more than so many faulty cells, spread evenly over it, and their clean
+    /// ones. Trials keep their index and seed.
+    #[must_use]
+    pub fn at_most(mut self, faulty: usize) -> Self {
+        let all: Vec<Cell> = self
+            .cells()
+            .filter(|cell| !cell.is_clean())
+            .copied()
+            .collect();
+        let few = all.len().min(faulty);
+        let chosen: HashSet<Cell> = (0..few)
+            .filter_map(|nth| all.get(nth * all.len() / few))
+            .flat_map(|cell| [*cell, cell.clean()])
+            .collect();
+        self.cells.retain(|(_, cell)| chosen.contains(cell));
+        self
+    }
+
     /// What is the same for all its trials.
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -428,6 +446,38 @@ mod tests {
         }
         // Every placement on two fabrics, strict only.
         assert_eq!(count_of(&plan, "none"), 2 * PLACEMENTS.len());
+    }
+
+    #[test]
+    fn few_cells_are_spread_over_the_plan_and_keep_their_clean_ones() {
+        // Arrange
+        let full: HashMap<u64, Trial> = plan(Filter::default())
+            .trials()
+            .map(|trial| (trial.index, trial))
+            .collect();
+
+        // Act
+        let few = plan(Filter::default()).at_most(10);
+
+        // Assert
+        let faulty: Vec<&Cell> = few.cells().filter(|cell| !cell.is_clean()).collect();
+        assert_eq!(faulty.len(), 10);
+        let faults: HashSet<&str> = faulty.iter().map(|cell| cell.case.fault.id()).collect();
+        assert!(faults.len() > 2, "{faults:?}");
+        for cell in faulty {
+            assert!(few.cells().any(|clean| *clean == cell.clean()));
+        }
+        for trial in few.trials() {
+            assert_eq!(full.get(&trial.index), Some(&trial));
+        }
+        assert!(plan(Filter::default()).at_most(0).is_empty());
+        let clean = plan(Filter {
+            faults: vec!["none".into()],
+            ..Filter::default()
+        });
+        assert!(clean.at_most(10).is_empty());
+        let whole = plan(Filter::default());
+        assert_eq!(whole.clone().at_most(10_000).len(), whole.len());
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Boot {
     pub machine: Machine,
     /// Devices to plug in, each as an argument of QEMU's `-device`.
     pub devices: Vec<String>,
+    /// Media for them, each as an argument of QEMU's `-blockdev`.
+    pub media: Vec<String>,
     /// More of the kernel's command line.
     pub kernel_arguments: Vec<String>,
     /// Modules to load before the first check.
@@ -120,6 +122,7 @@ impl Boot {
         Self {
             machine,
             devices: Vec::new(),
+            media: Vec::new(),
             kernel_arguments: Vec::new(),
             modules: Vec::new(),
             files: Vec::new(),
@@ -295,6 +298,9 @@ impl Guest {
                 switch(interrupt_remapping),
                 switch(caching_mode)
             ));
+        }
+        for medium in &boot.media {
+            command.args(["-blockdev", medium]);
         }
         for device in &boot.devices {
             command.args(["-device", device]);

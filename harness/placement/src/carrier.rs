@@ -32,12 +32,17 @@ impl Emulated {
             let end = sector.saturating_add(sectors);
             sectors > 0 && bytes.is_multiple_of(SECTOR) && sector >= first && end <= first + SECTORS
         };
-        match (self.class, request.ask()) {
-            (_, Some(Ask::Nop)) => true,
-            (DriverId::VirtioBlk, Some(Ask::Read { sector })) => on_disk(sector, request.room),
-            (DriverId::VirtioBlk, Some(Ask::Write { sector })) => on_disk(sector, request.len),
-            (DriverId::Edu, Some(Ask::Factorial { .. } | Ask::RoundTrip)) => true,
-            _ => false,
+        match (request.ask(), self.class) {
+            (None, _) => false,
+            (Some(Ask::Nop), _) => true,
+            (Some(Ask::Read { sector }), DriverId::VirtioBlk | DriverId::Nvme) => {
+                on_disk(sector, request.room)
+            }
+            (Some(Ask::Write { sector }), DriverId::VirtioBlk | DriverId::Nvme) => {
+                on_disk(sector, request.len)
+            }
+            (Some(Ask::Read { .. } | Ask::Write { .. }), DriverId::Edu) => false,
+            (Some(Ask::Factorial { .. } | Ask::RoundTrip), class) => class == DriverId::Edu,
         }
     }
 }

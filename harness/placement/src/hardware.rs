@@ -20,7 +20,7 @@ use crate::supervisor::DEATH_BELL;
 use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::config::Config;
-use cofferdam_machine::frames::MEMORY;
+use cofferdam_machine::frames::{MAP, Use};
 use cofferdam_machine::{Ending, Machine, Memory, PhysAddr};
 use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
@@ -277,9 +277,11 @@ impl Hardware {
         self.machine.now()
     }
 
-    /// Touches every frame, so that none of the machine's memory counts as a domain's own.
+    /// Touches every frame it has not filled with a pattern, so that none of the machine's memory
+    /// counts as a domain's own.
     fn share_all_memory(&self) {
-        for frame in (0..MEMORY).step_by(port::PAGE) {
+        let others = MAP.iter().filter(|run| run.purpose != Use::Pattern);
+        for frame in others.flat_map(|run| run.bytes().step_by(port::PAGE)) {
             // A frame that memory does not answer for is nobody's.
             let _ = self.machine.memory().read(PhysAddr(frame), &mut [0]);
         }

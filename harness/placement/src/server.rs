@@ -12,6 +12,7 @@ use crate::trial::{DriverId, TrialSpec};
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
 use driver_edu::Edu;
+use driver_nvme::Nvme;
 use driver_virtio::VirtioBlk;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,7 +41,10 @@ trait Serves {
     ) -> Result<(), DriverError>;
 }
 
-impl Serves for VirtioBlk<Host> {
+/// A driver of a block device.
+struct Disk<B>(B);
+
+impl<B: Block> Serves for Disk<B> {
     fn serve(
         &mut self,
         ask: Ask,
@@ -53,9 +57,9 @@ impl Serves for VirtioBlk<Host> {
             Ask::Read { sector } => {
                 data.clear();
                 data.resize(room, 0);
-                self.read(sector, data, until)
+                self.0.read(sector, data, until)
             }
-            Ask::Write { sector } => self.write(sector, data, until),
+            Ask::Write { sector } => self.0.write(sector, data, until),
             Ask::Factorial { .. } | Ask::RoundTrip => {
                 Err(DriverError::BadRequest("a block device does not compute"))
             }
@@ -170,7 +174,8 @@ impl Server {
         for _ in 0..STARTS {
             let drove = match self.spec.driver {
                 DriverId::Edu => self.incarnate(Edu::probe),
-                DriverId::VirtioBlk => self.incarnate(VirtioBlk::probe),
+                DriverId::VirtioBlk => self.incarnate(|host| Ok(Disk(VirtioBlk::probe(host)?))),
+                DriverId::Nvme => self.incarnate(|host| Ok(Disk(Nvme::probe(host)?))),
             };
             if let Some(drove) = drove {
                 return drove;

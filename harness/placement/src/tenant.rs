@@ -70,7 +70,7 @@ impl Tenant {
         let mut good = true;
         for _ in 0..self.io.wanted {
             let done = match self.driver {
-                DriverId::VirtioBlk => self.store_or_check(),
+                DriverId::VirtioBlk | DriverId::Nvme => self.store_or_check(),
                 DriverId::Edu => self.compute(),
             };
             good &= done;

@@ -16,6 +16,13 @@ pub enum DriverId {
     Edu,
     /// `VirtIOBlk` of the unmodified crate virtio-drivers, on virtio-blk.
     VirtioBlk,
+    /// Our driver of NVM Express controllers.
+    Nvme,
+}
+
+impl DriverId {
+    /// Every driver, in the order of the report.
+    pub const ALL: [Self; 3] = [Self::Edu, Self::VirtioBlk, Self::Nvme];
 }
 
 /// Where a driver lives.

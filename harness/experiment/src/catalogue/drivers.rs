@@ -33,7 +33,7 @@ pub struct Device {
 }
 
 /// Every driver.
-pub static DRIVERS: [Driver; 2] = [
+pub static DRIVERS: [Driver; 3] = [
     Driver {
         id: "edu",
         driver: DriverId::Edu,
@@ -50,10 +50,18 @@ pub static DRIVERS: [Driver; 2] = [
         service: "block: reads and durable writes of 512-byte sectors",
         origin: "crates.io, rCore-OS (MIT)",
     },
+    Driver {
+        id: "nvme",
+        driver: DriverId::Nvme,
+        line: "our driver of NVM Express controllers: every wait bounded by CAP.TO or a deadline",
+        device: "nvme",
+        service: "block: reads and durable writes of 512-byte sectors",
+        origin: "this project",
+    },
 ];
 
 /// Every device.
-pub static DEVICES: [Device; 2] = [
+pub static DEVICES: [Device; 3] = [
     Device {
         id: "edu",
         line: "QEMU's educational device: factorials, a DMA engine with a 4 KiB buffer, MSI or INTx",
@@ -64,6 +72,11 @@ pub static DEVICES: [Device; 2] = [
         line: "virtio block device: modern PCI transport, one split queue, MSI-X or INTx",
         source: "virtio 1.2, 4.1 and 5.2; no VIRTIO_BLK_F_FLUSH: completed means durable",
     },
+    Device {
+        id: "nvme",
+        line: "NVM Express controller: admin and I/O queues, PRP lists, MSI-X, one namespace",
+        source: "NVM Express 1.4; no volatile write cache: completed means durable",
+    },
 ];
 
 /// The entry of a driver.
@@ -71,6 +84,7 @@ pub fn driver(id: DriverId) -> &'static Driver {
     match id {
         DriverId::Edu => &DRIVERS[0],
         DriverId::VirtioBlk => &DRIVERS[1],
+        DriverId::Nvme => &DRIVERS[2],
     }
 }
 

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn every_combination_has_an_answer_and_every_refusal_a_reason() {
         for fault in FAULTS.iter() {
-            for driver in [DriverId::Edu, DriverId::VirtioBlk] {
+            for driver in DriverId::ALL {
                 for fabric in FabricKind::ALL {
                     match applicability(fault, driver, fabric) {
                         Applicability::Yes => {}

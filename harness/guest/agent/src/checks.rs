@@ -9,6 +9,7 @@ mod dma_module;
 mod edu_dma;
 mod iommu_groups;
 mod kernel;
+mod nvme;
 mod vfio;
 
 use cofferdam_guest::message::Verdict;
@@ -53,6 +54,12 @@ pub const TABLE: &[Entry] = &[
         shows: "our driver passes its suite on QEMU's edu; `plain`: by system calls and INTx; \
                 `cdev`: by the device's own node and iommufd",
         run: vfio::conforms,
+    },
+    Entry {
+        name: "vfio-nvme",
+        shows: "our driver passes its suite on QEMU's NVMe controller; `plain`: by system calls and \
+                INTx",
+        run: nvme::conforms,
     },
     Entry {
         name: "vfio-fault",

@@ -1,4 +1,5 @@
 //! Checks in a real Linux guest. One program, so that guests run side by side.
 
 mod boot;
+mod nvme;
 mod vfio;

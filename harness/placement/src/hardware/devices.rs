@@ -5,6 +5,7 @@ use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_seam::{Device, Iova};
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
+use vdevice_nvme::{Nvme, NvmeConfig};
 use vdevice_tamper::{Aim, Lie};
 use vdevice_virtio::{BlkConfig, VirtioBlk};
 
@@ -16,6 +17,11 @@ pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
             sectors: 2 * crate::tenant::SECTORS,
             seed,
             ..BlkConfig::default()
+        })),
+        DriverId::Nvme => Box::new(Nvme::new(NvmeConfig {
+            blocks: 2 * crate::tenant::SECTORS,
+            seed,
+            ..NvmeConfig::default()
         })),
     }
 }

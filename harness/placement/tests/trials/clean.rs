@@ -8,7 +8,7 @@ use cofferdam_placement::trial::{ClockKind, DriverId, End, Fault, TrialSpec};
 #[test]
 fn clean_trials_end_well_in_every_placement_mode_and_fabric() {
     for placement in ALL {
-        for driver in [DriverId::Edu, DriverId::VirtioBlk] {
+        for driver in DriverId::ALL {
             for iommu in IommuMode::ALL {
                 for fabric in FabricKind::ALL {
                     let clean = TrialSpec::new(placement.placement, driver, Fault::None);
@@ -43,7 +43,7 @@ fn clean_trials_end_well_in_every_placement_mode_and_fabric() {
 #[test]
 fn clean_trials_end_well_under_the_wall_clock() {
     for placement in ALL {
-        for driver in [DriverId::Edu, DriverId::VirtioBlk] {
+        for driver in DriverId::ALL {
             let clean = TrialSpec::new(placement.placement, driver, Fault::None);
             let spec = TrialSpec {
                 clock: ClockKind::Wall,

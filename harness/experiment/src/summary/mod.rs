@@ -1,18 +1,23 @@
-//! What the records of a run say together, cell by cell.
+//! What the records of a run say together, cell by cell, and by pairs of placements.
 
-use crate::catalogue::{Standing, placement};
+mod pairing;
+mod tally;
+
 use crate::cell::Cell;
 use crate::environment::Environment;
 use crate::gates::{Disagreement, Gate, GateResult, Watch};
 use crate::plan::{Filter, NotApplicable, Plan, Settings};
-use crate::predict::{Label, predict};
+use crate::predict::Label;
 use crate::record::Record;
-use crate::statistics::{Proportion, Spread};
+use crate::statistics::{Cluster, Flag, Proportion, Spread, Step};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{Counts, DriverId, PlacementId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use tally::{Tally, Times};
+
+pub use pairing::{Comparison, Paired, Question};
 
 /// Version of the summary's schema.
 pub const SCHEMA: u32 = 1;
@@ -69,6 +74,12 @@ pub struct Summary {
     pub disagreements: Vec<Disagreement>,
     /// The cells, in the order of the plan.
     pub cells: Vec<CellSummary>,
+    /// Placements compared by pairs of trials with one seed.
+    #[serde(default)]
+    pub paired: Paired,
+    /// Times of the activated trials of each placement, over all its faults.
+    #[serde(default)]
+    pub placements: Vec<PlacementSummary>,
     /// Where a fault does not exist.
     pub not_applicable: Vec<NotApplicable>,
 }
@@ -80,8 +91,11 @@ pub struct Noticed {
     pub trials: u32,
     /// By whom first, and how often.
     pub by: BTreeMap<String, u32>,
-    /// From the fault to its detection.
+    /// From the fault to its detection, in those trials.
     pub after: Option<Spread>,
+    /// The same over all activated trials: without a detection, "at least" to the trial's end.
+    #[serde(default)]
+    pub latency: Option<Spread>,
 }
 
 /// How service came back.
@@ -91,8 +105,11 @@ pub struct Recovery {
     pub needed: u32,
     /// Those in which the driver served again.
     pub recovered: u32,
-    /// From the fault until it did.
+    /// From the fault until it did, in those trials.
     pub after: Option<Spread>,
+    /// The same over all trials that needed it: where it never did, "at least" to the trial's end.
+    #[serde(default)]
+    pub latency: Option<Spread>,
 }
 
 /// Requests of both tenants over all activated trials (over all trials of a clean cell).
@@ -119,6 +136,37 @@ pub struct Stray {
     pub blocked: u64,
     /// The longest time after an unmapping at which one landed, ns.
     pub stale_window_ns: Option<u64>,
+}
+
+/// Empirical distribution functions, for plots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Curves {
+    /// Of the stall of bystanders.
+    pub stall: Vec<Step>,
+    /// Of the longest request of a tenant.
+    pub io_stall: Vec<Step>,
+    /// From the fault to its detection.
+    pub noticed: Vec<Step>,
+    /// From the fault until the driver served again.
+    pub recovery: Vec<Step>,
+}
+
+/// The times of a placement. Placements meet not quite the same faults, so compare cells or pairs;
+/// this is for the picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementSummary {
+    /// The placement.
+    pub placement: PlacementId,
+    /// Stall of bystanders beyond the clean pair.
+    pub stall: Option<Spread>,
+    /// Longest request of a tenant beyond that of the clean pair.
+    pub io_stall: Option<Spread>,
+    /// From the fault to its detection.
+    pub noticed: Option<Spread>,
+    /// From the fault until the driver served again, where it had to.
+    pub recovery: Option<Spread>,
+    /// How these times spread.
+    pub curves: Curves,
 }
 
 /// One cell, summed up.
@@ -189,177 +237,35 @@ pub struct CellSummary {
     pub stray: Stray,
     /// Costs over all trials, in a clean cell.
     pub costs: Option<Counts>,
+    /// What to know before believing the figures.
+    #[serde(default)]
+    pub flags: Vec<Flag>,
+    /// How times spread.
+    #[serde(default)]
+    pub curves: Curves,
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    injected: u32,
-    activated: u32,
-    manifested: u32,
-    contained: u32,
-    landed: u32,
-    outcomes: BTreeMap<Outcome, u32>,
-    hurt: BTreeMap<String, u32>,
-    corrupted: BTreeMap<String, u32>,
-    blast_bytes: u64,
-    stalls: Vec<u64>,
-    io_stalls: Vec<u64>,
-    censored: u32,
-    unpaired: u32,
-    frozen_ns: u64,
-    noticed_by: BTreeMap<String, u32>,
-    noticed_after: Vec<u64>,
-    recovery_needed: u32,
-    recovered_after: Vec<u64>,
-    requests: Requests,
-    stray: Stray,
-    costs: Counts,
-}
-
-fn count(into: &mut BTreeMap<String, u32>, names: &[String]) {
-    for name in names {
-        *into.entry(name.clone()).or_default() += 1;
-    }
-}
-
-impl Tally {
-    fn add(&mut self, cell: &Cell, record: &Record) {
-        let (report, verdict) = (&record.report, &record.verdict);
-        self.injected += 1;
-        *self.outcomes.entry(verdict.outcome).or_default() += 1;
-        self.unpaired += u32::from(!verdict.paired && !cell.is_clean());
-        if verdict.outcome == Outcome::NotActivated {
-            return;
-        }
-        self.activated += u32::from(!cell.is_clean());
-        self.manifested += u32::from(verdict.manifested);
-        self.contained += u32::from(verdict.contained);
-        self.landed += u32::from(verdict.landed);
-        self.censored += u32::from(verdict.censored);
-        count(&mut self.hurt, &verdict.hurt);
-        count(&mut self.corrupted, &verdict.corrupted);
-        self.blast_bytes = self.blast_bytes.max(verdict.blast_bytes);
-        self.stalls.push(verdict.stall_ns);
-        self.io_stalls.push(verdict.io_stall_ns);
-        let frozen = report
-            .domains
-            .iter()
-            .filter(|domain| domain.holds_driver)
-            .map(|domain| domain.frozen_ns);
-        self.frozen_ns = frozen.fold(self.frozen_ns, u64::max);
-        if let Some(seen) = &report.detection {
-            *self.noticed_by.entry(seen.by.clone()).or_default() += 1;
-            self.noticed_after.push(seen.after_ns);
-        }
-        let died = report
-            .domains
-            .iter()
-            .any(|domain| domain.holds_driver && !domain.deaths.is_empty());
-        if report.resets > 0 || died || report.recovered_after_ns.is_some() {
-            self.recovery_needed += 1;
-            self.recovered_after.extend(report.recovered_after_ns);
-        }
-        for io in &report.io {
-            self.requests.completed += u64::from(io.completed);
-            self.requests.errors += u64::from(io.errors);
-            self.requests.corrupted += u64::from(io.corrupted);
-            self.requests.lost += u64::from(io.lost);
-            self.requests.duplicated += u64::from(io.duplicated);
-        }
-        let stray = &mut self.stray;
-        stray.landed = stray.landed.saturating_add(report.stray_landed);
-        stray.blocked = stray.blocked.saturating_add(report.stray_blocked);
-        stray.stale_window_ns = stray.stale_window_ns.max(report.stale_window_ns);
-        add_counts(&mut self.costs, &report.counts);
-    }
-
-    fn close(self, cell: &Cell) -> CellSummary {
-        let prediction = predict(cell);
-        let standing = placement(cell.placement).standing(cell.iommu);
-        let (deployed, deployed_as) = match standing {
-            Standing::Deployed(system) => (true, system),
-            Standing::Synthetic(why) => (false, why),
-        };
-        let noticed: u32 = self.noticed_by.values().sum();
-        CellSummary {
-            id: cell.id(),
-            placement: cell.placement,
-            iommu: cell.iommu,
-            fabric: cell.fabric,
-            driver: cell.driver,
-            fault: cell.case.fault.id().to_owned(),
-            case: cell.case.name(),
-            prediction: prediction.expect.words(),
-            because: prediction.because.to_owned(),
-            label: prediction.label,
-            deployed,
-            deployed_as: deployed_as.to_owned(),
-            injected: self.injected,
-            activated: self.activated,
-            manifested: self.manifested,
-            contained: self.contained,
-            escaped: Proportion::new(
-                self.activated.saturating_sub(self.contained),
-                self.activated,
-            ),
-            landed: self.landed,
-            outcomes: self.outcomes,
-            hurt: self.hurt,
-            corrupted: self.corrupted,
-            blast_bytes: self.blast_bytes,
-            stall: Spread::of(&self.stalls),
-            io_stall: Spread::of(&self.io_stalls),
-            censored: self.censored,
-            unpaired: self.unpaired,
-            frozen_ns: self.frozen_ns,
-            noticed: Noticed {
-                trials: noticed,
-                by: self.noticed_by,
-                after: Spread::of(&self.noticed_after),
-            },
-            recovery: Recovery {
-                needed: self.recovery_needed,
-                recovered: u32::try_from(self.recovered_after.len()).unwrap_or(u32::MAX),
-                after: Spread::of(&self.recovered_after),
-            },
-            requests: self.requests,
-            stray: self.stray,
-            costs: cell.is_clean().then_some(self.costs),
-        }
-    }
-}
-
-fn add_counts(into: &mut Counts, more: &Counts) {
-    for (into, more) in [
-        (&mut into.mmio_reads, more.mmio_reads),
-        (&mut into.mmio_writes, more.mmio_writes),
-        (&mut into.maps, more.maps),
-        (&mut into.unmaps, more.unmaps),
-        (&mut into.invalidations, more.invalidations),
-        (&mut into.doorbells, more.doorbells),
-        (&mut into.interrupts, more.interrupts),
-        (&mut into.dma_requests, more.dma_requests),
-        (&mut into.crossings, more.crossings),
-        (&mut into.copied_bytes, more.copied_bytes),
-        (&mut into.wakeups, more.wakeups),
-    ] {
-        *into = into.saturating_add(more);
-    }
-}
-
-/// Sums up records one by one. It keeps figures, not records, so a long run stays small.
+/// Sums up records one by one. It keeps figures, not records, so a long run stays small: a cell
+/// takes some 200 kB at most, whatever its trials, and three bits of each for the pairs. Only boots
+/// that are shared are kept one by one.
 #[derive(Debug, Default)]
 pub struct Collector {
     cells: Vec<(Cell, Tally)>,
     known: HashMap<Cell, usize>,
+    placements: BTreeMap<PlacementId, Times>,
     watch: Watch,
     finished: u64,
     failures: Vec<InfrastructureFailure>,
 }
 
 impl Collector {
-    /// Adds a finished trial.
+    /// Adds a finished trial, which had a boot of its own.
     pub fn add(&mut self, record: &Record) {
+        self.add_from(record, Cluster::Own(record.index));
+    }
+
+    /// Adds a finished trial of that boot.
+    pub fn add_from(&mut self, record: &Record, boot: Cluster) {
         let cell = Cell::of(&record.spec);
         let next = self.cells.len();
         let at = *self.known.entry(cell).or_insert(next);
@@ -367,7 +273,11 @@ impl Collector {
             self.cells.push((cell, Tally::default()));
         }
         if let Some((cell, tally)) = self.cells.get_mut(at) {
-            tally.add(cell, record);
+            tally.add(cell, record, boot);
+        }
+        if record.verdict.outcome >= Outcome::Masked {
+            let times = self.placements.entry(cell.placement).or_default();
+            times.add(record, boot);
         }
         self.watch.see(&cell, record);
         self.finished += 1;
@@ -380,7 +290,18 @@ impl Collector {
 
     /// The summary of what was added.
     pub fn close(self, plan: &Plan, environment: Environment, state: State) -> Summary {
+        let seed = plan.settings().seed;
         let (gates, disagreements) = self.watch.close(plan.settings().clock);
+        let answers = self
+            .cells
+            .iter()
+            .map(|(cell, tally)| (cell, &tally.answers));
+        let paired = pairing::compare(answers);
+        let placements = self
+            .placements
+            .iter()
+            .map(|(&placement, times)| PlacementSummary::of(placement, times, seed))
+            .collect();
         Summary {
             schema: SCHEMA,
             state,
@@ -397,8 +318,10 @@ impl Collector {
             cells: self
                 .cells
                 .into_iter()
-                .map(|(cell, tally)| tally.close(&cell))
+                .map(|(cell, tally)| tally.close(&cell, seed))
                 .collect(),
+            paired,
+            placements,
             not_applicable: plan.not_applicable(),
         }
     }
@@ -412,6 +335,13 @@ impl CellSummary {
             .rev()
             .find(|(outcome, _)| **outcome >= Outcome::Masked)
             .map(|(outcome, times)| (*outcome, *times))
+    }
+
+    /// Adds a flag, once.
+    pub fn flag(&mut self, flag: Flag) {
+        if !self.flags.contains(&flag) {
+            self.flags.push(flag);
+        }
     }
 
     /// Whether it is a clean cell.

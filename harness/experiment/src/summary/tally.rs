@@ -1,0 +1,243 @@
+//! What is kept of a cell while its records go by.
+
+use super::pairing::Answers;
+use super::{CellSummary, Curves, Noticed, PlacementSummary, Recovery, Requests, Stray};
+use crate::catalogue::{Standing, placement};
+use crate::cell::Cell;
+use crate::predict::predict;
+use crate::record::Record;
+use crate::statistics::{Cluster, Distribution, ENOUGH, Flag, proportion};
+use crate::verdict::Outcome;
+use cofferdam_placement::trial::{Counts, PlacementId, TrialReport};
+use std::collections::BTreeMap;
+
+/// The times of trials.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    stall: Distribution,
+    io_stall: Distribution,
+    noticed: Distribution,
+    recovery: Distribution,
+}
+
+/// Whether the driver had to come back: it was reset or restarted, or died.
+fn needed_recovery(report: &TrialReport) -> bool {
+    let died = report
+        .domains
+        .iter()
+        .any(|domain| domain.holds_driver && !domain.deaths.is_empty());
+    report.resets > 0 || died || report.recovered_after_ns.is_some()
+}
+
+impl Times {
+    /// Adds the times of an activated trial, or the stalls of a clean one.
+    pub(super) fn add(&mut self, record: &Record, boot: Cluster) {
+        let (report, verdict) = (&record.report, &record.verdict);
+        self.stall.add(verdict.stall_ns, verdict.censored, boot);
+        self.io_stall
+            .add(verdict.io_stall_ns, verdict.censored, boot);
+        let Some(struck) = report.activated_at_ns else {
+            return;
+        };
+        // What had not come by the trial's end takes at least until then.
+        let watched = report.ended_at_ns.saturating_sub(struck);
+        let noticed = report.detection.as_ref().map(|seen| seen.after_ns);
+        self.noticed
+            .add(noticed.unwrap_or(watched), noticed.is_none(), boot);
+        if needed_recovery(report) {
+            let after = report.recovered_after_ns;
+            self.recovery
+                .add(after.unwrap_or(watched), after.is_none(), boot);
+        }
+    }
+
+    fn curves(&self) -> Curves {
+        Curves {
+            stall: self.stall.curve(),
+            io_stall: self.io_stall.curve(),
+            noticed: self.noticed.curve(),
+            recovery: self.recovery.curve(),
+        }
+    }
+}
+
+impl PlacementSummary {
+    pub(super) fn of(placement: PlacementId, times: &Times, seed: u64) -> Self {
+        Self {
+            placement,
+            stall: times.stall.spread(seed),
+            io_stall: times.io_stall.spread(seed),
+            noticed: times.noticed.spread(seed),
+            recovery: times.recovery.spread(seed),
+            curves: times.curves(),
+        }
+    }
+}
+
+/// One cell so far.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    injected: u32,
+    activated: u32,
+    manifested: u32,
+    contained: u32,
+    landed: u32,
+    outcomes: BTreeMap<Outcome, u32>,
+    hurt: BTreeMap<String, u32>,
+    corrupted: BTreeMap<String, u32>,
+    blast_bytes: u64,
+    escaped: proportion::Tally,
+    times: Times,
+    /// What its pairs are compared by.
+    pub(super) answers: Answers,
+    censored: u32,
+    unpaired: u32,
+    frozen_ns: u64,
+    noticed_by: BTreeMap<String, u32>,
+    recovery_needed: u32,
+    recovered: u32,
+    requests: Requests,
+    stray: Stray,
+    costs: Counts,
+}
+
+fn count(into: &mut BTreeMap<String, u32>, names: &[String]) {
+    for name in names {
+        *into.entry(name.clone()).or_default() += 1;
+    }
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, cell: &Cell, record: &Record, boot: Cluster) {
+        let (report, verdict) = (&record.report, &record.verdict);
+        self.injected += 1;
+        *self.outcomes.entry(verdict.outcome).or_default() += 1;
+        self.unpaired += u32::from(!verdict.paired && !cell.is_clean());
+        if verdict.outcome == Outcome::NotActivated {
+            return;
+        }
+        self.activated += u32::from(!cell.is_clean());
+        self.manifested += u32::from(verdict.manifested);
+        self.contained += u32::from(verdict.contained);
+        self.landed += u32::from(verdict.landed);
+        self.censored += u32::from(verdict.censored);
+        count(&mut self.hurt, &verdict.hurt);
+        count(&mut self.corrupted, &verdict.corrupted);
+        self.blast_bytes = self.blast_bytes.max(verdict.blast_bytes);
+        self.times.add(record, boot);
+        if !cell.is_clean() {
+            self.escaped.add(!verdict.contained, boot);
+            self.answers.add(record.number, verdict, boot);
+        }
+        let frozen = report
+            .domains
+            .iter()
+            .filter(|domain| domain.holds_driver)
+            .map(|domain| domain.frozen_ns);
+        self.frozen_ns = frozen.fold(self.frozen_ns, u64::max);
+        if let Some(seen) = &report.detection {
+            *self.noticed_by.entry(seen.by.clone()).or_default() += 1;
+        }
+        if needed_recovery(report) {
+            self.recovery_needed += 1;
+            self.recovered += u32::from(report.recovered_after_ns.is_some());
+        }
+        for io in &report.io {
+            self.requests.completed += u64::from(io.completed);
+            self.requests.errors += u64::from(io.errors);
+            self.requests.corrupted += u64::from(io.corrupted);
+            self.requests.lost += u64::from(io.lost);
+            self.requests.duplicated += u64::from(io.duplicated);
+        }
+        let stray = &mut self.stray;
+        stray.landed = stray.landed.saturating_add(report.stray_landed);
+        stray.blocked = stray.blocked.saturating_add(report.stray_blocked);
+        stray.stale_window_ns = stray.stale_window_ns.max(report.stale_window_ns);
+        add_counts(&mut self.costs, &report.counts);
+    }
+
+    pub(super) fn close(self, cell: &Cell, seed: u64) -> CellSummary {
+        let prediction = predict(cell);
+        let standing = placement(cell.placement).standing(cell.iommu);
+        let (deployed, deployed_as) = match standing {
+            Standing::Deployed(system) => (true, system),
+            Standing::Synthetic(why) => (false, why),
+        };
+        let noticed: u32 = self.noticed_by.values().sum();
+        let escaped = self.escaped.close();
+        let few = if cell.is_clean() {
+            self.injected < ENOUGH
+        } else {
+            escaped.is_few()
+        };
+        let flags = [(Flag::Few, few), (Flag::Censored, self.censored > 0)]
+            .into_iter()
+            .filter_map(|(flag, holds)| holds.then_some(flag))
+            .collect();
+        let times = &self.times;
+        CellSummary {
+            id: cell.id(),
+            placement: cell.placement,
+            iommu: cell.iommu,
+            fabric: cell.fabric,
+            driver: cell.driver,
+            fault: cell.case.fault.id().to_owned(),
+            case: cell.case.name(),
+            prediction: prediction.expect.words(),
+            because: prediction.because.to_owned(),
+            label: prediction.label,
+            deployed,
+            deployed_as: deployed_as.to_owned(),
+            injected: self.injected,
+            activated: self.activated,
+            manifested: self.manifested,
+            contained: self.contained,
+            escaped,
+            landed: self.landed,
+            outcomes: self.outcomes,
+            hurt: self.hurt,
+            corrupted: self.corrupted,
+            blast_bytes: self.blast_bytes,
+            stall: times.stall.spread(seed),
+            io_stall: times.io_stall.spread(seed),
+            censored: self.censored,
+            unpaired: self.unpaired,
+            frozen_ns: self.frozen_ns,
+            noticed: Noticed {
+                trials: noticed,
+                by: self.noticed_by,
+                after: times.noticed.spread_of_ended(seed),
+                latency: times.noticed.spread(seed),
+            },
+            recovery: Recovery {
+                needed: self.recovery_needed,
+                recovered: self.recovered,
+                after: times.recovery.spread_of_ended(seed),
+                latency: times.recovery.spread(seed),
+            },
+            requests: self.requests,
+            stray: self.stray,
+            costs: cell.is_clean().then_some(self.costs),
+            flags,
+            curves: self.times.curves(),
+        }
+    }
+}
+
+fn add_counts(into: &mut Counts, more: &Counts) {
+    for (into, more) in [
+        (&mut into.mmio_reads, more.mmio_reads),
+        (&mut into.mmio_writes, more.mmio_writes),
+        (&mut into.maps, more.maps),
+        (&mut into.unmaps, more.unmaps),
+        (&mut into.invalidations, more.invalidations),
+        (&mut into.doorbells, more.doorbells),
+        (&mut into.interrupts, more.interrupts),
+        (&mut into.dma_requests, more.dma_requests),
+        (&mut into.crossings, more.crossings),
+        (&mut into.copied_bytes, more.copied_bytes),
+        (&mut into.wakeups, more.wakeups),
+    ] {
+        *into = into.saturating_add(more);
+    }
+}
