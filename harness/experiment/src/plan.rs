@@ -354,7 +354,7 @@ mod tests {
             .iter()
             .filter(|placement| placement.panic_ends_layer())
             .count();
-        let drivers = 2;
+        let drivers = DRIVERS.len();
         let modes = 4;
         assert_eq!(count_of(&plan, "D1"), places * modes * drivers * 2 * 8);
         assert_eq!(count_of(&plan, "D4"), places * modes * drivers * 3);
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(count_of(&plan, "M1"), places * drivers * 6);
         assert_eq!(count_of(&plan, "B1"), places * drivers * 3);
         assert_eq!(count_of(&plan, "B9"), places * drivers * 2);
-        assert_eq!(count_of(&plan, "R1"), places * 2);
+        assert_eq!(count_of(&plan, "R1"), places * 2 * (drivers - 1));
         assert_eq!(count_of(&plan, "X1"), (places + panicking) * drivers);
         assert_eq!(count_of(&plan, "X2"), places * drivers * 3);
         assert_eq!(count_of(&plan, "none"), places * drivers * (modes + 1));

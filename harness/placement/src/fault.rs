@@ -341,8 +341,6 @@ pub enum Fault {
     },
     /// A completion comes twice.
     R2 {
-        /// How often, beyond the first.
-        times: u32,
         /// Which completion.
         nth: u32,
     },
@@ -364,12 +362,12 @@ pub enum Fault {
         by: By,
         /// Descriptors in the circle.
         length: u8,
-        /// Which chain.
+        /// After which descriptor the device reads (device), before which mapping (driver).
         nth: u32,
     },
     /// A doorbell is rung before its descriptor is written.
     R6 {
-        /// By how many descriptors too early.
+        /// By how many descriptors too early, where doorbells count.
         depth: u32,
         /// Before which mapping.
         nth: u32,
@@ -402,10 +400,10 @@ pub enum Fault {
         /// At which request.
         nth: u32,
     },
-    /// The driver leaks: mappings are not taken back.
+    /// The driver leaks mappings, until it gets no more.
     X4 {
-        /// One in so many.
-        every: u32,
+        /// How many it makes for each one it needs and does not take back.
+        pins: u32,
         /// From which mapping.
         nth: u32,
     },

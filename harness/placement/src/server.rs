@@ -130,7 +130,7 @@ impl Server {
                 tries: 0,
             })
             .collect();
-        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation == 0);
+        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation);
         Self {
             link,
             spec: spec.clone(),
@@ -150,6 +150,7 @@ impl Server {
                 }
                 (Drove::Crashed, Boundary::Unwinds(after)) => {
                     self.contained();
+                    self.sabotage.outlived();
                     self.link.call(Call::Reset);
                     self.link.pause(after);
                 }
@@ -194,7 +195,10 @@ impl Server {
     ) -> Option<Drove> {
         let (boundary, port) = (self.boundary, PortHost::new(Rc::clone(&self.link)));
         let host = SabotagedHost::new(port, Rc::clone(&self.sabotage));
-        let mut driver = match boundary.enter(|| probe(host)) {
+        let mut driver = match boundary.enter(|| {
+            self.sabotage.at_start(0);
+            probe(host)
+        }) {
             Ok(started) => started.ok()?,
             Err(Crashed) => return Some(Drove::Crashed),
         };
@@ -206,6 +210,9 @@ impl Server {
 
     /// Serves until the driver fails.
     fn serve_with(&mut self, driver: &mut dyn Serves) -> Drove {
+        if self.boundary.enter(|| self.sabotage.at_start(1)).is_err() {
+            return Drove::Crashed;
+        }
         self.link.call(Call::Serving);
         loop {
             for index in 0..self.clients.len() {
@@ -263,6 +270,15 @@ impl Server {
         let status = if good { Status::Good } else { Status::Failed };
         data.truncate(if good { request.room } else { 0 });
         self.link.copied(data.len());
+        if let Some(byte) = self.sabotage.torn_answer() {
+            let torn = self.boundary.enter(|| {
+                client
+                    .ring
+                    .begin_answer(request, &data[..byte.min(data.len())]);
+                panic!("planned death after {byte} bytes of an answer (X6)");
+            });
+            return torn.err().map(|Crashed| Drove::Crashed);
+        }
         client.ring.complete(request, status, &data);
         self.link.ring(client.bit);
         end

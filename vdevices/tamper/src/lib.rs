@@ -20,6 +20,6 @@ mod tamper;
 #[cfg(test)]
 mod tamper_tests;
 
-pub use lie::{Aim, Lie};
+pub use lie::{Aim, Lie, Publishing};
 pub use tally::Tally;
 pub use tamper::Tamper;

@@ -52,7 +52,8 @@ pub enum Lie {
         /// For how long.
         window: Duration,
     },
-    /// Overwrites a little-endian field in the `nth` completion entry the device writes.
+    /// Overwrites a little-endian field in the `nth` completion entry the device writes. An entry
+    /// that is published by a bit inside it goes on in what publishes it.
     CompletionField {
         /// Which entry.
         nth: u32,
@@ -62,6 +63,52 @@ pub enum Lie {
         len: usize,
         /// What it is to say.
         value: u64,
+    },
+    /// Right after the `nth` completion was published, the same entry once more in the next slot of
+    /// the ring, published again. The model does not know: its own next completion follows the first.
+    Repeat {
+        /// Which completion.
+        nth: u32,
+        /// Bytes from one slot to the next.
+        slot: u64,
+        /// How a completion is published.
+        publishing: Publishing,
+    },
+    /// Some time after the `nth` completion was published, its entry changes: every bit of it.
+    DoubleFetch {
+        /// Which completion.
+        nth: u32,
+        /// How much later.
+        after: Duration,
+    },
+    /// What publishes the `nth` completion is wrong: an index one too far, a phase bit inverted.
+    Published {
+        /// Which completion.
+        nth: u32,
+        /// How a completion is published.
+        publishing: Publishing,
+    },
+    /// Right after the `nth` descriptor of 16 bytes was read, a write that makes the descriptors
+    /// from the start of its page point in a circle (virtio 1.2, 2.7.5).
+    CircularChain {
+        /// Which descriptor.
+        nth: u32,
+        /// Descriptors in the circle.
+        length: u16,
+    },
+}
+
+/// How a device tells that a completion is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Publishing {
+    /// By a count of 16 bits that is at one address for all of them.
+    Index,
+    /// By a bit inside the entry, in what is written last.
+    Phase {
+        /// The byte that has it, in what is written last.
+        byte: usize,
+        /// The bit.
+        mask: u8,
     },
 }
 

@@ -1,15 +1,20 @@
 //! The lies of one device, and how far the device has come towards them.
 
-use crate::{Aim, Lie, Tally};
+use crate::{Aim, Lie, Publishing, Tally};
 use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
 use std::sync::Arc;
 
-/// A stale write that waits for its time.
-struct Stale {
+/// A write that waits for its time.
+struct Late {
     due: Time,
     at: Iova,
-    len: usize,
-    seed: u64,
+    bytes: Vec<u8>,
+}
+
+/// A completion entry, as the device wrote it.
+struct Entry {
+    at: Iova,
+    bytes: Vec<u8>,
 }
 
 /// How a register read is to end.
@@ -30,8 +35,11 @@ pub(crate) struct Script {
     payloads: u32,
     payloads_read: u32,
     completions: u32,
+    descriptors: u32,
+    /// The last completion entry.
+    entry: Entry,
     /// At most one for each lie.
-    stale: Vec<Stale>,
+    late: Vec<Late>,
     /// Until when reads are all ones.
     dark_until: Time,
 }
@@ -45,7 +53,12 @@ impl Script {
             payloads: 0,
             payloads_read: 0,
             completions: 0,
-            stale: Vec::new(),
+            descriptors: 0,
+            entry: Entry {
+                at: Iova(0),
+                bytes: Vec::new(),
+            },
+            late: Vec::new(),
             dark_until: Time::ZERO,
         }
     }
@@ -78,21 +91,20 @@ impl Script {
         Answer::Honest
     }
 
-    /// Sends the stale writes that are due, and asks to be stepped for the others.
-    pub fn send_stale(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+    /// Sends the late writes that are due, and asks to be stepped for the others.
+    pub fn send_late(&mut self, by: RequesterId, bus: &mut dyn Bus) {
         let now = bus.now();
-        for stale in self.stale.extract_if(.., |stale| stale.due <= now) {
-            let bytes = bytes_of(stale.seed, stale.len);
-            lie_by_dma(&self.tally, by, stale.at, &bytes, bus);
+        for late in self.late.extract_if(.., |late| late.due <= now) {
+            lie_by_dma(&self.tally, by, late.at, &late.bytes, bus);
         }
-        if let Some(due) = self.stale.iter().map(|stale| stale.due).min() {
+        if let Some(due) = self.late.iter().map(|late| late.due).min() {
             bus.wake_at(by, due);
         }
     }
 
     /// Forgets what is pending. What has been counted stays counted.
     pub fn cancel(&mut self) {
-        self.stale.clear();
+        self.late.clear();
         self.dark_until = Time::ZERO;
     }
 
@@ -114,11 +126,10 @@ impl Script {
                     bytes_seed,
                 } if *nth == self.payloads => {
                     let due = bus.now() + *after;
-                    self.stale.push(Stale {
+                    self.late.push(Late {
                         due,
                         at,
-                        len,
-                        seed: *bytes_seed,
+                        bytes: bytes_of(*bytes_seed, len),
                     });
                     bus.wake_at(by, due);
                 }
@@ -149,10 +160,97 @@ impl Script {
         }
     }
 
+    /// Counts a descriptor that the device just read and follows it up.
+    fn after_descriptor(&mut self, by: RequesterId, at: Iova, read: &[u8], bus: &mut dyn Bus) {
+        if read.len() != DESCRIPTOR {
+            return;
+        }
+        self.descriptors = self.descriptors.saturating_add(1);
+        for lie in &self.lies {
+            if let Lie::CircularChain { nth, length } = lie
+                && *nth == self.descriptors
+            {
+                let chain: Vec<u8> = (1..=*length)
+                    .flat_map(|next| linked(read, next % (*length).max(1)))
+                    .collect();
+                let table = Iova(at.0 / PAGE * PAGE);
+                lie_by_dma(&self.tally, by, table, &chain, bus);
+            }
+        }
+    }
+
+    /// What publishes the last completion, if that is wrong.
+    fn mispublished(&self, honest: &[u8]) -> Option<Vec<u8>> {
+        let mut wrong = honest.to_vec();
+        for lie in &self.lies {
+            match *lie {
+                Lie::Published { nth, publishing } if nth == self.completions => match publishing {
+                    Publishing::Index => wrong = counted_on(honest),
+                    Publishing::Phase { byte, mask } => {
+                        if let Some(byte) = wrong.get_mut(byte) {
+                            *byte ^= mask;
+                        }
+                    }
+                },
+                Lie::CompletionField {
+                    nth,
+                    offset,
+                    len,
+                    value,
+                } if nth == self.completions => {
+                    if let Some(offset) = offset.checked_sub(self.entry.bytes.len()) {
+                        overwrite(&mut wrong, offset, len, value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        // What says the same is no lie.
+        (wrong != honest).then_some(wrong)
+    }
+
+    /// Follows up a completion that the device just published.
+    fn after_publish(&mut self, by: RequesterId, at: Iova, honest: &[u8], bus: &mut dyn Bus) {
+        for lie in &self.lies {
+            match *lie {
+                Lie::Repeat {
+                    nth,
+                    slot,
+                    publishing,
+                } if nth == self.completions => {
+                    let (at, published) = match publishing {
+                        Publishing::Index => (at, counted_on(honest)),
+                        Publishing::Phase { .. } => (at.offset(slot), honest.to_vec()),
+                    };
+                    let next = self.entry.at.offset(slot);
+                    let entered = bus.dma_write(by, next, &self.entry.bytes, Purpose::Completion);
+                    if entered.is_ok()
+                        && bus.dma_write(by, at, &published, Purpose::Publish).is_ok()
+                    {
+                        self.tally.act(bus.now());
+                    }
+                }
+                Lie::DoubleFetch { nth, after } if nth == self.completions => {
+                    let due = bus.now() + after;
+                    self.late.push(Late {
+                        due,
+                        at: self.entry.at,
+                        bytes: self.entry.bytes.iter().map(|byte| !byte).collect(),
+                    });
+                    bus.wake_at(by, due);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Counts a completion entry the device is about to write, and returns what it is to write
     /// instead, if anything.
-    fn forged(&mut self, entry: &[u8]) -> Option<Vec<u8>> {
+    fn forged(&mut self, at: Iova, entry: &[u8]) -> Option<Vec<u8>> {
         self.completions = self.completions.saturating_add(1);
+        self.entry.at = at;
+        self.entry.bytes.clear();
+        self.entry.bytes.extend_from_slice(entry);
         let mut forged = None;
         for lie in &self.lies {
             if let Lie::CompletionField {
@@ -164,14 +262,43 @@ impl Script {
                 && *nth == self.completions
             {
                 let bytes = forged.get_or_insert_with(|| entry.to_vec());
-                let field = bytes.iter_mut().skip(*offset).take(*len);
-                for (byte, new) in field.zip(value.to_le_bytes()) {
-                    *byte = new;
-                }
+                overwrite(bytes, *offset, *len, *value);
             }
         }
         // What says the same is no lie.
         forged.filter(|bytes| bytes != entry)
+    }
+}
+
+/// Writes a little-endian field, as far as it lies within `bytes`.
+fn overwrite(bytes: &mut [u8], offset: usize, len: usize, value: u64) {
+    let field = bytes.iter_mut().skip(offset).take(len);
+    for (byte, new) in field.zip(value.to_le_bytes()) {
+        *byte = new;
+    }
+}
+
+/// Bytes in a descriptor of a split virtqueue.
+const DESCRIPTOR: usize = 16;
+
+/// Descriptor tables start on a page.
+const PAGE: u64 = 4096;
+
+/// A descriptor that goes on with `next` (virtio 1.2, 2.7.5: flags in bytes 12 and 13, next in 14
+/// and 15).
+fn linked(like: &[u8], next: u16) -> Vec<u8> {
+    const NEXT: u16 = 1;
+    [&like[..12], &NEXT.to_le_bytes(), &next.to_le_bytes()].concat()
+}
+
+/// An index one further than the honest one.
+fn counted_on(honest: &[u8]) -> Vec<u8> {
+    match <[u8; 2]>::try_from(honest) {
+        Ok(index) => u16::from_le_bytes(index)
+            .wrapping_add(1)
+            .to_le_bytes()
+            .to_vec(),
+        Err(_) => honest.to_vec(),
     }
 }
 
@@ -210,8 +337,10 @@ impl Bus for LyingBus<'_> {
         why: Purpose,
     ) -> Result<(), DmaFault> {
         let result = self.bus.dma_read(by, at, into, why);
-        if why == Purpose::Payload {
-            self.script.after_read(by, at, into.len(), self.bus);
+        match why {
+            Purpose::Payload => self.script.after_read(by, at, into.len(), self.bus),
+            Purpose::Descriptor => self.script.after_descriptor(by, at, into, self.bus),
+            _ => {}
         }
         result
     }
@@ -224,8 +353,9 @@ impl Bus for LyingBus<'_> {
         why: Purpose,
     ) -> Result<(), DmaFault> {
         let forged = match why {
-            Purpose::Completion => self.script.forged(from),
+            Purpose::Completion => self.script.forged(at, from),
             Purpose::Payload => self.script.overrun(from),
+            Purpose::Publish => self.script.mispublished(from),
             _ => None,
         };
         let result = self
@@ -234,8 +364,10 @@ impl Bus for LyingBus<'_> {
         if forged.is_some() && result != Err(DmaFault::MasterDisabled) {
             self.script.tally.act(self.bus.now());
         }
-        if why == Purpose::Payload {
-            self.script.after_payload(by, at, from.len(), self.bus);
+        match why {
+            Purpose::Payload => self.script.after_payload(by, at, from.len(), self.bus),
+            Purpose::Publish => self.script.after_publish(by, at, from, self.bus),
+            _ => {}
         }
         result
     }

@@ -57,14 +57,14 @@ impl Device for Tamper {
         self.lend(bus, |device, port| device.write(at, value, port));
     }
 
-    /// Stale writes that are due go first; they cost no budget, there is at most one for each lie.
+    /// Late writes that are due go first; they cost no budget, there is at most one for each lie.
     fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
         let (fabric, requester, _) = bus.parts();
-        self.script.send_stale(requester, fabric);
+        self.script.send_late(requester, fabric);
         self.lend(bus, |device, port| device.step(budget, port))
     }
 
-    /// Resets the model. A function-level reset leaves stale writes and windows of all ones
+    /// Resets the model. A function-level reset leaves late writes and windows of all ones
     /// pending, for a device that lies ignores it; only a cold reset forgets them. Counts, and the
     /// lies still to come, survive both.
     fn reset(&mut self, kind: Reset) {

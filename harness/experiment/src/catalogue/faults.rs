@@ -40,7 +40,7 @@ pub struct Fault {
 }
 
 /// A corner of the catalogue where a fault does not exist. A field that is `None` matches all.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Except {
     /// The driver.
     pub driver: Option<DriverId>,

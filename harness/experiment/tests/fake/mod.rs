@@ -388,6 +388,20 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             scene.notice("supervisor", "watchdog", 100 * MS);
             scene.driver_dies("killed by the watchdog");
         }
+        Fault::R2 { .. } | Fault::R4 { .. } => scene.report.io[0].corrupted = 1,
+        Fault::R3 { .. } | Fault::R6 { .. } => {}
+        Fault::R5 { by: By::Device, .. } => scene.stray(open, true, Some(Owner::Driver)),
+        Fault::R5 { .. } => {
+            scene.notice("driver", "a request timed out", 30 * MS);
+            scene.restart(31 * MS);
+        }
+        Fault::X3 { .. } => {
+            scene.notice("supervisor", "watchdog", 100 * MS);
+            scene.driver_dies("killed by the watchdog");
+        }
+        Fault::X4 { pins, .. } => scene.report.counts.maps += u64::from(pins),
+        Fault::X5 { .. } => scene.driver_dies("panic: planned crash (X5)"),
+        Fault::X6 { .. } => scene.driver_dies("panic: planned death (X6)"),
         _ => unreachable!("the plan has no such fault"),
     }
     // A driver that never reads a register in its hot path cannot meet a read that lies.

@@ -3,10 +3,11 @@
 use crate::sabotage::{Mix, aim};
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_seam::{Device, Iova};
+use std::ops::Range;
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
 use vdevice_nvme::{Nvme, NvmeConfig};
-use vdevice_tamper::{Aim, Lie};
+use vdevice_tamper::{Aim, Lie, Publishing};
 use vdevice_virtio::{BlkConfig, VirtioBlk};
 
 /// The device of a driver, honest.
@@ -23,6 +24,35 @@ pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
             seed,
             ..NvmeConfig::default()
         })),
+    }
+}
+
+/// How a device tells of completions.
+struct Completions {
+    /// Bytes from one slot of the ring to the next.
+    slot: u64,
+    /// Where in an entry the request is named.
+    id: Range<usize>,
+    publishing: Publishing,
+}
+
+/// How the device of a driver tells of completions, if it has a ring for them.
+fn completions(driver: DriverId) -> Option<Completions> {
+    match driver {
+        DriverId::Edu => None,
+        // The used ring's elements, and its index (virtio 1.2, 2.7.8).
+        DriverId::VirtioBlk => Some(Completions {
+            slot: 8,
+            id: 0..4,
+            publishing: Publishing::Index,
+        }),
+        // Completion queue entries; the last double word has the command's identifier and, in bit
+        // 16, the phase tag, and is written last (NVM Express 1.4, 4.6).
+        DriverId::Nvme => Some(Completions {
+            slot: 16,
+            id: 12..14,
+            publishing: Publishing::Phase { byte: 2, mask: 1 },
+        }),
     }
 }
 
@@ -77,12 +107,32 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
             nth,
             window: Duration::from_micros(window_us.into()),
         }),
-        // The 4-byte id of a used-ring element (virtio 1.2, 2.7.8).
-        Fault::R1 { nth, value } => Some(Lie::CompletionField {
+        Fault::R1 { nth, value } => completions(spec.driver).map(|ring| Lie::CompletionField {
             nth,
-            offset: 0,
-            len: 4,
+            offset: ring.id.start,
+            len: ring.id.len(),
             value: value.into(),
+        }),
+        Fault::R2 { nth } => completions(spec.driver).map(|ring| Lie::Repeat {
+            nth,
+            slot: ring.slot,
+            publishing: ring.publishing,
+        }),
+        Fault::R3 { delay_ns, nth } => Some(Lie::DoubleFetch {
+            nth,
+            after: Duration::from_nanos(delay_ns.into()),
+        }),
+        Fault::R4 { nth } => completions(spec.driver).map(|ring| Lie::Published {
+            nth,
+            publishing: ring.publishing,
+        }),
+        Fault::R5 {
+            by: By::Device,
+            length,
+            nth,
+        } => Some(Lie::CircularChain {
+            nth,
+            length: length.into(),
         }),
         _ => None,
     }

@@ -6,6 +6,7 @@ mod deaths;
 mod jail;
 mod physics;
 mod replay;
+mod rings;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::Zygote;
