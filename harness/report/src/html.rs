@@ -457,6 +457,9 @@ fn cost_rows(summary: &Summary) -> Vec<(Vec<&'static str>, Vec<String>)> {
             iommu_name(cell.iommu).to_owned(),
             fabric_name(cell.fabric).to_owned(),
             cell.injected.to_string(),
+            each(costs.crossings),
+            each(costs.copied_bytes),
+            each(costs.wakeups),
             each(costs.doorbells),
             each(costs.mmio_reads),
             each(costs.mmio_writes),
@@ -489,6 +492,7 @@ fn costs(summary: &Summary) -> Markup {
             div.scroll { table {
                 thead { tr {
                     th { "placement" } th { "driver" } th { "IOMMU" } th { "fabric" } th { "n" }
+                    th { "crossings" } th { "bytes copied" } th { "wake-ups" }
                     th { "doorbells" } th { "register reads" } th { "register writes" }
                     th { "maps" } th { "invalidations" } th { "interrupts" } th { "DMA requests" }
                     th { "gap" } th { "request" }

@@ -7,11 +7,14 @@ use cofferdam_experiment::gates::GateResult;
 use cofferdam_experiment::predict::Label;
 use cofferdam_experiment::summary::{State, Summary};
 use cofferdam_experiment::verdict::Outcome;
+use std::ops::Range;
 
 /// Columns the output fits into.
 pub const WIDTH: usize = 100;
 const NAME: usize = 22;
 const COLUMN: usize = 19;
+/// Placements side by side; more of them come below.
+const ACROSS: usize = (WIDTH - NAME) / COLUMN;
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,18 +101,26 @@ fn push_line(out: &mut String, line: &str) {
     out.push('\n');
 }
 
-fn headings(matrix: &Matrix<'_>, style: Style) -> String {
+/// The placements, as many at a time as fit.
+fn bands(matrix: &Matrix<'_>) -> impl Iterator<Item = Range<usize>> + use<> {
+    let count = matrix.placements.len();
+    (0..count)
+        .step_by(ACROSS)
+        .map(move |first| first..count.min(first + ACROSS))
+}
+
+fn headings(matrix: &Matrix<'_>, band: Range<usize>, style: Style) -> String {
     let mut line = padded("", NAME);
-    for &id in &matrix.placements {
+    for &id in &matrix.placements[band] {
         line.push_str(&padded(placement(id).id, COLUMN));
     }
     style.paint(line.trim_end(), "1")
 }
 
-fn row_line(row: &Row<'_>, style: Style) -> String {
+fn row_line(row: &Row<'_>, band: Range<usize>, style: Style) -> String {
     let mark = if row.by_construction() { " =" } else { "" };
     let mut line = padded(&format!("{}{mark}", row.name), NAME);
-    for each in &row.squares {
+    for each in &row.squares[band] {
         line.push_str(&square(each.as_ref(), style));
     }
     line
@@ -135,9 +146,11 @@ pub fn render(summary: &Summary, style: Style) -> String {
         out.push('\n');
         let title = format!("IOMMU {}", names.join(", "));
         push_line(&mut out, &style.paint(&title, "1"));
-        push_line(&mut out, &headings(&matrix, style));
-        for row in blocks.first().map_or(&[][..], |block| &block.rows) {
-            push_line(&mut out, &row_line(row, style));
+        for band in bands(&matrix) {
+            push_line(&mut out, &headings(&matrix, band.clone(), style));
+            for row in blocks.first().map_or(&[][..], |block| &block.rows) {
+                push_line(&mut out, &row_line(row, band.clone(), style));
+            }
         }
     }
     durations(&mut out, &matrix, style);
@@ -187,26 +200,31 @@ fn durations(out: &mut String, matrix: &Matrix<'_>, style: Style) {
             "1",
         ),
     );
-    push_line(out, &headings(matrix, style));
-    for row in rows {
-        let mut line = padded(&row.name, NAME);
-        for each in &row.squares {
-            let text = each.as_ref().map_or("-".to_owned(), |square| {
-                if square.tally().activated == 0 {
-                    return "-".into();
-                }
-                let stall = if square.censored() {
-                    "lost".into()
-                } else {
-                    square.stall().map_or("-".into(), time)
-                };
-                let back = square.recovery();
-                format!("{stall} / {}", back.map_or("-".into(), time))
-            });
-            line.push_str(&padded(&text, COLUMN));
+    for band in bands(matrix) {
+        push_line(out, &headings(matrix, band.clone(), style));
+        for row in &rows {
+            let mut line = padded(&row.name, NAME);
+            for each in &row.squares[band.clone()] {
+                let text = each.as_ref().map_or("-".to_owned(), duration);
+                line.push_str(&padded(&text, COLUMN));
+            }
+            push_line(out, &line);
         }
-        push_line(out, &line);
     }
+}
+
+/// A square's stall and recovery.
+fn duration(square: &Square<'_>) -> String {
+    if square.tally().activated == 0 {
+        return "-".into();
+    }
+    let stall = if square.censored() {
+        "lost".into()
+    } else {
+        square.stall().map_or("-".into(), time)
+    };
+    let back = square.recovery();
+    format!("{stall} / {}", back.map_or("-".into(), time))
 }
 
 fn conclusions(out: &mut String, summary: &Summary, style: Style) {
