@@ -7,10 +7,13 @@ use cofferdam_experiment::catalogue::{
     CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, clock_named, driver_named,
     fabric_named, fault_named, iommu_named, placement_named,
 };
-use cofferdam_experiment::plan::{Filter, Settings};
+use cofferdam_experiment::header::Wanted;
+use cofferdam_experiment::plan::Filter;
+use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId};
 use cofferdam_report::listing::List;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Runs device drivers behind a wall and attacks them from the device side.
@@ -25,6 +28,8 @@ pub struct Arguments {
 pub enum Command {
     /// Where should a driver live? The same driver, device, faults and seeds in every placement.
     Compare(Compare),
+    /// Puts the shards of a comparison together: records, gates and report as of one run.
+    Merge(Merge),
     /// Lists what can be compared.
     List {
         /// What to list.
@@ -66,15 +71,25 @@ pub struct Compare {
     /// Only this fault, with its clean trials; may be given again.
     #[arg(long = "fault", value_name = "F", value_parser = faults(), ignore_case = true)]
     faults: Vec<String>,
-    /// The trials' clock.
-    #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true, default_value = "leap")]
-    clock: ClockKind,
+    /// The trials' clock: leap unless told.
+    #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true)]
+    clock: Option<ClockKind>,
     /// Trials a cell.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     trials: Option<u32>,
-    /// The seed of the run: the same seed, the same trials.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    seed: u64,
+    /// The seed of the run, 1 unless told: the same seed, the same trials.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Only the I-th of N parts: every N-th trial of each cell. See `cofferdam merge`.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Trials at a time; as many as there are cores by the leaping clock, 1 by the wall clock.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Continues the run in DIR: runs what is missing. Options may be left out; those given must
+    /// be the run's.
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    pub resume: Option<PathBuf>,
     /// Where the results go.
     #[arg(
         long,
@@ -82,6 +97,26 @@ pub struct Compare {
         help = "A new or empty directory for the results [default: reports/compare-<UTC time>]"
     )]
     pub out: Option<PathBuf>,
+    /// What to print at the end.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 a gate failed, or trials are missing; 2 wrong usage; \
+                        3 the harness failed."
+)]
+pub struct Merge {
+    /// Directories of runs of one plan, in any order.
+    #[arg(value_name = "DIR", required = true)]
+    pub from: Vec<PathBuf>,
+    /// A new or empty directory for the result.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Merges what there is, though trials are missing.
+    #[arg(long)]
+    pub partial: bool,
     /// What to print at the end.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -113,27 +148,20 @@ impl From<What> for List {
 }
 
 impl Compare {
-    pub fn settings(&self) -> Settings {
-        let usual = if self.quick {
-            Settings::QUICK
-        } else {
-            Settings::FULL
-        };
-        Settings {
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            quick: self.quick,
             clock: self.clock,
-            trials: self.trials.unwrap_or(usual.trials),
+            trials: self.trials,
             seed: self.seed,
-            ..usual
-        }
-    }
-
-    pub fn filter(&self) -> Filter {
-        Filter {
-            placements: self.placements.clone(),
-            iommu: self.iommu.clone(),
-            fabrics: self.fabrics.clone(),
-            drivers: self.drivers.clone(),
-            faults: self.faults.clone(),
+            filter: Filter {
+                placements: self.placements.clone(),
+                iommu: self.iommu.clone(),
+                fabrics: self.fabrics.clone(),
+                drivers: self.drivers.clone(),
+                faults: self.faults.clone(),
+            },
+            shard: self.shard,
         }
     }
 }

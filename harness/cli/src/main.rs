@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
+        Command::Merge(arguments) => compare::merge(&arguments),
         Command::List { what, format } => {
             let list = what.into();
             print(&match format {

@@ -12,17 +12,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod catalogue;
 pub mod cell;
 pub mod engine;
 pub mod environment;
 pub mod gates;
+pub mod header;
+pub mod lanes;
+pub mod merge;
 pub mod out;
 pub mod plan;
 pub mod predict;
 pub mod record;
 pub mod run;
 pub mod seed;
+pub mod shard;
 pub mod statistics;
 pub mod summary;
 pub mod verdict;

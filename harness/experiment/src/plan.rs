@@ -11,7 +11,8 @@ use crate::catalogue::{
     iommu_name, placement, why_not,
 };
 use crate::cell::Cell;
-use crate::seed::{Draw, derive};
+use crate::seed::{Draw, derive, digest};
+use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,18 @@ pub enum PlanError {
     /// The filters exclude each other.
     #[error("no trial matches: {0}")]
     Empty(String),
+    /// More shards than trials a cell.
+    #[error(
+        "shard {shard} has no trial: a shard takes every {}th of {trials} trials a cell; make at \
+         most {trials} shards, or raise --trials",
+        shard.of()
+    )]
+    EmptyShard {
+        /// The shard.
+        shard: Shard,
+        /// Trials a cell.
+        trials: u32,
+    },
 }
 
 /// One trial of a plan.
@@ -111,6 +124,7 @@ pub struct Trial {
 pub struct Plan {
     settings: Settings,
     filter: Filter,
+    shard: Option<Shard>,
     cells: Vec<(u64, Cell)>,
     full: u64,
 }
@@ -172,9 +186,23 @@ impl Plan {
         Ok(Self {
             settings,
             filter,
+            shard: None,
             cells,
             full,
         })
+    }
+
+    /// A part of it.
+    pub fn shard(self, shard: Shard) -> Result<Self, PlanError> {
+        let part = Self {
+            shard: Some(shard),
+            ..self
+        };
+        if part.is_empty() {
+            let trials = part.settings.trials;
+            return Err(PlanError::EmptyShard { shard, trials });
+        }
+        Ok(part)
     }
 
     /// What is the same for all its trials.
@@ -187,6 +215,11 @@ impl Plan {
         &self.filter
     }
 
+    /// The part of the plan it is, if it is not the whole.
+    pub const fn part(&self) -> Option<Shard> {
+        self.shard
+    }
+
     /// Its cells, in the order they run.
     pub fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.cells.iter().map(|(_, cell)| cell)
@@ -194,7 +227,13 @@ impl Plan {
 
     /// How many trials it has.
     pub fn len(&self) -> u64 {
-        self.cells.len() as u64 * u64::from(self.settings.trials)
+        self.cells.len() as u64 * self.numbers().count() as u64
+    }
+
+    /// The trials' numbers within a cell.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        let shard = self.shard;
+        (0..self.settings.trials).filter(move |number| shard.is_none_or(|shard| shard.has(*number)))
     }
 
     /// Whether it has no trials.
@@ -203,16 +242,50 @@ impl Plan {
     }
 
     /// Its trials: the first of every cell, then the second, so that a run cut short still has all
-    /// cells. A clean trial comes before those it is paired with.
+    /// cells. A clean trial comes before those it is paired with. Their indices ascend.
     pub fn trials(&self) -> impl Iterator<Item = Trial> + '_ {
-        (0..self.settings.trials).flat_map(move |number| {
-            self.cells.iter().map(move |&(position, cell)| Trial {
-                index: u64::from(number) * self.full + position,
-                number,
-                cell,
-                spec: self.spec(&cell, number),
-            })
+        self.numbers().flat_map(move |number| {
+            self.cells
+                .iter()
+                .map(move |&(position, cell)| self.at(number, position, cell))
         })
+    }
+
+    fn at(&self, number: u32, position: u64, cell: Cell) -> Trial {
+        Trial {
+            index: u64::from(number) * self.full + position,
+            number,
+            cell,
+            spec: self.spec(&cell, number),
+        }
+    }
+
+    /// The trial with that index, if it is one of this plan.
+    pub fn trial(&self, index: u64) -> Option<Trial> {
+        let number = u32::try_from(index.checked_div(self.full)?).ok()?;
+        let position = index % self.full;
+        let here =
+            number < self.settings.trials && self.shard.is_none_or(|shard| shard.has(number));
+        let at = self
+            .cells
+            .binary_search_by_key(&position, |cell| cell.0)
+            .ok()?;
+        let (position, cell) = *self.cells.get(at)?;
+        here.then(|| self.at(number, position, cell))
+    }
+
+    /// A digest of every trial of the whole plan, by which its shards know each other, and by which
+    /// a run is not continued with another catalogue.
+    pub fn digest(&self) -> String {
+        let whole = Self {
+            shard: None,
+            ..self.clone()
+        };
+        let trials: Vec<Vec<u8>> = whole
+            .trials()
+            .map(|trial| serde_json::to_vec(&(trial.index, &trial.spec)).unwrap_or_default())
+            .collect();
+        format!("{:016x}", digest(trials.iter().map(Vec::as_slice)))
     }
 
     fn spec(&self, cell: &Cell, number: u32) -> TrialSpec {
@@ -430,6 +503,60 @@ mod tests {
         for trial in plan(Filter::default()).trials() {
             assert_eq!(Cell::of(&trial.spec), trial.cell);
         }
+    }
+
+    #[test]
+    fn shards_are_disjoint_and_together_the_plan() {
+        // Arrange
+        let settings = Settings {
+            trials: 7,
+            ..Settings::QUICK
+        };
+        let whole = Plan::new(settings, Filter::default()).expect("the filter leaves trials");
+
+        // Act
+        let mut together: Vec<Trial> = Shard::all(3)
+            .flat_map(|shard| {
+                let part = whole.clone().shard(shard).expect("seven trials for three");
+                assert_eq!(part.len(), part.trials().count() as u64);
+                assert_eq!(part.digest(), whole.digest());
+                part.trials().collect::<Vec<_>>()
+            })
+            .collect();
+        together.sort_by_key(|trial| trial.index);
+
+        // Assert
+        assert!(whole.trials().eq(together));
+    }
+
+    #[test]
+    fn shard_without_a_trial_is_refused() {
+        let shard = "4/4".parse().expect("a shard");
+        let error = plan(Filter::default())
+            .shard(shard)
+            .expect_err("three trials a cell");
+        assert!(error.to_string().contains("at most 3 shards"), "{error}");
+    }
+
+    #[test]
+    fn trial_is_found_by_its_index_where_the_plan_has_it() {
+        let filter = Filter {
+            faults: vec!["X1".into()],
+            ..Filter::default()
+        };
+        let part = plan(filter)
+            .shard("2/3".parse().expect("a shard"))
+            .expect("one trial a cell");
+        let all = plan(Filter::default());
+
+        for trial in part.trials() {
+            assert_eq!(part.trial(trial.index), Some(trial));
+        }
+        let found = all
+            .trials()
+            .filter(|trial| part.trial(trial.index).is_some());
+        assert_eq!(found.count() as u64, part.len());
+        assert_eq!(part.trial(u64::MAX), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::gates::{Disagreement, Gate, GateResult, Watch};
 use crate::plan::{Filter, NotApplicable, Plan, Settings};
 use crate::predict::{Label, predict};
 use crate::record::Record;
+use crate::shard::Shard;
 use crate::statistics::{Proportion, Spread};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
@@ -63,6 +64,12 @@ pub struct Summary {
     pub environment: Environment,
     /// The name by which records refer to it.
     pub environment_id: String,
+    /// Where some trials took place instead, if it was continued or put together there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Environment>,
+    /// The part of the plan, if it is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// The gates.
     pub gates: Vec<Gate>,
     /// Cells that disagree with their prediction.
@@ -389,6 +396,8 @@ impl Collector {
             filter: plan.filter().clone(),
             environment_id: environment.id(),
             environment,
+            elsewhere: Vec::new(),
+            shard: plan.part(),
             gates,
             disagreements,
             cells: self
