@@ -1,11 +1,12 @@
 //! What may be asked for on the command line.
 
 use crate::vfio::Vfio;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_experiment::catalogue::{
     CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, clock_named, driver_named,
-    fabric_named, fault_named, iommu_named, placement_named,
+    fabric_named, fault_named, iommu_named, nearest, placement_named,
 };
 use cofferdam_experiment::header::Wanted;
 use cofferdam_experiment::plan::Filter;
@@ -13,6 +14,7 @@ use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId};
 use cofferdam_report::listing::List;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -90,6 +92,9 @@ pub struct Compare {
     /// be the run's.
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pub resume: Option<PathBuf>,
+    /// Runs nothing for the record: prints what would run, and how long it should take.
+    #[arg(long, conflicts_with_all = ["out", "resume", "reality"])]
+    pub plan: bool,
     /// Where the results go.
     #[arg(
         long,
@@ -134,6 +139,9 @@ pub enum What {
     Faults,
     Drivers,
     Devices,
+    Iommu,
+    Fabrics,
+    Clocks,
 }
 
 impl From<What> for List {
@@ -143,6 +151,9 @@ impl From<What> for List {
             What::Faults => Self::Faults,
             What::Drivers => Self::Drivers,
             What::Devices => Self::Devices,
+            What::Iommu => Self::IommuModes,
+            What::Fabrics => Self::Fabrics,
+            What::Clocks => Self::Clocks,
         }
     }
 }
@@ -166,49 +177,110 @@ impl Compare {
     }
 }
 
-/// A parser of the ids of a list: a wrong one is answered with all of them and the nearest.
-fn ids<T: Clone + Send + Sync + 'static>(
-    items: impl Iterator<Item = (&'static str, &'static str)>,
-    named: impl Fn(&str) -> Option<T> + Clone + Send + Sync + 'static,
-) -> impl TypedValueParser<Value = T> {
-    let values = items.map(|(id, line)| PossibleValue::new(id).help(line));
-    PossibleValuesParser::new(values).try_map(move |id| named(&id).ok_or("not in the catalogue"))
+/// A parser of the ids of a list: a wrong one is answered with the nearest and where all are.
+#[derive(Clone)]
+struct Ids<F> {
+    /// What one of them is called.
+    noun: &'static str,
+    /// The command that lists them.
+    list: &'static str,
+    items: Vec<(&'static str, &'static str)>,
+    named: F,
+}
+
+impl<T, F> TypedValueParser for Ids<F>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(&str) -> Option<T> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let text = value.to_string_lossy();
+        let known = self
+            .items
+            .iter()
+            .map(|item| item.0)
+            .find(|id| id.eq_ignore_ascii_case(&text));
+        known.and_then(&self.named).ok_or_else(|| {
+            let ids = self.items.iter().map(|item| item.0);
+            let meant = nearest(&text, ids).map(|id| format!("did you mean '{id}'? "));
+            let meant = meant.unwrap_or_default();
+            let (noun, list) = (self.noun, self.list);
+            let answer = format!("no {noun} is called '{text}': {meant}`{list}` shows all\n");
+            clap::Error::raw(ErrorKind::InvalidValue, answer).with_cmd(command)
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = self.items.iter();
+        Some(Box::new(
+            values.map(|(id, line)| PossibleValue::new(*id).help(*line)),
+        ))
+    }
 }
 
 fn placements() -> impl TypedValueParser<Value = PlacementId> {
-    ids(
-        PLACEMENTS.iter().map(|entry| (entry.id, entry.line)),
-        placement_named,
-    )
+    Ids {
+        noun: "placement",
+        list: "cofferdam list placements",
+        items: PLACEMENTS
+            .iter()
+            .map(|entry| (entry.id, entry.line))
+            .collect(),
+        named: placement_named,
+    }
 }
 
 fn modes() -> impl TypedValueParser<Value = IommuMode> {
-    ids(
-        IOMMU_MODES.iter().map(|item| (item.id, item.line)),
-        iommu_named,
-    )
+    Ids {
+        noun: "IOMMU mode",
+        list: "cofferdam list iommu",
+        items: IOMMU_MODES
+            .iter()
+            .map(|item| (item.id, item.line))
+            .collect(),
+        named: iommu_named,
+    }
 }
 
 fn fabrics() -> impl TypedValueParser<Value = FabricKind> {
-    ids(
-        FABRICS.iter().map(|item| (item.id, item.line)),
-        fabric_named,
-    )
+    Ids {
+        noun: "fabric",
+        list: "cofferdam list fabrics",
+        items: FABRICS.iter().map(|item| (item.id, item.line)).collect(),
+        named: fabric_named,
+    }
 }
 
 fn drivers() -> impl TypedValueParser<Value = DriverId> {
-    ids(
-        DRIVERS.iter().map(|entry| (entry.id, entry.line)),
-        driver_named,
-    )
+    Ids {
+        noun: "driver",
+        list: "cofferdam list drivers",
+        items: DRIVERS.iter().map(|entry| (entry.id, entry.line)).collect(),
+        named: driver_named,
+    }
 }
 
 fn faults() -> impl TypedValueParser<Value = String> {
-    ids(FAULTS.iter().map(|fault| (fault.id, fault.line)), |id| {
-        fault_named(id).map(|fault| fault.id.to_owned())
-    })
+    Ids {
+        noun: "fault",
+        list: "cofferdam list faults",
+        items: FAULTS.iter().map(|fault| (fault.id, fault.line)).collect(),
+        named: |id: &str| fault_named(id).map(|fault| fault.id.to_owned()),
+    }
 }
 
 fn clocks() -> impl TypedValueParser<Value = ClockKind> {
-    ids(CLOCKS.iter().map(|item| (item.id, item.line)), clock_named)
+    Ids {
+        noun: "clock",
+        list: "cofferdam list clocks",
+        items: CLOCKS.iter().map(|item| (item.id, item.line)).collect(),
+        named: clock_named,
+    }
 }

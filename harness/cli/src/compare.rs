@@ -6,6 +6,7 @@ use cofferdam_experiment::engine::Processes;
 use cofferdam_experiment::header::HeaderError;
 use cofferdam_experiment::merge::{self as experiment, MergeError};
 use cofferdam_experiment::out::{Directory, OutError, default_path};
+use cofferdam_experiment::outline::{Outline, estimate};
 use cofferdam_experiment::record::Record;
 use cofferdam_experiment::run::{Finished, Observer, REPORT, RunError, jobs, resume, run_new};
 use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
@@ -26,6 +27,15 @@ const INFRASTRUCTURE: u8 = 3;
 const INTERRUPTED: u8 = 130;
 
 pub fn compare(arguments: &Compare) -> ExitCode {
+    if arguments.plan {
+        return match outline(arguments) {
+            Ok(text) => {
+                print(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error, run_code(&error)),
+        };
+    }
     // A guest that cannot be had is known before the first trial.
     let guest = match arguments.reality.then(Guest::find).transpose() {
         Ok(guest) => guest,
@@ -41,6 +51,20 @@ pub fn compare(arguments: &Compare) -> ExitCode {
         Ok(finished) => show(finished, guest, arguments.format, code),
         Err(error) => fail(&error, run_code(&error)),
     }
+}
+
+fn outline(arguments: &Compare) -> Result<String, RunError> {
+    let plan = arguments.wanted().plan().map_err(HeaderError::from)?;
+    let jobs = jobs(arguments.jobs, plan.settings().clock)?;
+    let outline = Outline::of(&plan);
+    let estimate = estimate(&plan, jobs, Processes::start)?;
+    Ok(match arguments.format {
+        Format::Text => cofferdam_report::outline::text(&outline, &estimate),
+        Format::Json => {
+            let both = serde_json::json!({ "plan": outline, "estimate": estimate });
+            format!("{both:#}\n")
+        }
+    })
 }
 
 fn carry_out(arguments: &Compare, screen: &mut Screen) -> Result<Finished, RunError> {

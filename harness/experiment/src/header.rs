@@ -257,7 +257,7 @@ impl Header {
                 &usual.horizon_ns,
             )?;
         }
-        if wanted.quick || wanted.trials.is_some() {
+        if wanted.trials.is_some() {
             with.same("--trials", &there.trials, &usual.trials)?;
         }
         if let Some(seed) = wanted.seed {

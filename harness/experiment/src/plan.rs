@@ -16,7 +16,7 @@ use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
 
 /// What is the same for all trials of a run.
@@ -274,18 +274,16 @@ impl Plan {
         here.then(|| self.at(number, position, cell))
     }
 
-    /// A digest of every trial of the whole plan, by which its shards know each other, and by which
-    /// a run is not continued with another catalogue.
+    /// A digest of the whole plan, by which its shards know each other, and by which a run is not
+    /// continued with another catalogue: how often each cell is tried, and how the first time.
     pub fn digest(&self) -> String {
-        let whole = Self {
-            shard: None,
-            ..self.clone()
-        };
-        let trials: Vec<Vec<u8>> = whole
-            .trials()
-            .map(|trial| serde_json::to_vec(&(trial.index, &trial.spec)).unwrap_or_default())
-            .collect();
-        format!("{:016x}", digest(trials.iter().map(Vec::as_slice)))
+        let first = self.cells.iter().map(|&(position, cell)| {
+            let trial = self.at(0, position, cell);
+            serde_json::to_vec(&(trial.index, &trial.spec)).unwrap_or_default()
+        });
+        let head = format!("{} {}", self.settings.trials, self.full).into_bytes();
+        let parts: Vec<Vec<u8>> = std::iter::once(head).chain(first).collect();
+        format!("{:016x}", digest(parts.iter().map(Vec::as_slice)))
     }
 
     fn spec(&self, cell: &Cell, number: u32) -> TrialSpec {
@@ -354,6 +352,18 @@ pub struct NotApplicable {
 }
 
 impl Plan {
+    /// Why cells of this plan do not exist, and how many for each reason.
+    pub fn left_out(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        let cells = FAULTS.iter().flat_map(cells_of);
+        for cell in cells.filter(|cell| self.filter.place(cell) && self.filter.fault(cell)) {
+            if let Some(reason) = why_not(&cell) {
+                *counts.entry(reason).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// The corners of this plan where a fault does not exist.
     pub fn not_applicable(&self) -> Vec<NotApplicable> {
         let mut found: Vec<NotApplicable> = Vec::new();

@@ -8,6 +8,7 @@ use cofferdam_experiment::engine::{Engine, EngineError};
 use cofferdam_experiment::environment::{Fact, Unavailable};
 use cofferdam_experiment::header::{HeaderError, Wanted};
 use cofferdam_experiment::merge::{MergeError, merge};
+use cofferdam_experiment::outline::{Outline, estimate};
 use cofferdam_experiment::plan::Filter;
 use cofferdam_experiment::run::{Finished, RunError, resume, run_new};
 use cofferdam_experiment::seed::Draw;
@@ -16,11 +17,11 @@ use cofferdam_experiment::summary::State;
 use cofferdam_placement::trial::{ClockKind, PlacementId, TrialReport, TrialSpec};
 use fake::{Fake, StopAfter, spoiled};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Barrier, Mutex};
 
 fn honest() -> Result<Fake<impl FnMut(&TrialSpec, &mut TrialReport)>, EngineError> {
     spoiled(|_, _| {})
@@ -120,10 +121,16 @@ fn run_stopped_again_and_again_comes_to_its_end() {
     run_new(&plan, &part, lanes(2), honest, &mut StopAfter::trials(3)).expect("it stops");
 
     let mut stops = 0;
-    while resume(&part, &wanted, None, honest, &mut StopAfter::trials(9))
-        .expect("the run can be continued")
-        .summary
-        .state
+    while resume(
+        &part,
+        &wanted,
+        Some(lanes(1)),
+        honest,
+        &mut StopAfter::trials(9),
+    )
+    .expect("the run can be continued")
+    .summary
+    .state
         == State::Interrupted
     {
         stops += 1;
@@ -291,12 +298,17 @@ fn trials_side_by_side_are_recorded_as_one_by_one() {
     assert_same(&one, &many);
 }
 
-/// An engine that fails now and then.
-struct Shaky<'a>(&'a AtomicU32);
+/// An engine that fails the first time at every trial.
+struct Shaky<'a>(&'a Mutex<HashSet<String>>);
 
 impl Engine for Shaky<'_> {
     fn run(&mut self, spec: &TrialSpec) -> Result<TrialReport, EngineError> {
-        if self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
+        let new = self
+            .0
+            .lock()
+            .expect("nobody panics")
+            .insert(format!("{spec:?}"));
+        if new {
             return Err(EngineError::Infrastructure("killed from outside".into()));
         }
         honest()?.run(spec)
@@ -319,19 +331,20 @@ fn engines_that_fail_side_by_side_are_replaced_each() {
     let (one, many) = (parent.path().join("one"), parent.path().join("many"));
     let wanted = wanted("R1");
     run_in(&wanted, &one, 1);
-    let runs = AtomicU32::new(0);
+    let failed = Mutex::new(HashSet::new());
 
     let plan = wanted.plan().expect("the filter leaves trials");
     run_new(
         &plan,
         &many,
         lanes(2),
-        || Ok(Shaky(&runs)),
+        || Ok(Shaky(&failed)),
         &mut StopAfter::never(),
     )
     .expect("it runs");
 
-    assert!(runs.into_inner() > u32::try_from(plan.len()).expect("a small plan"));
+    let failed = failed.into_inner().expect("nobody panics");
+    assert_eq!(failed.len() as u64, plan.len());
     assert_same(&one, &many);
 }
 
@@ -550,4 +563,25 @@ fn trials_of_two_hosts_go_together_by_the_leaping_clock_only() {
             }
         }
     }
+}
+
+#[test]
+fn outline_counts_every_trial_once_on_every_axis() {
+    let plan = wanted("B1").plan().expect("the filter leaves trials");
+
+    let outline = Outline::of(&plan);
+    let guess = estimate(&plan, lanes(2), honest).expect("the fake engine never fails");
+
+    for axis in [
+        &outline.placements,
+        &outline.iommu,
+        &outline.fabrics,
+        &outline.drivers,
+        &outline.faults,
+    ] {
+        assert_eq!(axis.values().sum::<u64>(), plan.len());
+    }
+    assert!(outline.not_applicable.values().all(|cells| *cells > 0));
+    assert!(!outline.not_applicable.is_empty());
+    assert!(guess.sampled > 0 && guess.sampled <= plan.len());
 }

@@ -2,6 +2,7 @@
 
 mod drivers;
 mod faults;
+mod nearest;
 mod placements;
 mod platform;
 
@@ -10,6 +11,7 @@ pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};
 pub use faults::{
     Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
 };
+pub use nearest::nearest;
 pub use placements::{PLACEMENTS, placement, placement_named};
 pub use platform::{
     CLOCKS, FABRICS, IOMMU_MODES, Item, clock_name, clock_named, fabric_name, fabric_named,
