@@ -32,6 +32,11 @@ pub enum Command {
     Compare(Compare),
     /// Puts the shards of a comparison together: records, gates and report as of one run.
     Merge(Merge),
+    /// Prints the JSON Schema of what a comparison writes.
+    Schema {
+        /// Of which file: a line of trials.jsonl, or summary.json.
+        of: Written,
+    },
     /// Lists what can be compared.
     List {
         /// What to list.
@@ -131,6 +136,12 @@ pub struct Merge {
 pub enum Format {
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Written {
+    Trials,
+    Summary,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

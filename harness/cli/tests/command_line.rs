@@ -368,6 +368,16 @@ fn plan_says_what_would_run_and_for_how_long_and_writes_nothing() {
 }
 
 #[test]
+fn schemas_are_printed_as_json() {
+    for (of, key) in [("trials", "spec"), ("summary", "gates")] {
+        let (code, out, error) = run(&["schema", of]);
+        assert_eq!(code, 0, "{error}");
+        let schema: Value = serde_json::from_str(&out).expect("JSON");
+        assert!(schema["properties"][key].is_object(), "{out}");
+    }
+}
+
+#[test]
 fn jobs_do_not_go_with_the_wall_clock() {
     let parent = place();
     let out = parent.path().join("out");

@@ -28,6 +28,7 @@ pub mod plan;
 pub mod predict;
 pub mod record;
 pub mod run;
+pub mod schema;
 pub mod seed;
 pub mod shard;
 pub mod statistics;

@@ -15,12 +15,13 @@ use crate::seed::{Draw, derive, digest};
 use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
 
 /// What is the same for all trials of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
     /// The clock.
     pub clock: ClockKind,
@@ -55,7 +56,7 @@ impl Settings {
 }
 
 /// A subset of the plan; an empty list means all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Filter {
     /// Placements.
     pub placements: Vec<PlacementId>,
@@ -341,7 +342,7 @@ fn explain(filter: &Filter) -> String {
 }
 
 /// A corner of the plan where a fault does not exist, for the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotApplicable {
     /// The case.
     pub case: String,

@@ -3,6 +3,7 @@
 use crate::environment::Mechanism;
 use crate::verdict::Verdict;
 use cofferdam_placement::trial::{TrialReport, TrialSpec};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Read};
 use thiserror::Error;
@@ -11,7 +12,7 @@ use thiserror::Error;
 pub const SCHEMA: u32 = 1;
 
 /// Wall-clock times, all in one field so that runs can be compared without it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Times {
     /// When the trial started, us since 1970.
     pub started_us: u64,
@@ -20,7 +21,7 @@ pub struct Times {
 }
 
 /// The record of one finished trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,

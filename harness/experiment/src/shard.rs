@@ -1,5 +1,6 @@
 //! Shards: one plan, run in parts by hosts that know nothing of each other.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +8,9 @@ use thiserror::Error;
 
 /// A part of a plan: every `of`-th trial of each cell, from the `number`-th on. It has every cell,
 /// and a trial's clean pair with it, so it is a comparison by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shard {
     number: u32,

@@ -1,5 +1,6 @@
 //! Statistics of a cell: proportions, and how times spread.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF};
 
@@ -7,7 +8,7 @@ use statrs::distribution::{Beta, ContinuousCDF};
 pub const ENOUGH: u32 = 30;
 
 /// A 95 % confidence interval of a proportion.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// Lower end.
     pub low: f64,
@@ -42,7 +43,7 @@ pub fn zero_event_bound(of: u32) -> Option<f64> {
 }
 
 /// Events among trials, with what may be said about their rate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proportion {
     /// Events.
     pub events: u32,
@@ -68,7 +69,7 @@ impl Proportion {
 }
 
 /// How times spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     /// Values.
     pub n: u32,

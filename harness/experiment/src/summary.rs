@@ -12,6 +12,7 @@ use crate::statistics::{Proportion, Spread};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{Counts, DriverId, PlacementId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 pub const SCHEMA: u32 = 1;
 
 /// How far a run came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Every trial of the plan was run or has failed for good.
@@ -31,7 +32,7 @@ pub enum State {
 }
 
 /// A trial that could not be run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InfrastructureFailure {
     /// Its place in the full plan.
     pub index: u64,
@@ -42,7 +43,7 @@ pub struct InfrastructureFailure {
 }
 
 /// A run, summed up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -81,7 +82,7 @@ pub struct Summary {
 }
 
 /// Who noticed a fault, and how soon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Noticed {
     /// Activated trials in which anybody did.
     pub trials: u32,
@@ -92,7 +93,7 @@ pub struct Noticed {
 }
 
 /// How service came back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recovery {
     /// Activated trials with a reset or a restart, or whose driver ended dead.
     pub needed: u32,
@@ -103,7 +104,7 @@ pub struct Recovery {
 }
 
 /// Requests of both tenants over all activated trials (over all trials of a clean cell).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requests {
     /// That ended well.
     pub completed: u64,
@@ -118,7 +119,7 @@ pub struct Requests {
 }
 
 /// Stray DMA over all activated trials.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stray {
     /// Requests that reached memory.
     pub landed: u64,
@@ -129,7 +130,7 @@ pub struct Stray {
 }
 
 /// One cell, summed up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CellSummary {
     /// Its name.
     pub id: String,

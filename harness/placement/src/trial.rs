@@ -5,10 +5,13 @@
 
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A driver under test, with its device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum DriverId {
     /// Our driver of the edu device.
@@ -18,7 +21,9 @@ pub enum DriverId {
 }
 
 /// Where a driver lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlacementId {
     /// In the kernel.
@@ -32,7 +37,9 @@ pub enum PlacementId {
 }
 
 /// Which clock a trial runs by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClockKind {
     /// Device time jumps to the next event; a trial replays.
@@ -42,7 +49,9 @@ pub enum ClockKind {
 }
 
 /// What a crash of the driver does to the privileged layer it runs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Oops {
     /// The layer stops (Linux `oops=panic`).
@@ -52,7 +61,9 @@ pub enum Oops {
 }
 
 /// Which layer commits the fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
     /// `Tamper`: the device lies.
@@ -62,7 +73,9 @@ pub enum By {
 }
 
 /// What a wild access aims at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// The hypervisor's frames.
@@ -112,7 +125,9 @@ impl Target {
 
 /// A fault with its parameters. `nth` counts from 1: the access, DMA, mapping or request of the
 /// running workload at which it strikes, after the driver's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(tag = "id")]
 pub enum Fault {
     /// No fault: the paired clean trial.
@@ -222,7 +237,7 @@ impl Fault {
 }
 
 /// Everything needed to run a trial, and to run it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrialSpec {
     /// Where the driver lives.
     pub placement: PlacementId,
@@ -272,7 +287,7 @@ impl TrialSpec {
 }
 
 /// A DMA the ledger did not sanction, as the machine saw it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StrayDma {
     /// Device time, ns.
     pub at_ns: u64,
@@ -291,7 +306,7 @@ pub struct StrayDma {
 }
 
 /// Pattern bytes of one owner that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Corruption {
     /// The victim.
     pub owner: Owner,
@@ -300,7 +315,7 @@ pub struct Corruption {
 }
 
 /// How a domain was at the end of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DomainEnd {
     /// Running or waiting.
@@ -314,7 +329,7 @@ pub enum DomainEnd {
 }
 
 /// One protection domain's share of a trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DomainReport {
     /// Its name: `kernel`, `driver`, `tenant1`, ...
     pub name: String,
@@ -340,7 +355,7 @@ pub struct DomainReport {
 }
 
 /// One tenant's requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantIo {
     /// The tenant, 1 or 2.
     pub tenant: u8,
@@ -363,7 +378,7 @@ pub struct TenantIo {
 }
 
 /// Who noticed the fault first, and when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Detection {
     /// `iommu`, `fabric`, `driver`, `tenant1`, `supervisor`, ...
     pub by: String,
@@ -374,7 +389,7 @@ pub struct Detection {
 }
 
 /// Costs that are true on any host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Register reads.
     pub mmio_reads: u64,
@@ -395,7 +410,7 @@ pub struct Counts {
 }
 
 /// Why a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
     /// Both tenants finished.
@@ -407,7 +422,7 @@ pub enum End {
 }
 
 /// What the hardware process saw.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrialReport {
     /// Faulty accesses that really happened.
     pub activated: u32,
