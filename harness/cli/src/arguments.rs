@@ -2,16 +2,21 @@
 
 use crate::instrument::Instrument;
 use crate::vfio::Vfio;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_experiment::catalogue::{
     CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, clock_named, driver_named,
-    fabric_named, fault_named, iommu_named, placement_named,
+    fabric_named, fault_named, iommu_named, nearest, placement_named,
 };
-use cofferdam_experiment::plan::{Filter, Settings};
+use cofferdam_experiment::header::Wanted;
+use cofferdam_experiment::plan::Filter;
+use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId};
 use cofferdam_report::listing::List;
+use std::ffi::OsStr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Runs device drivers behind a wall and attacks them from the device side.
@@ -28,6 +33,13 @@ pub enum Command {
     Compare(Compare),
     /// Does a cell end the same way every time? Runs some cells several times by the wall clock.
     Stability(Stability),
+    /// Puts the shards of a comparison together: records, gates and report as of one run.
+    Merge(Merge),
+    /// Prints the JSON Schema of what a comparison writes.
+    Schema {
+        /// Of which file: a line of trials.jsonl, or summary.json.
+        of: Written,
+    },
     /// Lists what can be compared.
     List {
         /// What to list.
@@ -69,9 +81,9 @@ struct Selection {
     /// Trials a cell.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     trials: Option<u32>,
-    /// The seed of the run: the same seed, the same trials.
-    #[arg(long, value_name = "S", default_value_t = 1)]
-    seed: u64,
+    /// The seed of the run, 1 unless told: the same seed, the same trials.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
 }
 
 #[derive(Args)]
@@ -85,9 +97,22 @@ pub struct Compare {
     /// Then hold the model against a Linux guest behind QEMU's IOMMU, which is fetched if need be.
     #[arg(long)]
     pub reality: bool,
-    /// The trials' clock.
-    #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true, default_value = "leap")]
-    clock: ClockKind,
+    /// The trials' clock: leap unless told.
+    #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true)]
+    clock: Option<ClockKind>,
+    /// Only the I-th of N parts: every N-th trial of each cell. See `cofferdam merge`.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Trials at a time; as many as there are cores by the leaping clock, 1 by the wall clock.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Continues the run in DIR: runs what is missing. Options may be left out; those given must
+    /// be the run's.
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
+    pub resume: Option<PathBuf>,
+    /// Runs nothing for the record: prints what would run, and how long it should take.
+    #[arg(long, conflicts_with_all = ["out", "resume", "reality"])]
+    pub plan: bool,
     /// Where the results go.
     #[arg(
         long,
@@ -95,6 +120,26 @@ pub struct Compare {
         help = "A new or empty directory for the results [default: reports/compare-<UTC time>]"
     )]
     pub out: Option<PathBuf>,
+    /// What to print at the end.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 a gate failed, or trials are missing; 2 wrong usage; \
+                        3 the harness failed."
+)]
+pub struct Merge {
+    /// Directories of runs of one plan, in any order.
+    #[arg(value_name = "DIR", required = true)]
+    pub from: Vec<PathBuf>,
+    /// A new or empty directory for the result.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Merges what there is, though trials are missing.
+    #[arg(long)]
+    pub partial: bool,
     /// What to print at the end.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -129,11 +174,20 @@ pub enum Format {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+pub enum Written {
+    Trials,
+    Summary,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub enum What {
     Placements,
     Faults,
     Drivers,
     Devices,
+    Iommu,
+    Fabrics,
+    Clocks,
 }
 
 impl From<What> for List {
@@ -143,99 +197,152 @@ impl From<What> for List {
             What::Faults => Self::Faults,
             What::Drivers => Self::Drivers,
             What::Devices => Self::Devices,
+            What::Iommu => Self::IommuModes,
+            What::Fabrics => Self::Fabrics,
+            What::Clocks => Self::Clocks,
         }
     }
 }
 
 impl Selection {
-    fn settings(&self, clock: ClockKind) -> Settings {
-        let usual = if self.quick {
-            Settings::QUICK
-        } else {
-            Settings::FULL
-        };
-        Settings {
+    /// What it asks for, by that clock.
+    fn wanted(&self, clock: Option<ClockKind>) -> Wanted {
+        Wanted {
+            quick: self.quick,
             clock,
-            trials: self.trials.unwrap_or(usual.trials),
+            trials: self.trials,
             seed: self.seed,
-            ..usual
-        }
-    }
-
-    fn filter(&self) -> Filter {
-        Filter {
-            placements: self.placements.clone(),
-            iommu: self.iommu.clone(),
-            fabrics: self.fabrics.clone(),
-            drivers: self.drivers.clone(),
-            faults: self.faults.clone(),
+            filter: Filter {
+                placements: self.placements.clone(),
+                iommu: self.iommu.clone(),
+                fabrics: self.fabrics.clone(),
+                drivers: self.drivers.clone(),
+                faults: self.faults.clone(),
+            },
+            shard: None,
         }
     }
 }
 
 impl Compare {
-    pub fn settings(&self) -> Settings {
-        self.selection.settings(self.clock)
-    }
-
-    pub fn filter(&self) -> Filter {
-        self.selection.filter()
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            shard: self.shard,
+            ..self.selection.wanted(self.clock)
+        }
     }
 }
 
 impl Stability {
-    pub fn settings(&self) -> Settings {
-        self.selection.settings(ClockKind::Wall)
-    }
-
-    pub fn filter(&self) -> Filter {
-        self.selection.filter()
+    pub fn wanted(&self) -> Wanted {
+        self.selection.wanted(Some(ClockKind::Wall))
     }
 }
 
-/// A parser of the ids of a list: a wrong one is answered with all of them and the nearest.
-fn ids<T: Clone + Send + Sync + 'static>(
-    items: impl Iterator<Item = (&'static str, &'static str)>,
-    named: impl Fn(&str) -> Option<T> + Clone + Send + Sync + 'static,
-) -> impl TypedValueParser<Value = T> {
-    let values = items.map(|(id, line)| PossibleValue::new(id).help(line));
-    PossibleValuesParser::new(values).try_map(move |id| named(&id).ok_or("not in the catalogue"))
+/// A parser of the ids of a list: a wrong one is answered with the nearest and where all are.
+#[derive(Clone)]
+struct Ids<F> {
+    /// What one of them is called.
+    noun: &'static str,
+    /// The command that lists them.
+    list: &'static str,
+    items: Vec<(&'static str, &'static str)>,
+    named: F,
+}
+
+impl<T, F> TypedValueParser for Ids<F>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(&str) -> Option<T> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let text = value.to_string_lossy();
+        let known = self
+            .items
+            .iter()
+            .map(|item| item.0)
+            .find(|id| id.eq_ignore_ascii_case(&text));
+        known.and_then(&self.named).ok_or_else(|| {
+            let ids = self.items.iter().map(|item| item.0);
+            let meant = nearest(&text, ids).map(|id| format!("did you mean '{id}'? "));
+            let meant = meant.unwrap_or_default();
+            let (noun, list) = (self.noun, self.list);
+            let answer = format!("no {noun} is called '{text}': {meant}`{list}` shows all\n");
+            clap::Error::raw(ErrorKind::InvalidValue, answer).with_cmd(command)
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = self.items.iter();
+        Some(Box::new(
+            values.map(|(id, line)| PossibleValue::new(*id).help(*line)),
+        ))
+    }
 }
 
 fn placements() -> impl TypedValueParser<Value = PlacementId> {
-    ids(
-        PLACEMENTS.iter().map(|entry| (entry.id, entry.line)),
-        placement_named,
-    )
+    Ids {
+        noun: "placement",
+        list: "cofferdam list placements",
+        items: PLACEMENTS
+            .iter()
+            .map(|entry| (entry.id, entry.line))
+            .collect(),
+        named: placement_named,
+    }
 }
 
 fn modes() -> impl TypedValueParser<Value = IommuMode> {
-    ids(
-        IOMMU_MODES.iter().map(|item| (item.id, item.line)),
-        iommu_named,
-    )
+    Ids {
+        noun: "IOMMU mode",
+        list: "cofferdam list iommu",
+        items: IOMMU_MODES
+            .iter()
+            .map(|item| (item.id, item.line))
+            .collect(),
+        named: iommu_named,
+    }
 }
 
 fn fabrics() -> impl TypedValueParser<Value = FabricKind> {
-    ids(
-        FABRICS.iter().map(|item| (item.id, item.line)),
-        fabric_named,
-    )
+    Ids {
+        noun: "fabric",
+        list: "cofferdam list fabrics",
+        items: FABRICS.iter().map(|item| (item.id, item.line)).collect(),
+        named: fabric_named,
+    }
 }
 
 fn drivers() -> impl TypedValueParser<Value = DriverId> {
-    ids(
-        DRIVERS.iter().map(|entry| (entry.id, entry.line)),
-        driver_named,
-    )
+    Ids {
+        noun: "driver",
+        list: "cofferdam list drivers",
+        items: DRIVERS.iter().map(|entry| (entry.id, entry.line)).collect(),
+        named: driver_named,
+    }
 }
 
 fn faults() -> impl TypedValueParser<Value = String> {
-    ids(FAULTS.iter().map(|fault| (fault.id, fault.line)), |id| {
-        fault_named(id).map(|fault| fault.id.to_owned())
-    })
+    Ids {
+        noun: "fault",
+        list: "cofferdam list faults",
+        items: FAULTS.iter().map(|fault| (fault.id, fault.line)).collect(),
+        named: |id: &str| fault_named(id).map(|fault| fault.id.to_owned()),
+    }
 }
 
 fn clocks() -> impl TypedValueParser<Value = ClockKind> {
-    ids(CLOCKS.iter().map(|item| (item.id, item.line)), clock_named)
+    Ids {
+        noun: "clock",
+        list: "cofferdam list clocks",
+        items: CLOCKS.iter().map(|item| (item.id, item.line)).collect(),
+        named: clock_named,
+    }
 }

@@ -1,12 +1,14 @@
-//! `cofferdam compare`: runs the plan, shows how far it is, and says how it ended.
+//! `cofferdam compare` and `merge`: how far a run is, how it ended, and what to read then.
 
-use crate::arguments::{Compare, Format};
+use crate::arguments::{Compare, Format, Merge};
 use crate::{interrupt, print};
 use cofferdam_experiment::engine::Processes;
+use cofferdam_experiment::header::HeaderError;
+use cofferdam_experiment::merge::{self as experiment, MergeError};
 use cofferdam_experiment::out::{Directory, OutError, default_path};
-use cofferdam_experiment::plan::Plan;
+use cofferdam_experiment::outline::{Outline, estimate};
 use cofferdam_experiment::record::Record;
-use cofferdam_experiment::run::{Finished, Observer, RunError, run};
+use cofferdam_experiment::run::{Finished, Observer, REPORT, RunError, jobs, resume, run_new};
 use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
 use cofferdam_guest::Guest;
 use cofferdam_reality::Comparison;
@@ -25,14 +27,15 @@ pub const INFRASTRUCTURE: u8 = 3;
 pub const INTERRUPTED: u8 = 130;
 
 pub fn compare(arguments: &Compare) -> ExitCode {
-    let plan = match Plan::new(arguments.settings(), arguments.filter()) {
-        Ok(plan) => plan,
-        Err(error) => return fail(&error, USAGE),
-    };
-    let out = arguments
-        .out
-        .clone()
-        .unwrap_or_else(|| default_path(SystemTime::now()));
+    if arguments.plan {
+        return match outline(arguments) {
+            Ok(text) => {
+                print(&text);
+                ExitCode::SUCCESS
+            }
+            Err(error) => refused(&error),
+        };
+    }
     // A guest that cannot be had is known before the first trial.
     let guest = match arguments.reality.then(Guest::find).transpose() {
         Ok(guest) => guest,
@@ -40,31 +43,109 @@ pub fn compare(arguments: &Compare) -> ExitCode {
     };
     interrupt::watch();
     let mut screen = Screen::new();
-    let finished = run(&plan, &out, Processes::start, &mut screen);
+    let finished = carry_out(arguments, &mut screen);
     screen.finish();
+    match finished {
+        Ok(finished) => show(finished, guest, arguments.format, code),
+        Err(error) => refused(&error),
+    }
+}
+
+fn outline(arguments: &Compare) -> Result<String, RunError> {
+    let plan = arguments.wanted().plan().map_err(HeaderError::from)?;
+    let jobs = jobs(arguments.jobs, plan.settings().clock)?;
+    let outline = Outline::of(&plan);
+    let estimate = estimate(&plan, jobs, Processes::start)?;
+    Ok(match arguments.format {
+        Format::Text => cofferdam_report::outline::text(&outline, &estimate),
+        Format::Json => {
+            let both = serde_json::json!({ "plan": outline, "estimate": estimate });
+            format!("{both:#}\n")
+        }
+    })
+}
+
+fn carry_out(arguments: &Compare, screen: &mut Screen) -> Result<Finished, RunError> {
+    let wanted = arguments.wanted();
+    if let Some(path) = &arguments.resume {
+        return resume(path, &wanted, arguments.jobs, Processes::start, screen);
+    }
+    let plan = wanted.plan().map_err(HeaderError::from)?;
+    let jobs = jobs(arguments.jobs, plan.settings().clock)?;
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| default_path(SystemTime::now()));
+    run_new(&plan, &out, jobs, Processes::start, screen)
+}
+
+pub fn merge(arguments: &Merge) -> ExitCode {
+    match experiment::merge(&arguments.from, &arguments.out, arguments.partial) {
+        // What is partial on demand is judged by its gates.
+        Ok(finished) => show(finished, None, arguments.format, |summary| {
+            match summary.passed {
+                true => 0,
+                false => GATE,
+            }
+        }),
+        Err(error) => {
+            let code = match &error {
+                MergeError::Missing { .. } => GATE,
+                MergeError::Run(error) => run_code(error),
+                MergeError::Nothing | MergeError::Header(_) | MergeError::Assemble(_) => USAGE,
+            };
+            fail(&error, code)
+        }
+    }
+}
+
+fn run_code(error: &RunError) -> u8 {
+    match error {
+        RunError::Out(OutError::NotEmpty(_) | OutError::Busy(_) | OutError::Read { .. })
+        | RunError::Header(_)
+        | RunError::Assemble(_)
+        | RunError::WallJobs(_) => USAGE,
+        RunError::Out(_) | RunError::Engine(_) | RunError::Json(_) => INFRASTRUCTURE,
+    }
+}
+
+/// Writes the page and prints the end of a run.
+fn show(
+    finished: Finished,
+    guest: Option<Guest>,
+    format: Format,
+    code: impl Fn(&Summary) -> u8,
+) -> ExitCode {
     let Finished {
         summary,
         mut directory,
-    } = match finished {
-        Ok(finished) => finished,
-        Err(error) => return refused(&error),
+        guest: seen,
+    } = finished;
+    let known: Result<Vec<Comparison>, _> = seen
+        .iter()
+        .map(|line| serde_json::from_slice(line))
+        .collect();
+    let comparisons = match (known, guest) {
+        // What a guest did is on record: it is not asked again.
+        (Ok(known), Some(guest)) if known.is_empty() => in_guest(&guest, &mut directory),
+        (Ok(known), _) => Ok(known),
+        (Err(error), _) => Err(error.into()),
     };
-    let comparisons = match guest.map(|guest| in_guest(&guest, &mut directory)) {
-        None => Vec::new(),
-        Some(Ok(comparisons)) => comparisons,
-        Some(Err(error)) => return fail(&*error, INFRASTRUCTURE),
+    let comparisons = match comparisons {
+        Ok(comparisons) => comparisons,
+        Err(error) => return fail(&*error, INFRASTRUCTURE),
     };
     let page = html::page(&summary, &comparisons);
-    if let Err(error) = directory.replace("report.html", page.as_bytes()) {
+    if let Err(error) = directory.replace(REPORT, page.as_bytes()) {
         return fail(&error, INFRASTRUCTURE);
     }
-    match arguments.format {
+    match format {
         Format::Text => {
             let no_color = std::env::var("NO_COLOR").ok();
             let style = Style::for_output(stdout().is_terminal(), no_color.as_deref());
             print(&render(&summary, style));
             print(&reality::table(&comparisons));
-            let report = directory.path().join("report.html");
+            let report = directory.path().join(REPORT);
             print(&format!("Report: {}\n", report.display()));
         }
         Format::Json => match serde_json::to_string_pretty(&summary) {
@@ -108,11 +189,7 @@ fn code(summary: &Summary) -> u8 {
 
 /// Says why there is no run.
 pub fn refused(error: &RunError) -> ExitCode {
-    let code = match error {
-        RunError::Out(OutError::NotEmpty(_)) => USAGE,
-        RunError::Out(_) | RunError::Engine(_) | RunError::Json(_) => INFRASTRUCTURE,
-    };
-    fail(error, code)
+    fail(error, run_code(error))
 }
 
 pub fn fail(error: &dyn Display, code: u8) -> ExitCode {

@@ -24,6 +24,10 @@ pub fn watch() {
         // handler is installed that this one could replace.
         let _ = unsafe { sigaction(signal, &action) };
     }
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // A limit on file sizes is then an error of the write, as a full disk is.
+    // SAFETY: no handler runs.
+    let _ = unsafe { sigaction(Signal::SIGXFSZ, &ignore) };
 }
 
 /// Whether somebody asked to stop.

@@ -12,8 +12,9 @@ mod interrupt;
 mod stability;
 mod vfio;
 
-use arguments::{Arguments, Command, Format};
+use arguments::{Arguments, Command, Format, Written};
 use clap::Parser;
+use cofferdam_experiment::schema;
 use cofferdam_instrument::wrapper;
 use cofferdam_placement::zygote;
 use cofferdam_report::listing;
@@ -35,6 +36,15 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Stability(arguments) => stability::stability(&arguments),
+        Command::Merge(arguments) => compare::merge(&arguments),
+        Command::Schema { of } => {
+            let schema = match of {
+                Written::Trials => schema::trials(),
+                Written::Summary => schema::summary(),
+            };
+            print(&format!("{:#}\n", schema.as_value()));
+            ExitCode::SUCCESS
+        }
         Command::List { what, format } => {
             let list = what.into();
             print(&match format {

@@ -4,7 +4,6 @@ use crate::arguments::{self, Format};
 use crate::compare::{INFRASTRUCTURE, INTERRUPTED, Screen, USAGE, fail, refused};
 use crate::{interrupt, print};
 use cofferdam_experiment::engine::Processes;
-use cofferdam_experiment::plan::Plan;
 use cofferdam_experiment::record::Record;
 use cofferdam_experiment::run::Observer;
 use cofferdam_experiment::stability::{Stability, runs};
@@ -14,7 +13,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 pub fn stability(arguments: &arguments::Stability) -> ExitCode {
-    let plan = match Plan::new(arguments.settings(), arguments.filter()) {
+    let plan = match arguments.wanted().plan() {
         Ok(plan) => plan.at_most(arguments.cells.into()),
         Err(error) => return fail(&error, USAGE),
     };

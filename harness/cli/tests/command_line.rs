@@ -47,26 +47,29 @@ fn small(out: &Path) -> Vec<&str> {
 }
 
 #[test]
-fn unknown_id_is_answered_with_the_value_the_ids_and_the_nearest() {
-    for (option, wrong, nearest) in [
-        ("--placement", "in-kernal", "in-kernel"),
-        ("--iommu", "strikt", "strict"),
-        ("--fabric", "pci", "pcie"),
-        ("--driver", "virtio-blok", "virtio-blk"),
-        ("--clock", "wal", "wall"),
+fn unknown_id_is_answered_with_the_nearest_and_the_way_to_all() {
+    for (option, wrong, nearest, list) in [
+        ("--placement", "in-kernal", "in-kernel", "placements"),
+        ("--iommu", "strikt", "strict", "iommu"),
+        ("--fabric", "pci", "pcie", "fabrics"),
+        ("--driver", "virtio-blok", "virtio-blk", "drivers"),
+        ("--clock", "wal", "wall", "clocks"),
     ] {
         let (code, out, error) = run(&["compare", option, wrong]);
         assert_eq!(code, 2, "{error}");
         assert_eq!(out, "");
-        assert!(error.contains(wrong), "{error}");
-        assert!(error.contains("possible values"), "{error}");
-        assert!(error.contains(&format!("'{nearest}'")), "{error}");
+        let answer = format!(
+            "is called '{wrong}': did you mean '{nearest}'? `cofferdam list {list}` shows all\n"
+        );
+        assert!(error.contains(&answer), "{error}");
+        let (code, out, _) = run(&["list", list]);
+        assert_eq!(code, 0);
+        assert!(out.contains(nearest), "{out}");
     }
-    let (code, _, error) = run(&["compare", "--fault", "D9"]);
+    let (code, _, error) = run(&["compare", "--fault", "zebra"]);
     assert_eq!(code, 2);
-    for id in ["D9", "D1", "D6", "X2"] {
-        assert!(error.contains(id), "{error}");
-    }
+    let answer = "no fault is called 'zebra': `cofferdam list faults` shows all\n";
+    assert!(error.contains(answer), "{error}");
 }
 
 #[test]
@@ -216,6 +219,229 @@ fn kill_loses_no_finished_trial() {
     assert!(!found.records.is_empty());
     let lines = BufReader::new(fs::File::open(out.join("trials.jsonl")).expect("records")).lines();
     assert!(lines.count() - found.records.len() <= 1);
+}
+
+/// The records without their times, and without what the host gave the processes.
+fn timeless(out: &Path) -> Vec<String> {
+    let text = fs::read_to_string(out.join("trials.jsonl")).expect("records");
+    assert!(text.ends_with('\n'), "the last line is whole");
+    let lines = text.lines().map(|line| line.rsplit_once(",\"times\":"));
+    lines
+        .map(|line| without_resident(line.expect("times come last").0))
+        .collect()
+}
+
+fn without_resident(line: &str) -> String {
+    let parts = line.split("\"resident_bytes\":");
+    let parts = parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    parts.collect()
+}
+
+fn assert_same(one: &Path, other: &Path) {
+    assert_eq!(timeless(one), timeless(other));
+    for name in ["run.json", "summary.json", "report.html"] {
+        let read = |out: &Path| fs::read(out.join(name)).expect("it was written");
+        assert!(read(one) == read(other), "{name} differs");
+    }
+}
+
+/// A run that is long enough to be cut short.
+const LONGER: [&str; 9] = [
+    "compare", "--quick", "--trials", "2", "--driver", "edu", "--iommu", "strict", "--fault",
+];
+
+fn longer<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = LONGER.to_vec();
+    arguments.extend(["D1", "--out", out]);
+    arguments.extend(more);
+    arguments
+}
+
+/// Waits until so many bytes of records are there.
+fn until_written(child: &mut std::process::Child, out: &Path, bytes: u64) {
+    while fs::metadata(out.join("trials.jsonl")).map_or(0, |file| file.len()) < bytes {
+        let ended = child.try_wait().expect("it can be asked");
+        assert!(ended.is_none(), "it ended before it wrote its records");
+        std::thread::yield_now();
+    }
+}
+
+fn begun(arguments: &[&str]) -> std::process::Child {
+    cofferdam(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs")
+}
+
+#[test]
+fn run_killed_twice_and_resumed_is_an_undisturbed_one() {
+    // Arrange
+    let parent = place();
+    let (whole, part) = (parent.path().join("whole"), parent.path().join("part"));
+    let (code, _, error) = run(&longer(text(&whole), &["--jobs", "1"]));
+    assert_eq!(code, 0, "{error}");
+    let length = fs::metadata(whole.join("trials.jsonl"))
+        .expect("records")
+        .len();
+
+    // Act
+    let mut child = begun(&longer(text(&part), &[]));
+    until_written(&mut child, &part, length / 4);
+    child.kill().expect("it can be killed");
+    child.wait().expect("it is gone");
+    let mut child = begun(&["compare", "--resume", text(&part)]);
+    until_written(&mut child, &part, length / 2);
+    child.kill().expect("it can be killed");
+    child.wait().expect("it is gone");
+    assert!(!part.join("summary.json").exists(), "nothing looks whole");
+    let (code, printed, error) = run(&["compare", "--resume", text(&part), "--quick"]);
+
+    // Assert
+    assert_eq!(code, 0, "{error}");
+    assert!(!printed.contains("PARTIAL"));
+    assert_same(&whole, &part);
+}
+
+#[test]
+fn resume_with_another_seed_names_both() {
+    let parent = place();
+    let out = parent.path().join("out");
+    let (code, _, error) = run(&small(&out));
+    assert_eq!(code, 0, "{error}");
+
+    let (code, _, error) = run(&["compare", "--resume", text(&out), "--seed", "9"]);
+
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("--seed is 1 in") && error.contains("9 here"),
+        "{error}"
+    );
+}
+
+#[test]
+fn merged_shards_are_the_whole_and_a_missing_one_is_an_error() {
+    let parent = place();
+    let at = |name: &str| parent.path().join(name);
+    let (whole, one, two) = (at("whole"), at("one"), at("two"));
+    for (out, more) in [
+        (&whole, &["--jobs", "1"][..]),
+        (&one, &["--shard", "1/2"]),
+        (&two, &["--shard", "2/2", "--jobs", "2"]),
+    ] {
+        let (code, _, error) = run(&longer(text(out), more));
+        assert_eq!(code, 0, "{error}");
+    }
+
+    let merged = at("merged");
+    let (code, printed, error) = run(&["merge", text(&two), text(&one), "--out", text(&merged)]);
+    assert_eq!(code, 0, "{error}");
+    assert!(printed.contains("No prediction was contradicted"));
+    assert_same(&whole, &merged);
+
+    let half = at("half");
+    let arguments = ["merge", text(&two), "--out", text(&half)];
+    let (code, _, error) = run(&arguments);
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("of shard 1/2"), "{error}");
+    assert!(!half.exists());
+    let (code, printed, error) = run(&[&arguments[..], &["--partial"]].concat());
+    assert_eq!(code, 0, "{error}");
+    assert!(printed.contains("PARTIAL"), "{printed}");
+}
+
+#[test]
+fn plan_says_what_would_run_and_for_how_long_and_writes_nothing() {
+    let parent = place();
+    let ask = |format: &str| {
+        let arguments = [&SMALL[..], &["--plan", "--format", format]].concat();
+        let output = cofferdam(&arguments).current_dir(parent.path()).output();
+        let output = output.expect("the binary runs");
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).expect("text")
+    };
+
+    let plan: Value = serde_json::from_str(&ask("json")).expect("JSON");
+    let told = ask("text");
+
+    // Six cases and their clean trials in four placements.
+    assert_eq!(plan["plan"]["trials"], 28);
+    assert_eq!(plan["plan"]["faults"]["M1"], 24);
+    assert_eq!(plan["plan"]["placements"]["user-process"], 7);
+    assert!(plan["estimate"]["run_ns"].as_u64() >= Some(1));
+    assert!(told.contains("28 trials in 28 cells") && told.contains("of these trials took"));
+    assert_eq!(fs::read_dir(parent.path()).expect("it exists").count(), 0);
+}
+
+#[test]
+fn schemas_are_printed_as_json() {
+    for (of, key) in [("trials", "spec"), ("summary", "gates")] {
+        let (code, out, error) = run(&["schema", of]);
+        assert_eq!(code, 0, "{error}");
+        let schema: Value = serde_json::from_str(&out).expect("JSON");
+        assert!(schema["properties"][key].is_object(), "{out}");
+    }
+}
+
+#[test]
+fn jobs_do_not_go_with_the_wall_clock() {
+    let parent = place();
+    let out = parent.path().join("out");
+    let mut arguments = small(&out);
+    arguments.extend(["--clock", "wall", "--jobs", "2"]);
+    let (code, _, error) = run(&arguments);
+    assert_eq!(code, 2);
+    assert!(error.contains("wall-clock trials run alone"), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn run_out_of_room_ends_with_whole_records_and_is_continued_when_there_is_some() {
+    // Arrange
+    let parent = place();
+    let (whole, part) = (parent.path().join("whole"), parent.path().join("part"));
+    let (code, _, error) = run(&longer(text(&whole), &["--jobs", "1"]));
+    assert_eq!(code, 0, "{error}");
+    let length = fs::metadata(whole.join("trials.jsonl"))
+        .expect("records")
+        .len();
+
+    // Act: the engine has started, and from now on no file grows beyond two thirds and a bit.
+    let mut child = begun(&longer(text(&part), &["--jobs", "1"]));
+    until_written(&mut child, &part, 1);
+    let room = length * 2 / 3;
+    let limit = rustix::process::Rlimit {
+        current: Some(room),
+        maximum: Some(room),
+    };
+    let id = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    rustix::process::prlimit(id, rustix::process::Resource::Fsize, limit).expect("a limit");
+    let output = child.wait_with_output().expect("it ends");
+
+    // Assert
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(
+        error.contains("--resume") && error.contains("trials.jsonl"),
+        "{error}"
+    );
+    let kept = timeless(&part);
+    assert!(!kept.is_empty());
+    assert_eq!(kept[..], timeless(&whole)[..kept.len()]);
+    let size = fs::metadata(part.join("trials.jsonl"))
+        .expect("records")
+        .len();
+    assert!(
+        size <= room && room - size < 16_384,
+        "it used the room it had"
+    );
+    assert!(!part.join("summary.json").exists());
+
+    let (code, _, error) = run(&["compare", "--resume", text(&part)]);
+    assert_eq!(code, 0, "{error}");
+    assert_same(&whole, &part);
 }
 
 #[test]

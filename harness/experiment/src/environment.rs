@@ -2,11 +2,12 @@
 
 use crate::seed::digest;
 use cofferdam_placement::trial::ClockKind;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// How domains are kept apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mechanism {
     /// Processes with their own mappings.
@@ -14,7 +15,7 @@ pub enum Mechanism {
 }
 
 /// A named fact.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fact {
     /// What.
     pub name: String,
@@ -23,7 +24,7 @@ pub struct Fact {
 }
 
 /// Something that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unavailable {
     /// What.
     pub what: String,
@@ -32,7 +33,7 @@ pub struct Unavailable {
 }
 
 /// The environment of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Environment {
     /// Version of this program.
     pub cofferdam: String,

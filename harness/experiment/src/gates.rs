@@ -10,6 +10,7 @@ use crate::record::Record;
 use crate::seed::digest;
 use crate::verdict::trouble;
 use cofferdam_placement::trial::{ClockKind, Fault, PlacementId, TrialReport};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 const EXAMPLES: usize = 8;
 
 /// How a gate ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GateResult {
     /// It held.
@@ -31,7 +32,7 @@ pub enum GateResult {
 }
 
 /// One gate of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gate {
     /// Its name.
     pub name: String,
@@ -48,7 +49,7 @@ pub struct Gate {
 }
 
 /// A cell whose trials disagree with its prediction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disagreement {
     /// The cell.
     pub cell: String,

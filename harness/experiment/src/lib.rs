@@ -3,7 +3,9 @@
 //! [`catalogue`] is what there is, as data. [`plan`] crosses it into trials, [`run`] drives them
 //! through an [`engine::Engine`], [`verdict`] derives the outcome of each, [`record`] is the line
 //! written for it, and [`summary`] is what the lines say together, beside the prediction of
-//! [`predict`] and behind the gates of [`gates`]. [`stability`] repeats a run by the wall clock.
+//! [`predict`] and behind the gates of [`gates`]. Runs come in parts: [`run`] continues one that was
+//! cut short, [`shard`] divides a plan over hosts, and [`merge`] puts the parts together.
+//! [`stability`] repeats a run by the wall clock.
 //!
 //! Left out: running a trial (the placement crate does that behind the `Engine` trait) and drawing
 //! the result (the report crate). It trusts the engine's observations and nothing else: a
@@ -12,17 +14,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod catalogue;
 pub mod cell;
 pub mod engine;
 pub mod environment;
 pub mod gates;
+pub mod header;
+pub mod lanes;
+pub mod merge;
 pub mod out;
+pub mod outline;
 pub mod plan;
 pub mod predict;
 pub mod record;
 pub mod run;
+pub mod schema;
 pub mod seed;
+pub mod shard;
 pub mod stability;
 pub mod statistics;
 pub mod summary;

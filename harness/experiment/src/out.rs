@@ -1,7 +1,7 @@
 //! The directory a run writes: records as they come, everything else whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
@@ -44,6 +44,28 @@ pub enum OutError {
     /// It holds something already.
     #[error("{0} is not empty: results are never mixed; name another directory or remove it")]
     NotEmpty(PathBuf),
+    /// Another run writes it.
+    #[error("another run is writing {0}: wait for it, or stop it first")]
+    Busy(PathBuf),
+    /// Its records cannot be read.
+    #[error("cannot read {path}: {source}; name the directory of a run")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record could not be appended. What was there is whole, and nothing follows it.
+    #[error(
+        "cannot write {path}: {source}; every finished trial is there: remove the cause, then \
+         continue with --resume"
+    )]
+    Append {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It cannot be made or written.
     #[error("cannot write {path}: {source}; name a directory that can be written with --out")]
     Io {
@@ -59,7 +81,17 @@ pub enum OutError {
 pub struct Directory {
     path: PathBuf,
     trials: File,
+    /// Bytes of the records that are there for good.
+    length: u64,
     made: bool,
+}
+
+/// A run writes its directory alone. Where the file system knows no locks, that is up to the user.
+fn lock(trials: &File, path: &Path) -> Result<(), OutError> {
+    match trials.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(OutError::Busy(path.to_owned())),
+        _ => Ok(()),
+    }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> OutError + '_ {
@@ -79,11 +111,41 @@ impl Directory {
             .create_new(true)
             .open(&file)
             .map_err(at(&file))?;
+        lock(&trials, path)?;
         Ok(Self {
             path: path.to_owned(),
             trials,
+            length: 0,
             made,
         })
+    }
+
+    /// Opens the directory of a run to continue it.
+    pub fn open(path: &Path) -> Result<Self, OutError> {
+        let file = path.join(TRIALS);
+        let trials = OpenOptions::new()
+            .append(true)
+            .open(&file)
+            .map_err(|source| OutError::Read {
+                path: file.clone(),
+                source,
+            })?;
+        lock(&trials, path)?;
+        let length = trials.metadata().map_err(at(&file))?.len();
+        Ok(Self {
+            path: path.to_owned(),
+            trials,
+            length,
+            made: false,
+        })
+    }
+
+    /// Takes away what follows the first `length` bytes of the records: the torn end.
+    pub fn cut(&mut self, length: u64) -> Result<(), OutError> {
+        self.length = length;
+        self.trials
+            .set_len(length)
+            .map_err(at(&self.path.join(TRIALS)))
     }
 
     /// Where it is.
@@ -91,12 +153,76 @@ impl Directory {
         &self.path
     }
 
-    /// Appends a line in one write, so that a kill leaves whole lines and at most one torn end.
+    /// Appends a line in one write, so that a kill leaves whole lines and at most one torn end. If
+    /// that fails, as on a full disk, the torn end is taken away.
     pub fn append(&mut self, mut line: Vec<u8>) -> Result<(), OutError> {
         line.push(b'\n');
-        self.trials
-            .write_all(&line)
-            .map_err(at(&self.path.join(TRIALS)))
+        let written = self.trials.write_all(&line);
+        written.map_err(|source| {
+            // Shortening needs no room. Were it refused all the same, the end is recognised as torn.
+            let _ = self.trials.set_len(self.length);
+            OutError::Append {
+                path: self.path.join(TRIALS),
+                source,
+            }
+        })?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Has the records written through to the disk: a file system may find only then that it is
+    /// full.
+    pub fn sync(&self) -> Result<(), OutError> {
+        self.trials.sync_all().map_err(|source| OutError::Append {
+            path: self.path.join(TRIALS),
+            source,
+        })
+    }
+
+    /// Removes a file that no longer says what is true; it may not be there.
+    pub fn remove(&self, name: &str) -> Result<(), OutError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the records by those that `write` writes, whole or not at all.
+    pub fn rewrite<E: From<OutError>>(
+        &mut self,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), OutError>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let target = self.path.join(TRIALS);
+        let temporary = self.path.join(format!(".{TRIALS}.new"));
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&temporary)
+            .and_then(|file| file.set_len(0).map(|()| file))
+            .map_err(at(&target))?;
+        lock(&file, &self.path)?;
+        let mut length = 0;
+        let mut out = BufWriter::new(&file);
+        let written = write(&mut |line| {
+            length += line.len() as u64;
+            out.write_all(line).map_err(at(&target))
+        })
+        .and_then(|()| {
+            let whole = out.flush().and_then(|()| file.sync_all());
+            let renamed = whole.and_then(|()| fs::rename(&temporary, &target));
+            Ok(renamed.map_err(at(&target))?)
+        });
+        // A writer that is dropped writes what it still has; that must not come after the removal.
+        let _ = out.into_parts();
+        if let Err(error) = written {
+            // What is left of the attempt is nobody's; the first error is the one to tell.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        self.trials = file;
+        self.length = length;
+        Ok(())
     }
 
     /// Writes a file through a temporary one, so that it is there whole or not at all.
@@ -199,6 +325,44 @@ mod tests {
         directory.append(b"{}".to_vec()).expect("a line");
         directory.abandon();
         assert!(used.join(TRIALS).exists());
+    }
+
+    #[test]
+    fn directory_that_is_being_written_cannot_be_opened_for_more() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let path = parent.path().join("out");
+        let writer = Directory::create(&path).expect("a directory");
+
+        let refused = Directory::open(&path).expect_err("it is being written");
+        drop(writer);
+
+        assert!(matches!(refused, OutError::Busy(_)));
+        assert!(Directory::open(&path).is_ok());
+    }
+
+    #[test]
+    fn rewritten_records_are_appended_to_and_a_failed_rewriting_changes_nothing() {
+        // Arrange
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let path = parent.path().join("out");
+        let mut directory = Directory::create(&path).expect("a directory");
+        directory.append(b"1".to_vec()).expect("a line");
+
+        // Act
+        let failed: Result<(), OutError> = directory.rewrite(|line| {
+            line(b"lost\n")?;
+            Err(OutError::Busy(PathBuf::new()))
+        });
+        let kept = fs::read(path.join(TRIALS)).expect("records");
+        let done: Result<(), OutError> = directory.rewrite(|line| line(b"0\n1\n"));
+        directory.append(b"2".to_vec()).expect("a line");
+
+        // Assert
+        assert!(failed.is_err());
+        assert_eq!(kept, b"1\n");
+        assert!(done.is_ok());
+        assert_eq!(fs::read(path.join(TRIALS)).expect("records"), b"0\n1\n2\n");
+        assert_eq!(fs::read_dir(&path).expect("it exists").count(), 1);
     }
 
     #[test]

@@ -11,15 +11,17 @@ use crate::catalogue::{
     iommu_name, placement, why_not,
 };
 use crate::cell::Cell;
-use crate::seed::{Draw, derive};
+use crate::seed::{Draw, derive, digest};
+use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
 
 /// What is the same for all trials of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
     /// The clock.
     pub clock: ClockKind,
@@ -54,7 +56,7 @@ impl Settings {
 }
 
 /// A subset of the plan; an empty list means all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Filter {
     /// Placements.
     pub placements: Vec<PlacementId>,
@@ -91,6 +93,18 @@ pub enum PlanError {
     /// The filters exclude each other.
     #[error("no trial matches: {0}")]
     Empty(String),
+    /// More shards than trials a cell.
+    #[error(
+        "shard {shard} has no trial: a shard takes every {}th of {trials} trials a cell; make at \
+         most {trials} shards, or raise --trials",
+        shard.of()
+    )]
+    EmptyShard {
+        /// The shard.
+        shard: Shard,
+        /// Trials a cell.
+        trials: u32,
+    },
 }
 
 /// One trial of a plan.
@@ -111,6 +125,7 @@ pub struct Trial {
 pub struct Plan {
     settings: Settings,
     filter: Filter,
+    shard: Option<Shard>,
     cells: Vec<(u64, Cell)>,
     full: u64,
 }
@@ -172,6 +187,7 @@ impl Plan {
         Ok(Self {
             settings,
             filter,
+            shard: None,
             cells,
             full,
         })
@@ -195,6 +211,19 @@ impl Plan {
         self
     }
 
+    /// A part of it.
+    pub fn shard(self, shard: Shard) -> Result<Self, PlanError> {
+        let part = Self {
+            shard: Some(shard),
+            ..self
+        };
+        if part.is_empty() {
+            let trials = part.settings.trials;
+            return Err(PlanError::EmptyShard { shard, trials });
+        }
+        Ok(part)
+    }
+
     /// What is the same for all its trials.
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -205,6 +234,11 @@ impl Plan {
         &self.filter
     }
 
+    /// The part of the plan it is, if it is not the whole.
+    pub const fn part(&self) -> Option<Shard> {
+        self.shard
+    }
+
     /// Its cells, in the order they run.
     pub fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.cells.iter().map(|(_, cell)| cell)
@@ -212,7 +246,13 @@ impl Plan {
 
     /// How many trials it has.
     pub fn len(&self) -> u64 {
-        self.cells.len() as u64 * u64::from(self.settings.trials)
+        self.cells.len() as u64 * self.numbers().count() as u64
+    }
+
+    /// The trials' numbers within a cell.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        let shard = self.shard;
+        (0..self.settings.trials).filter(move |number| shard.is_none_or(|shard| shard.has(*number)))
     }
 
     /// Whether it has no trials.
@@ -221,16 +261,48 @@ impl Plan {
     }
 
     /// Its trials: the first of every cell, then the second, so that a run cut short still has all
-    /// cells. A clean trial comes before those it is paired with.
+    /// cells. A clean trial comes before those it is paired with. Their indices ascend.
     pub fn trials(&self) -> impl Iterator<Item = Trial> + '_ {
-        (0..self.settings.trials).flat_map(move |number| {
-            self.cells.iter().map(move |&(position, cell)| Trial {
-                index: u64::from(number) * self.full + position,
-                number,
-                cell,
-                spec: self.spec(&cell, number),
-            })
+        self.numbers().flat_map(move |number| {
+            self.cells
+                .iter()
+                .map(move |&(position, cell)| self.at(number, position, cell))
         })
+    }
+
+    fn at(&self, number: u32, position: u64, cell: Cell) -> Trial {
+        Trial {
+            index: u64::from(number) * self.full + position,
+            number,
+            cell,
+            spec: self.spec(&cell, number),
+        }
+    }
+
+    /// The trial with that index, if it is one of this plan.
+    pub fn trial(&self, index: u64) -> Option<Trial> {
+        let number = u32::try_from(index.checked_div(self.full)?).ok()?;
+        let position = index % self.full;
+        let here =
+            number < self.settings.trials && self.shard.is_none_or(|shard| shard.has(number));
+        let at = self
+            .cells
+            .binary_search_by_key(&position, |cell| cell.0)
+            .ok()?;
+        let (position, cell) = *self.cells.get(at)?;
+        here.then(|| self.at(number, position, cell))
+    }
+
+    /// A digest of the whole plan, by which its shards know each other, and by which a run is not
+    /// continued with another catalogue: how often each cell is tried, and how the first time.
+    pub fn digest(&self) -> String {
+        let first = self.cells.iter().map(|&(position, cell)| {
+            let trial = self.at(0, position, cell);
+            serde_json::to_vec(&(trial.index, &trial.spec)).unwrap_or_default()
+        });
+        let head = format!("{} {}", self.settings.trials, self.full).into_bytes();
+        let parts: Vec<Vec<u8>> = std::iter::once(head).chain(first).collect();
+        format!("{:016x}", digest(parts.iter().map(Vec::as_slice)))
     }
 
     fn spec(&self, cell: &Cell, number: u32) -> TrialSpec {
@@ -288,7 +360,7 @@ fn explain(filter: &Filter) -> String {
 }
 
 /// A corner of the plan where a fault does not exist, for the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotApplicable {
     /// The case.
     pub case: String,
@@ -299,6 +371,18 @@ pub struct NotApplicable {
 }
 
 impl Plan {
+    /// Why cells of this plan do not exist, and how many for each reason.
+    pub fn left_out(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        let cells = FAULTS.iter().flat_map(|fault| cells_of(fault));
+        for cell in cells.filter(|cell| self.filter.place(cell) && self.filter.fault(cell)) {
+            if let Some(reason) = why_not(&cell) {
+                *counts.entry(reason).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// The corners of this plan where a fault does not exist.
     pub fn not_applicable(&self) -> Vec<NotApplicable> {
         let mut found: Vec<NotApplicable> = Vec::new();
@@ -355,7 +439,11 @@ mod tests {
             .filter(|placement| placement.panic_ends_layer())
             .count();
         let unbounced = modes - 1;
-        assert_eq!(count_of(&plan, "D1"), places * unbounced * drivers * 2 * 8);
+        // One driver has nobody beside its buffers.
+        assert_eq!(
+            count_of(&plan, "D1"),
+            places * unbounced * (drivers * 2 * 8 - 1)
+        );
         assert_eq!(count_of(&plan, "D8"), places * unbounced * drivers);
         // Reuse of an address needs addresses, and modes that translate them.
         assert_eq!(count_of(&plan, "D7"), places * drivers * 3);
@@ -479,6 +567,60 @@ mod tests {
         for trial in plan(Filter::default()).trials() {
             assert_eq!(Cell::of(&trial.spec), trial.cell);
         }
+    }
+
+    #[test]
+    fn shards_are_disjoint_and_together_the_plan() {
+        // Arrange
+        let settings = Settings {
+            trials: 7,
+            ..Settings::QUICK
+        };
+        let whole = Plan::new(settings, Filter::default()).expect("the filter leaves trials");
+
+        // Act
+        let mut together: Vec<Trial> = Shard::all(3)
+            .flat_map(|shard| {
+                let part = whole.clone().shard(shard).expect("seven trials for three");
+                assert_eq!(part.len(), part.trials().count() as u64);
+                assert_eq!(part.digest(), whole.digest());
+                part.trials().collect::<Vec<_>>()
+            })
+            .collect();
+        together.sort_by_key(|trial| trial.index);
+
+        // Assert
+        assert!(whole.trials().eq(together));
+    }
+
+    #[test]
+    fn shard_without_a_trial_is_refused() {
+        let shard = "4/4".parse().expect("a shard");
+        let error = plan(Filter::default())
+            .shard(shard)
+            .expect_err("three trials a cell");
+        assert!(error.to_string().contains("at most 3 shards"), "{error}");
+    }
+
+    #[test]
+    fn trial_is_found_by_its_index_where_the_plan_has_it() {
+        let filter = Filter {
+            faults: vec!["X1".into()],
+            ..Filter::default()
+        };
+        let part = plan(filter)
+            .shard("2/3".parse().expect("a shard"))
+            .expect("one trial a cell");
+        let all = plan(Filter::default());
+
+        for trial in part.trials() {
+            assert_eq!(part.trial(trial.index), Some(trial));
+        }
+        let found = all
+            .trials()
+            .filter(|trial| part.trial(trial.index).is_some());
+        assert_eq!(found.count() as u64, part.len());
+        assert_eq!(part.trial(u64::MAX), None);
     }
 
     #[test]

@@ -10,11 +10,14 @@ use crate::cell::Cell;
 use crate::verdict::Verdict;
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{By, DomainEnd, DomainReport, End, Fault, TrialReport};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How the outcome of a cell comes about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Label {
     /// It follows from the topology and the IOMMU mode.

@@ -3,15 +3,16 @@
 use crate::environment::Mechanism;
 use crate::verdict::Verdict;
 use cofferdam_placement::trial::{TrialReport, TrialSpec};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use thiserror::Error;
 
 /// Version of the record's schema; a reader refuses others.
 pub const SCHEMA: u32 = 1;
 
 /// Wall-clock times, all in one field so that runs can be compared without it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Times {
     /// When the trial started, us since 1970.
     pub started_us: u64,
@@ -20,7 +21,7 @@ pub struct Times {
 }
 
 /// The record of one finished trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -78,6 +79,98 @@ struct LineOf {
     mechanism: String,
 }
 
+/// A line of `trials.jsonl`.
+#[derive(Debug)]
+pub enum Line {
+    /// A finished trial.
+    Record(Box<Record>),
+    /// A line of the mechanism [`GUEST`].
+    Guest,
+}
+
+/// Bytes a line has at most; a record has some thousands.
+const LONGEST: u64 = 16 << 20;
+
+/// Reads `trials.jsonl` line by line. A record ends with its newline; what follows the last one is
+/// torn.
+#[derive(Debug)]
+pub struct Lines<R> {
+    from: R,
+    bytes: Vec<u8>,
+    number: usize,
+    start: u64,
+    end: u64,
+    torn: usize,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads from the start of the file.
+    pub const fn new(from: R) -> Self {
+        Self {
+            from,
+            bytes: Vec::new(),
+            number: 0,
+            start: 0,
+            end: 0,
+            torn: 0,
+        }
+    }
+
+    /// The next line, or `None` at the end or the torn end.
+    pub fn next_line(&mut self) -> Result<Option<Line>, RecordError> {
+        self.bytes.clear();
+        self.number += 1;
+        let malformed = |why: String| RecordError::Malformed {
+            line: self.number,
+            why,
+        };
+        let mut limited = self.from.by_ref().take(LONGEST);
+        let read = limited.read_until(b'\n', &mut self.bytes)?;
+        if self.bytes.last() != Some(&b'\n') {
+            if read as u64 == LONGEST {
+                return Err(malformed(format!("it is longer than {LONGEST} bytes")));
+            }
+            self.torn = read;
+            return Ok(None);
+        }
+        self.start = self.end;
+        self.end += read as u64;
+        let why = |error: serde_json::Error| malformed(error.to_string());
+        let line_of: LineOf = serde_json::from_slice(&self.bytes).map_err(why)?;
+        if line_of.mechanism == GUEST {
+            return Ok(Some(Line::Guest));
+        }
+        let record: Record = serde_json::from_slice(&self.bytes).map_err(why)?;
+        if record.schema != SCHEMA {
+            return Err(RecordError::Schema {
+                line: self.number,
+                found: record.schema,
+            });
+        }
+        Ok(Some(Line::Record(Box::new(record))))
+    }
+
+    /// The bytes of the line read last, its newline included.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where in the file the line read last starts.
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Where the last whole line ends.
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes of a last line without an end: its writer was killed. It is not a record.
+    pub const fn torn(&self) -> usize {
+        self.torn
+    }
+}
+
 /// The records of a file.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -89,36 +182,16 @@ pub struct Records {
     pub torn: usize,
 }
 
-/// Reads `trials.jsonl`. A record ends with its newline; what follows the last one is torn.
-pub fn read(mut from: impl BufRead) -> Result<Records, RecordError> {
+/// Reads `trials.jsonl` at once.
+pub fn read(from: impl BufRead) -> Result<Records, RecordError> {
     let mut found = Records::default();
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        if from.read_until(b'\n', &mut line)? == 0 {
-            break;
+    let mut lines = Lines::new(from);
+    while let Some(line) = lines.next_line()? {
+        match line {
+            Line::Record(record) => found.records.push(*record),
+            Line::Guest => found.guest += 1,
         }
-        if line.last() != Some(&b'\n') {
-            found.torn = line.len();
-            break;
-        }
-        let malformed = |error: serde_json::Error| RecordError::Malformed {
-            line: number,
-            why: error.to_string(),
-        };
-        let line_of: LineOf = serde_json::from_slice(&line).map_err(malformed)?;
-        if line_of.mechanism == GUEST {
-            found.guest += 1;
-            continue;
-        }
-        let record: Record = serde_json::from_slice(&line).map_err(malformed)?;
-        if record.schema != SCHEMA {
-            return Err(RecordError::Schema {
-                line: number,
-                found: record.schema,
-            });
-        }
-        found.records.push(record);
     }
+    found.torn = lines.torn();
     Ok(found)
 }

@@ -1,24 +1,30 @@
 //! Drives the trials of a plan, and writes each as soon as it is done.
+//!
+//! A run that was killed, stopped or ran out of room is continued from its records: those that are
+//! missing are run, and what comes of it is what an undisturbed run would have written.
 
-use crate::cell::Cell;
+use crate::assemble::{AssembleError, Assembly, Pairs, line};
 use crate::engine::{Engine, EngineError};
 use crate::environment::{Environment, Mechanism};
-use crate::out::{Directory, OutError};
-use crate::plan::{Filter, Plan, Settings, Trial};
+use crate::header::{HEADER, Header, HeaderError, Wanted};
+use crate::lanes::{Host, Next, Ran, Take, drive};
+use crate::out::{Directory, OutError, TRIALS};
+use crate::plan::{Plan, Trial};
 use crate::record::{Record, SCHEMA, Times};
 use crate::summary::{Collector, InfrastructureFailure, State, Summary};
-use crate::verdict::{Baseline, judge};
-use cofferdam_placement::trial::TrialReport;
-use serde::Serialize;
-use std::collections::HashMap;
+use cofferdam_placement::trial::ClockKind;
+use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread::available_parallelism;
 use thiserror::Error;
 
-/// How often a trial is tried before it counts as an infrastructure failure.
-const ATTEMPTS: u32 = 3;
 /// So many trials in a row that cannot be run end the run: nothing here works.
 const IN_A_ROW: u32 = 5;
+
+/// The file of the summary.
+pub const SUMMARY: &str = "summary.json";
+/// The file of the page that people read.
+pub const REPORT: &str = "report.html";
 
 /// Why a run did not take place or could not be written.
 #[derive(Debug, Error)]
@@ -32,6 +38,18 @@ pub enum RunError {
     /// A record could not be written as JSON.
     #[error("cannot write a record: {0}")]
     Json(#[from] serde_json::Error),
+    /// The run to continue is another.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The records of the run to continue.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// More than one trial at a time by the wall clock.
+    #[error(
+        "--jobs {0} does not go with --clock wall: wall-clock trials run alone, or they would \
+         measure each other; leave --jobs out"
+    )]
+    WallJobs(NonZeroUsize),
 }
 
 /// Watches a run, and may stop it.
@@ -44,18 +62,6 @@ pub trait Observer {
     fn stop(&self) -> bool;
 }
 
-/// What `run.json` says from the start, so that the records of a run that was killed can be read
-/// and repeated.
-#[derive(Serialize)]
-struct Header<'a> {
-    schema: u32,
-    planned: u64,
-    settings: &'a Settings,
-    filter: &'a Filter,
-    environment_id: &'a str,
-    environment: &'a Environment,
-}
-
 /// A finished run.
 #[derive(Debug)]
 pub struct Finished {
@@ -63,142 +69,264 @@ pub struct Finished {
     pub summary: Summary,
     /// Where it was written.
     pub directory: Directory,
+    /// Lines of its records that hold the model against a Linux guest.
+    pub guest: Vec<Vec<u8>>,
 }
 
-/// Runs a plan into a new directory. `start` makes a fresh engine. On an error before the first
-/// trial nothing is left behind; later errors leave the records written so far.
+/// Trials at a time: as many as were asked for, or else what this host does best. Under leap all
+/// processes of a trial share a core, and the wall clock wants the host for itself.
+pub fn jobs(asked: Option<NonZeroUsize>, clock: ClockKind) -> Result<NonZeroUsize, RunError> {
+    match (asked, clock) {
+        (Some(jobs), ClockKind::Wall) if jobs.get() > 1 => Err(RunError::WallJobs(jobs)),
+        (Some(jobs), _) => Ok(jobs),
+        (None, ClockKind::Wall) => Ok(NonZeroUsize::MIN),
+        (None, ClockKind::Leap) => Ok(available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+    }
+}
+
+/// Runs a plan into a new directory, a trial at a time.
 pub fn run<E: Engine>(
     plan: &Plan,
     out: &Path,
-    mut start: impl FnMut() -> Result<E, EngineError>,
+    start: impl Fn() -> Result<E, EngineError> + Sync,
     observer: &mut dyn Observer,
 ) -> Result<Finished, RunError> {
-    let mut directory = Directory::create(out)?;
-    let engine = match start() {
-        Ok(engine) => engine,
-        Err(error) => {
-            directory.abandon();
-            return Err(error.into());
-        }
-    };
-    let environment =
-        Environment::probe(plan.settings().clock, engine.facts(), engine.unavailable());
-    let environment_id = environment.id();
-    let header = Header {
-        schema: SCHEMA,
-        planned: plan.len(),
-        settings: plan.settings(),
-        filter: plan.filter(),
-        environment_id: &environment_id,
-        environment: &environment,
-    };
-    directory.replace("run.json", &serde_json::to_vec_pretty(&header)?)?;
+    run_new(plan, out, NonZeroUsize::MIN, start, observer)
+}
 
-    let mut attempts = Attempts {
-        engine: Some(engine),
-        start,
+/// Runs a plan into a new directory, so many trials at a time. `start` makes a fresh engine. On an
+/// error before the first trial nothing is left behind; later errors leave the records written so
+/// far.
+pub fn run_new<E: Engine>(
+    plan: &Plan,
+    out: &Path,
+    jobs: NonZeroUsize,
+    start: impl Fn() -> Result<E, EngineError> + Sync,
+    observer: &mut dyn Observer,
+) -> Result<Finished, RunError> {
+    let mut session = Session::new(plan, Directory::create(out)?, observer);
+    if let Err(error) = drive(jobs, &start, plan.trials(), &mut session) {
+        session.directory.abandon();
+        return Err(error);
+    }
+    let header = session.header.ok_or_else(silent)?;
+    let close = Close {
+        plan,
+        header,
+        state: session.state,
+        directory: session.directory,
+        guest: Vec::new(),
     };
+    close.with(session.collector)
+}
+
+/// Continues the run in a directory: runs the trials of its plan that have no record. Whatever is
+/// `wanted` must be what that run is.
+pub fn resume<E: Engine>(
+    path: &Path,
+    wanted: &Wanted,
+    asked: Option<NonZeroUsize>,
+    start: impl Fn() -> Result<E, EngineError> + Sync,
+    observer: &mut dyn Observer,
+) -> Result<Finished, RunError> {
+    let header = Header::read(path)?;
+    let plan = header.plan_as_wanted(path, wanted)?;
+    let jobs = jobs(asked, plan.settings().clock)?;
+    let mut directory = Directory::open(path)?;
+    let trials = path.join(TRIALS);
+    let mut known = Assembly::new(&plan);
+    let extent = known.add(&trials)?;
+    directory.cut(extent.whole)?;
+
+    let mut session = Session::new(&plan, directory, observer);
+    session.header = Some(header);
+    if known.len() < plan.len() {
+        // They say how far the run was, which is about to be wrong.
+        session.directory.remove(SUMMARY)?;
+        session.directory.remove(REPORT)?;
+        session.pairs = known.pairs()?;
+        session.done = known.len();
+        drive(jobs, &start, known.missing(), &mut session)?;
+    }
+    let header = session.header.ok_or_else(silent)?;
+    let mut whole = Assembly::new(&plan);
+    whole.add(&trials)?;
     let mut collector = Collector::default();
-    let mut clean: HashMap<(Cell, u32), Baseline> = HashMap::new();
-    let mut state = State::Complete;
-    let mut in_a_row = 0;
-    for (done, trial) in (1..).zip(plan.trials()) {
-        if observer.stop() {
-            state = State::Interrupted;
-            break;
-        }
-        let started_us = now_us();
-        match attempts.run(&trial, observer) {
-            Ok(report) => {
-                in_a_row = 0;
-                let pair = clean.get(&(trial.cell.clean(), trial.number));
-                let verdict = judge(&trial.spec.fault, &report, pair);
-                if trial.cell.is_clean() {
-                    clean.insert((trial.cell, trial.number), Baseline::of(&report));
-                }
-                let record = Record {
-                    schema: SCHEMA,
-                    index: trial.index,
-                    number: trial.number,
-                    cell: trial.cell.id(),
-                    mechanism: Mechanism::Process,
-                    environment: environment_id.clone(),
-                    spec: trial.spec,
-                    verdict,
-                    report,
-                    times: Times {
-                        started_us,
-                        finished_us: now_us(),
-                    },
-                };
-                directory.append(serde_json::to_vec(&record)?)?;
-                collector.add(&record);
-                observer.done(done, plan.len(), &record);
-            }
-            // Whoever stops a run may have stopped the engine with it.
-            Err(_) if observer.stop() => {
-                state = State::Interrupted;
-                break;
-            }
-            Err(error) => {
-                let failure = InfrastructureFailure {
-                    index: trial.index,
-                    cell: trial.cell.id(),
-                    what: error.to_string(),
-                };
-                observer.failed(done, plan.len(), &failure);
-                collector.fail(failure);
-                in_a_row += 1;
-                if in_a_row == IN_A_ROW || matches!(error, EngineError::Unavailable(_)) {
-                    state = State::Aborted;
-                    break;
-                }
-            }
-        }
+    let as_written = whole.each(|record| -> Result<(), RunError> {
+        collector.add(&record);
+        Ok(())
+    })?;
+    for failure in session.failures {
+        collector.fail(failure);
     }
-
-    let summary = collector.close(plan, environment, state);
-    directory.replace("summary.json", &serde_json::to_vec_pretty(&summary)?)?;
-    Ok(Finished { summary, directory })
+    if !as_written {
+        session
+            .directory
+            .rewrite(|write| write_all(&whole, write))?;
+    }
+    let close = Close {
+        plan: &plan,
+        header,
+        state: session.state,
+        directory: session.directory,
+        guest: whole.guest().to_vec(),
+    };
+    close.with(collector)
 }
 
-struct Attempts<E, F> {
-    engine: Option<E>,
-    start: F,
+/// Writes records in the order of their plan, and what a guest was seen to do after them.
+pub(crate) fn write_all(
+    assembly: &Assembly<'_>,
+    write: &mut dyn FnMut(&[u8]) -> Result<(), OutError>,
+) -> Result<(), RunError> {
+    assembly.each(|record| -> Result<(), RunError> { Ok(write(&line(&record)?)?) })?;
+    for line in assembly.guest() {
+        write(line)?;
+    }
+    Ok(())
 }
 
-impl<E: Engine, F: FnMut() -> Result<E, EngineError>> Attempts<E, F> {
-    /// Runs a trial, again with a fresh engine if the harness failed.
-    fn run(&mut self, trial: &Trial, observer: &dyn Observer) -> Result<TrialReport, EngineError> {
-        let mut attempt = 1;
-        loop {
-            let error = match self.once(trial) {
-                Ok(report) => return Ok(report),
-                Err(error) => error,
-            };
-            // A failed engine is not used again, whatever it says next.
-            self.engine = None;
-            let again = matches!(error, EngineError::Infrastructure(_));
-            if attempt == ATTEMPTS || !again || observer.stop() {
-                return Err(error);
-            }
-            attempt += 1;
-        }
-    }
-
-    fn once(&mut self, trial: &Trial) -> Result<TrialReport, EngineError> {
-        let engine = match &mut self.engine {
-            Some(engine) => engine,
-            none => none.insert((self.start)()?),
-        };
-        engine.run(&trial.spec)
-    }
+/// The end of every run: its summary.
+pub(crate) struct Close<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) header: Header,
+    pub(crate) state: State,
+    pub(crate) directory: Directory,
+    pub(crate) guest: Vec<Vec<u8>>,
 }
 
-fn now_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+impl Close<'_> {
+    pub(crate) fn with(self, collector: Collector) -> Result<Finished, RunError> {
+        self.directory.sync()?;
+        let mut summary = collector.close(self.plan, self.header.environment, self.state);
+        summary.elsewhere = self.header.elsewhere;
+        let text = serde_json::to_vec_pretty(&summary)?;
+        self.directory.replace(SUMMARY, &text)?;
+        Ok(Finished {
+            summary,
+            directory: self.directory,
+            guest: self.guest,
         })
+    }
+}
+
+/// The lanes report an engine's start or its failure before anything else.
+fn silent() -> RunError {
+    EngineError::Infrastructure("it neither started nor failed".to_owned()).into()
+}
+
+/// A run that takes place.
+struct Session<'a> {
+    plan: &'a Plan,
+    directory: Directory,
+    observer: &'a mut dyn Observer,
+    header: Option<Header>,
+    environment: String,
+    pairs: Pairs,
+    collector: Collector,
+    failures: Vec<InfrastructureFailure>,
+    done: u64,
+    in_a_row: u32,
+    state: State,
+}
+
+impl<'a> Session<'a> {
+    fn new(plan: &'a Plan, directory: Directory, observer: &'a mut dyn Observer) -> Self {
+        Self {
+            plan,
+            directory,
+            observer,
+            header: None,
+            environment: String::new(),
+            pairs: Pairs::default(),
+            collector: Collector::default(),
+            failures: Vec::new(),
+            done: 0,
+            in_a_row: 0,
+            state: State::Complete,
+        }
+    }
+
+    fn fail(&mut self, trial: &Trial, error: &EngineError) -> Next {
+        let failure = InfrastructureFailure {
+            index: trial.index,
+            cell: trial.cell.id(),
+            what: error.to_string(),
+        };
+        self.observer.failed(self.done, self.plan.len(), &failure);
+        self.collector.fail(failure.clone());
+        self.failures.push(failure);
+        self.in_a_row += 1;
+        if self.in_a_row >= IN_A_ROW || matches!(error, EngineError::Unavailable(_)) {
+            self.state = State::Aborted;
+            return Next::Stop;
+        }
+        Next::Continue
+    }
+}
+
+impl Take for Session<'_> {
+    type Error = RunError;
+
+    fn ready(&mut self, host: Host) -> Result<(), RunError> {
+        let clock = self.plan.settings().clock;
+        let here = Environment::probe(clock, host.facts, host.unavailable);
+        self.environment = here.id();
+        let header = match self.header.take() {
+            None => Header::new(self.plan, here),
+            Some(mut known) => {
+                known.admit(&here, self.directory.path())?;
+                if known.environments().all(|known| *known != here) {
+                    known.elsewhere.push(here);
+                }
+                known
+            }
+        };
+        let text = serde_json::to_vec_pretty(&header)?;
+        self.header = Some(header);
+        Ok(self.directory.replace(HEADER, &text)?)
+    }
+
+    fn take(&mut self, ran: Ran) -> Result<Next, RunError> {
+        self.done += 1;
+        let trial = ran.trial;
+        let report = match ran.result {
+            Ok(report) => report,
+            // Whoever stops a run may have stopped the engine with it.
+            Err(_) if self.observer.stop() => {
+                self.done -= 1;
+                self.state = State::Interrupted;
+                return Ok(Next::Stop);
+            }
+            Err(error) => return Ok(self.fail(&trial, &error)),
+        };
+        self.in_a_row = 0;
+        let record = Record {
+            schema: SCHEMA,
+            index: trial.index,
+            number: trial.number,
+            cell: trial.cell.id(),
+            mechanism: Mechanism::Process,
+            environment: self.environment.clone(),
+            verdict: self.pairs.judge(&trial, &report),
+            spec: trial.spec,
+            report,
+            times: Times {
+                started_us: ran.started_us,
+                finished_us: ran.finished_us,
+            },
+        };
+        self.directory.append(serde_json::to_vec(&record)?)?;
+        self.collector.add(&record);
+        self.observer.done(self.done, self.plan.len(), &record);
+        Ok(Next::Continue)
+    }
+
+    fn stop(&mut self) -> bool {
+        let stop = self.observer.stop();
+        if stop {
+            self.state = State::Interrupted;
+        }
+        stop
+    }
 }

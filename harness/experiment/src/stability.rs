@@ -123,13 +123,13 @@ pub fn runs<E: Engine>(
     plan: &Plan,
     out: &Path,
     wanted: u32,
-    mut start: impl FnMut() -> Result<E, EngineError>,
+    start: impl Fn() -> Result<E, EngineError> + Sync,
     observer: &mut dyn Observer,
 ) -> Result<Stability, RunError> {
     let made = vacant(out)?;
     let mut finished: Vec<Finished> = Vec::new();
     for nth in 1..=wanted {
-        let one = run(plan, &out.join(format!("run-{nth}")), &mut start, observer);
+        let one = run(plan, &out.join(format!("run-{nth}")), &start, observer);
         if one.is_err() && nth == 1 && made {
             // Best effort: an empty directory that stays misleads nobody.
             let _ = fs::remove_dir(out);

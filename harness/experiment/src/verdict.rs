@@ -6,6 +6,7 @@
 
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{DomainEnd, DomainReport, End, Fault, TenantIo, TrialReport};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const STALL_NS: u64 = 5_000_000;
 
 /// What came of a trial, from harmless to worst; the worst that is true counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Nothing was injected.
@@ -114,7 +117,7 @@ fn errors(report: &TrialReport) -> u64 {
 }
 
 /// The judgement of one trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The outcome.
     pub outcome: Outcome,

@@ -18,6 +18,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn plan(filter: Filter) -> Plan {
     Plan::new(Settings::QUICK, filter).expect("the filter leaves trials")
@@ -77,7 +78,10 @@ fn cell<'a>(summary: &'a Summary, id: &str) -> &'a CellSummary {
         .expect("the plan has this cell")
 }
 
-fn run_spoiled(plan: &Plan, spoil: impl FnMut(&TrialSpec, &mut TrialReport) + Clone) -> Summary {
+fn run_spoiled(
+    plan: &Plan,
+    spoil: impl FnMut(&TrialSpec, &mut TrialReport) + Clone + Sync,
+) -> Summary {
     let parent = place();
     run(
         plan,
@@ -429,11 +433,11 @@ fn failed_engine_is_replaced_and_the_trial_tried_again() {
     // Arrange: engines 0 and 1 fail, the third works.
     let parent = place();
     let plan = of_fault("R1");
-    let mut started = 0;
+    let started = AtomicU32::new(0);
     let start = || {
-        started += 1;
+        let earlier = started.fetch_add(1, Ordering::Relaxed);
         Ok(Failing {
-            runs: u32::from(started > 2),
+            runs: u32::from(earlier >= 2),
         })
     };
 
@@ -447,7 +451,7 @@ fn failed_engine_is_replaced_and_the_trial_tried_again() {
     .expect("the third engine works");
 
     // Assert
-    assert_eq!(started, 3);
+    assert_eq!(started.into_inner(), 3);
     assert_eq!(finished.summary.infrastructure_failures, []);
     assert_eq!(finished.summary.finished, plan.len());
 }

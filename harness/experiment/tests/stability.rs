@@ -11,8 +11,8 @@ use cofferdam_experiment::summary::{State, Summary};
 use cofferdam_experiment::verdict::Outcome;
 use cofferdam_placement::trial::{ClockKind, PlacementId, TrialReport, TrialSpec};
 use fake::{Fake, StopAfter, spoiled};
-use std::cell::Cell;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const WAVERING: &str = "user-process/strict/pcie/edu/X1.panic";
 
@@ -33,11 +33,11 @@ fn plan() -> Plan {
 fn five(
     out: &Path,
     observer: &mut dyn Observer,
-    spoil: impl Fn(u32, &TrialSpec, &mut TrialReport),
+    spoil: impl Fn(u32, &TrialSpec, &mut TrialReport) + Sync,
 ) -> Result<Stability, RunError> {
-    let started = Cell::new(0);
+    let started = AtomicU32::new(0);
     let start = || {
-        let nth = started.replace(started.get() + 1);
+        let nth = started.fetch_add(1, Ordering::Relaxed);
         let spoil = &spoil;
         spoiled(move |spec, report| spoil(nth, spec, report))
     };
@@ -109,22 +109,22 @@ fn cell_that_ends_otherwise_in_one_run_is_flagged_in_all() {
 #[test]
 fn minority_of_trials_does_not_move_the_mode() {
     let parent = tempfile::tempdir().expect("a temporary directory");
-    let spoilt = Cell::new(0);
+    let spoilt = AtomicU32::new(0);
 
     let found = five(
         &parent.path().join("out"),
         &mut StopAfter::never(),
         |nth, spec, report| {
             let before = report.clone();
-            if nth == 1 && spoilt.get() == 0 {
+            if nth == 1 && spoilt.load(Ordering::Relaxed) == 0 {
                 hurt_a_tenant(spec, report);
             }
-            spoilt.set(spoilt.get() + u32::from(*report != before));
+            spoilt.fetch_add(u32::from(*report != before), Ordering::Relaxed);
         },
     )
     .expect("the fake never fails");
 
-    assert_eq!(spoilt.get(), 1, "one trial was spoilt");
+    assert_eq!(spoilt.load(Ordering::Relaxed), 1, "one trial was spoilt");
     assert_eq!(found.unstable().count(), 0);
 }
 

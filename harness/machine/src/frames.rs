@@ -5,13 +5,16 @@
 
 use core::fmt;
 use core::ops::Range;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bytes in a frame, and in a page of every domain and IOMMU here.
 pub const FRAME: u64 = 4096;
 
 /// The owner of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owner {
     /// The hypervisor, where there is one; its frames exist in every placement.

@@ -4,10 +4,13 @@
 //! nor a driver has a line of either.
 
 use cofferdam_machine::frames::Owner;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which layer commits the fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
     /// `Tamper`: the device lies.
@@ -17,7 +20,9 @@ pub enum By {
 }
 
 /// What a wild access aims at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// The hypervisor's frames.
@@ -66,7 +71,9 @@ impl Target {
 }
 
 /// How two functions are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Route {
     /// Behind one switch, or on one conventional bus.
@@ -76,7 +83,9 @@ pub enum Route {
 }
 
 /// What stands still when a device locks its bus (PCI Local Bus 2.2, appendix F).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lock {
     /// The locked target answers its owner only.
@@ -88,7 +97,9 @@ pub enum Lock {
 /// A fault with its parameters. `nth` counts from 1: the access, DMA, mapping or request of the
 /// running workload at which it strikes, after the driver's start. A case of the experiment leaves
 /// `nth` and `len` open: 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(tag = "id")]
 pub enum Fault {
     /// No fault: the paired clean trial.

@@ -78,6 +78,8 @@ pub struct Sabotage {
     generation: Cell<u32>,
     /// Only the first incarnation is faulty: a fault strikes once.
     armed: Cell<bool>,
+    /// The driver has started: mappings and requests are those of the running workload.
+    serving: Cell<bool>,
     requests: Cell<u32>,
     mappings: Cell<u32>,
     answers: Cell<u32>,
@@ -133,6 +135,7 @@ impl Sabotage {
             link,
             generation: Cell::new(generation),
             armed: Cell::new(generation == 0),
+            serving: Cell::new(false),
             requests: Cell::new(0),
             mappings: Cell::new(0),
             answers: Cell::new(0),
@@ -144,7 +147,7 @@ impl Sabotage {
     }
 
     fn strikes(&self, count: &Cell<u32>, nth: u32) -> bool {
-        if !self.armed.get() {
+        if !self.armed.get() || !self.serving.get() {
             return false;
         }
         count.set(count.get() + 1);
@@ -157,8 +160,8 @@ impl Sabotage {
 
     /// Like [`Sabotage::strikes`], but for good from then on.
     fn has_come(&self, count: &Cell<u32>, nth: u32) -> bool {
-        count.set(count.get() + 1);
-        self.armed.get() && count.get() >= nth
+        count.set(count.get() + u32::from(self.serving.get()));
+        self.armed.get() && self.serving.get() && count.get() >= nth
     }
 
     /// Called before the driver writes a register.
@@ -226,6 +229,7 @@ impl Sabotage {
     /// Called at each step of the driver's start: 0 before it touches the device, 1 before it
     /// serves.
     pub fn at_start(&self, now: u8) {
+        self.serving.set(now > 0);
         if let Fault::X5 { step, repeats, .. } = self.fault
             && step == now
             && (1..=repeats).contains(&self.generation.get())

@@ -6,10 +6,13 @@
 pub use crate::fault::{By, Fault, Lock, Route, Target};
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A driver under test, with its device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum DriverId {
     /// Our driver of the edu device.
@@ -36,7 +39,9 @@ impl DriverId {
 }
 
 /// Where a driver lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlacementId {
     /// In the kernel.
@@ -56,7 +61,9 @@ pub enum PlacementId {
 }
 
 /// Which clock a trial runs by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClockKind {
     /// Device time jumps to the next event; a trial replays.
@@ -66,7 +73,9 @@ pub enum ClockKind {
 }
 
 /// What a crash of the driver does to the privileged layer it runs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Oops {
     /// The layer stops (Linux `oops=panic`).
@@ -76,7 +85,7 @@ pub enum Oops {
 }
 
 /// Everything needed to run a trial, and to run it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrialSpec {
     /// Where the driver lives.
     pub placement: PlacementId,
@@ -126,7 +135,7 @@ impl TrialSpec {
 }
 
 /// A DMA the ledger did not sanction, as the machine saw it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StrayDma {
     /// Device time, ns.
     pub at_ns: u64,
@@ -145,7 +154,7 @@ pub struct StrayDma {
 }
 
 /// Pattern bytes of one owner that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Corruption {
     /// The victim.
     pub owner: Owner,
@@ -154,7 +163,7 @@ pub struct Corruption {
 }
 
 /// How a domain was at the end of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DomainEnd {
     /// Running or waiting.
@@ -168,7 +177,7 @@ pub enum DomainEnd {
 }
 
 /// One protection domain's share of a trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DomainReport {
     /// Its name: `kernel`, `driver`, `tenant1`, ...
     pub name: String,
@@ -198,7 +207,7 @@ pub struct DomainReport {
 }
 
 /// One tenant's requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantIo {
     /// The tenant, 1 or 2.
     pub tenant: u8,
@@ -221,7 +230,7 @@ pub struct TenantIo {
 }
 
 /// Who noticed the fault first, and when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Detection {
     /// `iommu`, `fabric`, `driver`, `tenant1`, `supervisor`, ...
     pub by: String,
@@ -232,7 +241,7 @@ pub struct Detection {
 }
 
 /// Costs that are true on any host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Register reads.
     pub mmio_reads: u64,
@@ -269,7 +278,7 @@ pub struct Counts {
 }
 
 /// Why a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
     /// Both tenants finished, or died.
@@ -281,7 +290,7 @@ pub enum End {
 }
 
 /// What the hardware process saw.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrialReport {
     /// Faulty accesses that really happened.
     pub activated: u32,

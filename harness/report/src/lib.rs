@@ -9,6 +9,7 @@
 pub mod html;
 pub mod listing;
 pub mod matrix;
+pub mod outline;
 pub mod progress;
 pub mod quantity;
 pub mod reality;

@@ -1,7 +1,8 @@
 //! The catalogue as lists.
 
 use cofferdam_experiment::catalogue::{
-    DEVICES, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, Standing, applicability, cases,
+    CLOCKS, DEVICES, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, Item, PLACEMENTS, Standing,
+    applicability, cases,
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -17,6 +18,12 @@ pub enum List {
     Drivers,
     /// Devices.
     Devices,
+    /// IOMMU modes.
+    IommuModes,
+    /// Fabrics.
+    Fabrics,
+    /// Clocks.
+    Clocks,
 }
 
 /// A list as JSON: an array of objects.
@@ -55,6 +62,9 @@ pub fn json(list: List) -> Value {
             .collect(),
         List::Drivers => json!(DRIVERS),
         List::Devices => json!(DEVICES),
+        List::IommuModes => json!(IOMMU_MODES),
+        List::Fabrics => json!(FABRICS),
+        List::Clocks => json!(CLOCKS),
     }
 }
 
@@ -134,8 +144,17 @@ pub fn text(list: List) -> String {
                 let _ = writeln!(out, "{:<12}{}", "", entry.source);
             }
         }
+        List::IommuModes => items(&mut out, &IOMMU_MODES),
+        List::Fabrics => items(&mut out, &FABRICS),
+        List::Clocks => items(&mut out, &CLOCKS),
     }
     out
+}
+
+fn items<T>(out: &mut String, items: &[Item<T>]) {
+    for item in items {
+        let _ = writeln!(out, "{:<16}{}", item.id, item.line);
+    }
 }
 
 #[cfg(test)]
@@ -144,7 +163,15 @@ mod tests {
 
     #[test]
     fn every_item_has_an_id_and_a_line_in_both_forms() {
-        for list in [List::Placements, List::Faults, List::Drivers, List::Devices] {
+        for list in [
+            List::Placements,
+            List::Faults,
+            List::Drivers,
+            List::Devices,
+            List::IommuModes,
+            List::Fabrics,
+            List::Clocks,
+        ] {
             let items = json(list);
             let text = text(list);
             for item in items.as_array().expect("an array") {

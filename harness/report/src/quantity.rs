@@ -21,6 +21,16 @@ pub fn time(ns: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
+/// A time in ns that somebody waits for: `6.00 s`, `1 min 30 s`, `2 h 5 min`.
+pub fn duration(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    match seconds {
+        0..60 => time(ns),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 /// A count per request, with at most two digits after the point.
 #[expect(
     clippy::cast_precision_loss,

@@ -9,6 +9,7 @@
 use super::ENOUGH;
 use super::distribution::{Permille, rank};
 use crate::seed::Draw;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, DiscreteCDF};
 
@@ -18,7 +19,7 @@ const DRAWS: usize = 2000;
 const TAIL: f64 = 0.025;
 
 /// A 95 % interval of a time, ns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Range {
     /// Lower end.
     pub low_ns: u64,

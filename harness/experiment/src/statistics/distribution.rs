@@ -12,6 +12,7 @@
 use super::bootstrap::{self, Range};
 use super::cluster::Cluster;
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BinaryHeap;
 
@@ -31,7 +32,7 @@ pub(crate) fn rank(n: usize, quantile: Permille) -> Option<usize> {
 }
 
 /// How times spread. A time of `censored_from_ns` or more is "at least".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     /// Values.
     pub n: u32,
@@ -64,7 +65,7 @@ impl Spread {
 }
 
 /// A point of an empirical distribution function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// Time, ns.
     pub ns: u64,

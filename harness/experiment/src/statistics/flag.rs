@@ -1,9 +1,12 @@
 //! What a reader must know before believing a cell's figures.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A reservation about a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flag {
     /// Fewer than [`ENOUGH`](super::ENOUGH) independent activated trials (trials, in a clean

@@ -2,12 +2,13 @@
 
 use super::ENOUGH;
 use super::cluster::Cluster;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
 use std::collections::HashMap;
 
 /// A 95 % confidence interval of a proportion.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// Lower end.
     pub low: f64,
@@ -50,7 +51,7 @@ fn zero_bound(of: f64) -> Option<f64> {
 }
 
 /// What shared boots do to a proportion.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Design {
     /// Boots.
     pub boots: u32,
@@ -61,7 +62,7 @@ pub struct Design {
 }
 
 /// Events among trials, with what may be said about their rate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proportion {
     /// Events.
     pub events: u32,

@@ -9,10 +9,12 @@ use crate::gates::{Disagreement, Gate, GateResult, Watch};
 use crate::plan::{Filter, NotApplicable, Plan, Settings};
 use crate::predict::Label;
 use crate::record::Record;
+use crate::shard::Shard;
 use crate::statistics::{Cluster, Flag, Proportion, Spread, Step};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{Counts, DriverId, PlacementId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use tally::{Tally, Times};
@@ -23,7 +25,7 @@ pub use pairing::{Comparison, Paired, Question};
 pub const SCHEMA: u32 = 1;
 
 /// How far a run came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Every trial of the plan was run or has failed for good.
@@ -35,7 +37,7 @@ pub enum State {
 }
 
 /// A trial that could not be run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InfrastructureFailure {
     /// Its place in the full plan.
     pub index: u64,
@@ -46,7 +48,7 @@ pub struct InfrastructureFailure {
 }
 
 /// A run, summed up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -68,6 +70,12 @@ pub struct Summary {
     pub environment: Environment,
     /// The name by which records refer to it.
     pub environment_id: String,
+    /// Where some trials took place instead, if it was continued or put together there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Environment>,
+    /// The part of the plan, if it is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// The gates.
     pub gates: Vec<Gate>,
     /// Cells that disagree with their prediction.
@@ -85,7 +93,7 @@ pub struct Summary {
 }
 
 /// Who noticed a fault, and how soon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Noticed {
     /// Activated trials in which anybody did.
     pub trials: u32,
@@ -99,7 +107,7 @@ pub struct Noticed {
 }
 
 /// How service came back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recovery {
     /// Activated trials with a reset or a restart, or whose driver ended dead.
     pub needed: u32,
@@ -113,7 +121,7 @@ pub struct Recovery {
 }
 
 /// Requests of both tenants over all activated trials (over all trials of a clean cell).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requests {
     /// That ended well.
     pub completed: u64,
@@ -128,7 +136,7 @@ pub struct Requests {
 }
 
 /// Stray DMA over all activated trials.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stray {
     /// Requests that reached memory.
     pub landed: u64,
@@ -139,7 +147,7 @@ pub struct Stray {
 }
 
 /// Empirical distribution functions, for plots.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Curves {
     /// Of the stall of bystanders.
     pub stall: Vec<Step>,
@@ -153,7 +161,7 @@ pub struct Curves {
 
 /// The times of a placement. Placements meet not quite the same faults, so compare cells or pairs;
 /// this is for the picture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlacementSummary {
     /// The placement.
     pub placement: PlacementId,
@@ -170,7 +178,7 @@ pub struct PlacementSummary {
 }
 
 /// One cell, summed up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CellSummary {
     /// Its name.
     pub id: String,
@@ -313,6 +321,8 @@ impl Collector {
             filter: plan.filter().clone(),
             environment_id: environment.id(),
             environment,
+            elsewhere: Vec::new(),
+            shard: plan.part(),
             gates,
             disagreements,
             cells: self

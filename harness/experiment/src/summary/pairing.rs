@@ -10,6 +10,7 @@ use crate::statistics::Cluster;
 use crate::statistics::pairs::{Table, holm};
 use crate::verdict::Verdict;
 use cofferdam_placement::trial::PlacementId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -20,7 +21,9 @@ const MOST: usize = 4096;
 const NUMBERS: u32 = 1 << 20;
 
 /// What a pair is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Question {
     /// Was the fault contained?
@@ -30,7 +33,7 @@ pub enum Question {
 }
 
 /// Two placements and one question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// What both have in common: `strict/pcie/edu/D1.device.tenant1`.
     pub peers: String,
@@ -52,7 +55,7 @@ pub struct Comparison {
 }
 
 /// All comparisons of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Paired {
     /// Those in which the answers of some pair differ, most significant first.
     pub comparisons: Vec<Comparison>,

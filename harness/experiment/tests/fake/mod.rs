@@ -70,7 +70,7 @@ impl StopAfter {
 
 impl Observer for StopAfter {
     fn done(&mut self, _: u64, _: u64, _: &Record) {
-        self.left -= 1;
+        self.left = self.left.saturating_sub(1);
     }
 
     fn failed(&mut self, _: u64, _: u64, _: &InfrastructureFailure) {}

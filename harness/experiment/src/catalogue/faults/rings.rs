@@ -87,14 +87,23 @@ const NO_CHAINS: &[Except] = &[
     NO_RINGS[0],
     Except {
         driver: Some(DriverId::Nvme),
-        fabric: None,
-        iommu: None,
-        case: None,
-        unprivileged: false,
-        privileged: false,
-        reason: "a command names its pages itself: nothing is chained at this size",
+        ..UNCHAINED
+    },
+    Except {
+        driver: Some(DriverId::NvmeCrate),
+        ..UNCHAINED
     },
 ];
+
+const UNCHAINED: Except = Except {
+    driver: None,
+    fabric: None,
+    iommu: None,
+    case: None,
+    unprivileged: false,
+    privileged: false,
+    reason: "a command names its pages itself: nothing is chained at this size",
+};
 
 /// Where there are no rings.
 const NO_RINGS: &[Except] = &[Except {

@@ -1,0 +1,315 @@
+//! `run.json`: what a run is, written before its first trial, so that the records of a run that was
+//! killed can be read, repeated and completed, and those of its shards be put together.
+
+use crate::environment::Environment;
+use crate::plan::{Filter, Plan, PlanError, Settings};
+use crate::record::SCHEMA;
+use crate::shard::Shard;
+use cofferdam_placement::trial::ClockKind;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The file's name.
+pub const HEADER: &str = "run.json";
+
+/// What `run.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the records' schema.
+    pub schema: u32,
+    /// Trials planned.
+    pub planned: u64,
+    /// [`Plan::digest`].
+    pub plan: String,
+    /// What is the same for all trials.
+    pub settings: Settings,
+    /// The subset of the plan.
+    pub filter: Filter,
+    /// The part of that subset, if it is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// The name of the environment.
+    pub environment_id: String,
+    /// Where it takes place.
+    pub environment: Environment,
+    /// Where some of its trials took place instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Environment>,
+}
+
+/// What somebody asked for; what was left out is as usual, or as in the run that is continued.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// [`Settings::QUICK`] instead of [`Settings::FULL`].
+    pub quick: bool,
+    /// The clock.
+    pub clock: Option<ClockKind>,
+    /// Trials a cell.
+    pub trials: Option<u32>,
+    /// The run's seed.
+    pub seed: Option<u64>,
+    /// The subset.
+    pub filter: Filter,
+    /// The part of it.
+    pub shard: Option<Shard>,
+}
+
+/// Why the run in a directory is not the one to continue or to put together.
+#[derive(Debug, Error)]
+pub enum HeaderError {
+    /// There is no readable header.
+    #[error("cannot read {path}: {why}; name the directory of a run of this version")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A value is another.
+    #[error("{what} is {there} in {path} and {here} here: results are never mixed; {remedy}")]
+    Differs {
+        /// Which.
+        what: &'static str,
+        /// In the directory.
+        there: String,
+        /// In this program, on the command line or in the first directory.
+        here: String,
+        /// The directory.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Its plan cannot be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl Wanted {
+    fn settings(&self) -> Settings {
+        let usual = if self.quick {
+            Settings::QUICK
+        } else {
+            Settings::FULL
+        };
+        Settings {
+            clock: self.clock.unwrap_or(usual.clock),
+            trials: self.trials.unwrap_or(usual.trials),
+            seed: self.seed.unwrap_or(usual.seed),
+            ..usual
+        }
+    }
+
+    /// The plan of a new run.
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        let plan = Plan::new(self.settings(), self.filter.clone())?;
+        match self.shard {
+            Some(shard) => plan.shard(shard),
+            None => Ok(plan),
+        }
+    }
+}
+
+/// Two values of one name, compared.
+struct Comparison<'a> {
+    path: &'a Path,
+    remedy: &'static str,
+}
+
+impl Comparison<'_> {
+    fn same<T: PartialEq + Serialize>(
+        &self,
+        what: &'static str,
+        there: &T,
+        here: &T,
+    ) -> Result<(), HeaderError> {
+        if there == here {
+            return Ok(());
+        }
+        Err(HeaderError::Differs {
+            what,
+            there: words(there),
+            here: words(here),
+            path: self.path.to_owned(),
+            remedy: self.remedy,
+        })
+    }
+
+    /// Lists of a filter mean sets, and an empty one means all.
+    fn same_list<T: Serialize>(
+        &self,
+        what: &'static str,
+        there: &[T],
+        here: &[T],
+    ) -> Result<(), HeaderError> {
+        let set = |list: &[T]| -> BTreeSet<String> { list.iter().map(words).collect() };
+        let name = |set: BTreeSet<String>| match set.len() {
+            0 => "all".to_owned(),
+            _ => set.into_iter().collect::<Vec<_>>().join(", "),
+        };
+        self.same(what, &name(set(there)), &name(set(here)))
+    }
+
+    /// What was not asked for is not compared.
+    fn asked<T: Serialize>(
+        &self,
+        what: &'static str,
+        there: &[T],
+        asked: &[T],
+    ) -> Result<(), HeaderError> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        self.same_list(what, there, asked)
+    }
+
+    fn same_filter(&self, there: &Filter, here: &Filter) -> Result<(), HeaderError> {
+        self.same_list("--placement", &there.placements, &here.placements)?;
+        self.same_list("--iommu", &there.iommu, &here.iommu)?;
+        self.same_list("--fabric", &there.fabrics, &here.fabrics)?;
+        self.same_list("--driver", &there.drivers, &here.drivers)?;
+        self.same_list("--fault", &there.faults, &here.faults)
+    }
+}
+
+fn words(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(serde_json::Value::Null) => "none".to_owned(),
+        Ok(value) => value.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+impl Header {
+    /// The header of a run of that plan, in that environment.
+    pub fn new(plan: &Plan, environment: Environment) -> Self {
+        Self {
+            schema: SCHEMA,
+            planned: plan.len(),
+            plan: plan.digest(),
+            settings: plan.settings().clone(),
+            filter: plan.filter().clone(),
+            shard: plan.part(),
+            environment_id: environment.id(),
+            environment,
+            elsewhere: Vec::new(),
+        }
+    }
+
+    /// Reads the header of the run in a directory, which must be one of this very version.
+    pub fn read(directory: &Path) -> Result<Self, HeaderError> {
+        let path = directory.join(HEADER);
+        let unreadable = |why: String| HeaderError::Unreadable {
+            path: path.clone(),
+            why,
+        };
+        let bytes = fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        let header: Self =
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let with = Comparison {
+            path: directory,
+            remedy: "use the program that made it",
+        };
+        with.same("the version", &header.environment.cofferdam, &version)?;
+        with.same("the schema", &header.schema, &SCHEMA)?;
+        Ok(header)
+    }
+
+    /// The plan of the run in `directory`, of which this is the header, if this program would make
+    /// the same.
+    pub fn plan(&self, directory: &Path) -> Result<Plan, HeaderError> {
+        let whole = Plan::new(self.settings.clone(), self.filter.clone())?;
+        let plan = match self.shard {
+            Some(shard) => whole.shard(shard)?,
+            None => whole,
+        };
+        let with = Comparison {
+            path: directory,
+            remedy: "use the program that made it",
+        };
+        with.same("the plan's digest", &self.plan, &plan.digest())?;
+        Ok(plan)
+    }
+
+    /// The plan to continue with: whatever was asked for must be what the run is.
+    pub fn plan_as_wanted(&self, directory: &Path, wanted: &Wanted) -> Result<Plan, HeaderError> {
+        let with = Comparison {
+            path: directory,
+            remedy: "leave the option out to continue, or start anew in another directory",
+        };
+        let (there, usual) = (&self.settings, wanted.settings());
+        if let Some(clock) = wanted.clock {
+            with.same("--clock", &there.clock, &clock)?;
+        }
+        if wanted.quick {
+            with.same(
+                "requests a tenant (--quick)",
+                &there.requests,
+                &usual.requests,
+            )?;
+            with.same(
+                "the horizon in ns (--quick)",
+                &there.horizon_ns,
+                &usual.horizon_ns,
+            )?;
+        }
+        if wanted.trials.is_some() {
+            with.same("--trials", &there.trials, &usual.trials)?;
+        }
+        if let Some(seed) = wanted.seed {
+            with.same("--seed", &there.seed, &seed)?;
+        }
+        if wanted.shard.is_some() {
+            with.same("--shard", &self.shard, &wanted.shard)?;
+        }
+        let (there, wanted) = (&self.filter, &wanted.filter);
+        with.asked("--placement", &there.placements, &wanted.placements)?;
+        with.asked("--iommu", &there.iommu, &wanted.iommu)?;
+        with.asked("--fabric", &there.fabrics, &wanted.fabrics)?;
+        with.asked("--driver", &there.drivers, &wanted.drivers)?;
+        with.asked("--fault", &there.faults, &wanted.faults)?;
+        self.plan(directory)
+    }
+
+    /// Whether the run in `directory`, whose header `other` is, is of the same plan.
+    pub fn same_plan(&self, other: &Self, directory: &Path) -> Result<(), HeaderError> {
+        let with = Comparison {
+            path: directory,
+            remedy: "merge runs of one plan only",
+        };
+        let (there, here) = (&other.settings, &self.settings);
+        with.same("--seed", &there.seed, &here.seed)?;
+        with.same("--clock", &there.clock, &here.clock)?;
+        with.same("--trials", &there.trials, &here.trials)?;
+        with.same("requests a tenant", &there.requests, &here.requests)?;
+        with.same("the horizon in ns", &there.horizon_ns, &here.horizon_ns)?;
+        with.same_filter(&other.filter, &self.filter)?;
+        with.same("the plan's digest", &other.plan, &self.plan)?;
+        for environment in other.environments() {
+            self.admit(environment, directory)?;
+        }
+        Ok(())
+    }
+
+    /// Whether trials of that environment may be among this run's. By the leaping clock they are
+    /// the same everywhere; figures by the wall clock are those of one host.
+    pub fn admit(&self, other: &Environment, directory: &Path) -> Result<(), HeaderError> {
+        let with = Comparison {
+            path: directory,
+            remedy: "wall-clock figures of one host only belong together",
+        };
+        match self.settings.clock {
+            ClockKind::Leap => Ok(()),
+            ClockKind::Wall => with.same("the environment", &self.environment, other),
+        }
+    }
+
+    /// Every environment its trials took place in.
+    pub fn environments(&self) -> impl Iterator<Item = &Environment> {
+        std::iter::once(&self.environment).chain(&self.elsewhere)
+    }
+}
