@@ -24,6 +24,7 @@ mod ledger;
 mod machine;
 mod memory;
 mod root_complex;
+mod service;
 
 pub use fabric::{Ending, Read};
 pub use interrupts::MESSAGES;
@@ -32,3 +33,4 @@ pub use ledger::{LIVE_LIMIT, Ledger, Live, Verdict};
 pub use machine::{Counts, Machine, MachineError};
 pub use memory::{Memory, NoMemory, PhysAddr};
 pub use root_complex::DmaEvent;
+pub use service::{CHECKED, InterruptCost, UNHANDLED};
