@@ -5,14 +5,15 @@
 //! shares with whoever set it up says when the lies begin, how often they acted and when first.
 //!
 //! Left out: whatever needs the fabric's help (forged requester IDs, pre-translated addresses,
-//! peer-to-peer requests, a held bus) and lies in configuration space, which the PCI layer owns.
+//! peer-to-peer requests, a held bus).
 //!
 //! A lie goes through the same port as the truth: under the device's own requester ID, past the
-//! bus-master enable bit, into the IOMMU. It trusts the lies it is given, which are the
+//! bus-master enable bit (but for [`Lie::LateMessage`]), into the IOMMU. It trusts the lies it is given, which are the
 //! experiment's own, and nobody else.
 
 #![forbid(unsafe_code)]
 
+mod interrupts;
 mod lie;
 mod script;
 mod tally;
