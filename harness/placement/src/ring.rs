@@ -56,6 +56,11 @@ impl EventWords {
         }
     }
 
+    /// Vectors that were posted and are not taken.
+    pub fn posted(&self) -> VectorSet {
+        VectorSet(self.vectors.load(Ordering::Acquire))
+    }
+
     /// Takes what was posted of these.
     pub fn take(&self, bells: u64, vectors: VectorSet) -> (u64, VectorSet) {
         let wanted = awaited(bells, vectors);

@@ -178,6 +178,9 @@ impl Server {
         loop {
             for index in 0..self.clients.len() {
                 while let Some(request) = self.clients[index].ring.next() {
+                    if self.sabotage.resets_device() {
+                        return;
+                    }
                     self.sabotage.before_request();
                     if let Err(error) = self.handle(index, &request, driver) {
                         self.complain(match error {

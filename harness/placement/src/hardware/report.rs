@@ -4,7 +4,8 @@ use super::unit::State;
 use super::{Hardware, STRAYS};
 use crate::placement::Role;
 use crate::trial::{
-    By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, StrayDma, TrialReport,
+    By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, Served, StrayDma,
+    TrialReport,
 };
 use cofferdam_machine::frames::owner_at;
 use cofferdam_seam::Time;
@@ -72,6 +73,14 @@ impl Hardware {
 
     pub(super) fn report(&mut self, end: End) -> TrialReport {
         self.observe();
+        if let Some(at) = self.machine.interrupt_cost(self.device).cut_off_at {
+            let by = self.placement.domains[self.placement.server()].name.into();
+            self.detected(
+                by,
+                "nobody handles the interrupts: line disabled".into(),
+                at,
+            );
+        }
         let now = self.now();
         let ended = match end {
             End::Horizon => self.horizon(),
@@ -108,12 +117,14 @@ impl Hardware {
                 restarts: unit.restarts,
                 longest_gap_ns: unit.longest_gap.max(stored_gap).max(to_the_end),
                 frozen_ns: nanos(frozen[usize::from(domain.cpu)]),
+                interrupt_ns: nanos(self.interrupts_of(domain.cpu.into()).time),
             });
             if let Role::Tenant(tenant) = domain.role {
                 io.push(unit.page.io(tenant));
             }
         }
         let counts = self.machine.counts();
+        let served = self.machine.interrupt_cost(self.device);
         let after = |at: Option<Time>| Some(at?.0.saturating_sub(self.activated_at?.0));
         TrialReport {
             activated: self.tally.as_ref().map_or(0, |tally| tally.acted()) + self.marked,
@@ -132,6 +143,12 @@ impl Hardware {
             stray_blocked: counts.stray_blocked,
             forged_interrupts: counts.forged_interrupts,
             refused_interrupts: counts.refused_interrupts,
+            served: Served {
+                taken: served.taken,
+                coalesced: served.coalesced,
+                spurious: counts.spurious_interrupts,
+                cut_off_at_ns: served.cut_off_at.map(Time::nanos),
+            },
             stale_window_ns: counts.last_after_unmap.map(nanos),
             detection: self.detection.clone(),
             recovered_after_ns: after(self.recovered_at),

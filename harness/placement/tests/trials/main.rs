@@ -3,6 +3,7 @@
 mod clean;
 mod jail;
 mod physics;
+mod physics_interrupts;
 mod replay;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
