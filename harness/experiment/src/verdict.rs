@@ -366,7 +366,7 @@ pub fn trouble(report: &TrialReport) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cofferdam_placement::trial::{By, Corruption, Counts, Detection, StrayDma, Target};
+    use cofferdam_placement::trial::{By, Corruption, Counts, Detection, Served, StrayDma, Target};
 
     fn domain(name: &str, tenant: Option<u8>) -> DomainReport {
         DomainReport {
@@ -380,6 +380,7 @@ mod tests {
             restarts: 0,
             longest_gap_ns: 200_000,
             frozen_ns: 0,
+            interrupt_ns: 0,
         }
     }
 
@@ -411,6 +412,7 @@ mod tests {
             stray_blocked: 0,
             forged_interrupts: 0,
             refused_interrupts: 0,
+            served: Served::default(),
             stale_window_ns: None,
             detection: None,
             recovered_after_ns: None,
