@@ -71,6 +71,7 @@ pub struct Baseline {
     gaps: BTreeMap<String, u64>,
     requests: BTreeMap<u8, u64>,
     errors: u64,
+    mapped: u64,
 }
 
 impl Baseline {
@@ -88,6 +89,7 @@ impl Baseline {
                 .map(|io| (io.tenant, io.longest_ns))
                 .collect(),
             errors: errors(report),
+            mapped: mapped(report),
         }
     }
 
@@ -100,6 +102,11 @@ impl Baseline {
         let usual = self.requests.get(&io.tenant).copied().unwrap_or(0);
         io.longest_ns.saturating_sub(usual)
     }
+}
+
+/// DMA mappings that live at the end of a trial.
+fn mapped(report: &TrialReport) -> u64 {
+    report.counts.maps.saturating_sub(report.counts.unmaps)
 }
 
 fn errors(report: &TrialReport) -> u64 {
@@ -313,7 +320,9 @@ fn driver_differs(report: &TrialReport, baseline: &Baseline) -> bool {
                 || domain.restarts > 0
                 || baseline.excess(domain) > STALL_NS
         });
-    memory || life || report.resets > 0
+    // Its secrets are its state too.
+    let leaked = report.counts.leaked_bytes > 0;
+    memory || life || leaked || report.resets > 0 || mapped(report) > baseline.mapped
 }
 
 /// What is wrong with a trial in which no fault acted: an error, a timeout, a stray DMA. Nothing

@@ -26,6 +26,7 @@ use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,6 +154,8 @@ pub struct Hardware {
     zygote: Channel,
     confinement: Option<Confinement>,
     marked: u32,
+    /// Addresses that the driver mapped again while its device uses them.
+    reused: Option<Range<u64>>,
     activated_at: Option<Time>,
     stray: Vec<StrayDma>,
     detection: Option<Detection>,
@@ -226,6 +229,10 @@ impl Hardware {
                 messages: !matches!(spec.fault, Fault::I3 { .. }),
                 interrupt_handler: placement.interrupts,
                 interrupt_time: INTERRUPT_TIME,
+                ats: matches!(spec.fault, Fault::D10 { trusted: true, .. }),
+                reserved: matches!(spec.fault, Fault::D11 { .. }).then(devices::reserved),
+                source_validation: matches!(spec.fault, Fault::D13 { acs: true, .. }),
+                high_memory: matches!(spec.fault, Fault::D3 { .. }),
                 ..Config::default()
             },
             memory,
@@ -241,6 +248,11 @@ impl Hardware {
             None => (machine.plug(honest), None),
         };
         debug_assert_eq!(device, DEVICE);
+        if matches!(spec.fault, Fault::D13 { .. })
+            && let Err(error) = devices::lend_to_bystander(&mut machine, spec)
+        {
+            return Err((zygote, error.into()));
+        }
         if matches!(spec.fault, Fault::I4 { .. }) {
             // A device of somebody else, whose interrupt is there to be forged.
             let bystander = machine.plug(Box::new(Edu::new(EduTiming::default())));
@@ -268,6 +280,7 @@ impl Hardware {
             zygote,
             confinement: None,
             marked: 0,
+            reused: None,
             activated_at: None,
             stray: Vec::new(),
             detection: None,

@@ -1,18 +1,19 @@
 //! The layer that makes a correct driver's world buggy: faults the driver's side commits.
 //!
-//! It wraps the host, so no driver has a line of it. What concerns mappings (D1, D6) is done where
-//! the driver maps; what concerns the driver's own execution (M1, X1, X2) or with its
-//! device's registers (C2, C4, I5) where it takes up a request.
+//! It wraps the host, so no driver has a line of it. What concerns mappings (D1 to D7) is done where
+//! the driver maps; what concerns the driver's own execution (D12, M1, X1, X2) or
+//! with its device's registers (C2, C4, I5) where it takes up a request.
 
 mod registers;
 
 use crate::call::Call;
+use crate::host::ChoosesAddresses;
 use crate::link::Link;
-use crate::trial::{By, Fault, Target, TrialSpec};
+use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, MEMORY, Use, run_of};
 use cofferdam_seam::{
-    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Iova, Mapping, RawDma, Time,
-    Vector, Wake, Width,
+    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Iova, Mapping, Mmio, RawDma, Time,
+    Vector, VectorSet, Wake, Width,
 };
 use std::cell::Cell;
 use std::ops::Range;
@@ -74,27 +75,86 @@ pub fn corrupt_entry(field: u8, seed: u64) -> u32 {
     }
 }
 
+/// What the driver does about the request it is about to take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// It serves it.
+    Serve,
+    /// It gives its device up, resets it and starts over.
+    GiveUp,
+}
+
 /// What the driver's side does wrong in this trial, shared by the host wrapper and the server.
 pub struct Sabotage {
     fault: Fault,
     seed: u64,
     link: Rc<Link>,
+    /// How often the domain was started before this time.
+    generation: u32,
     /// Only the first incarnation is faulty: a fault strikes once.
     armed: Cell<bool>,
     requests: Cell<u32>,
     mappings: Cell<u32>,
+    answers: Cell<u32>,
+    rings: Doorbells,
+    /// The doorbell of requests as it was rung last.
+    doorbell: Cell<Option<(u32, Width, u64)>>,
+    /// The start of the first region the device may read: where a virtqueue's descriptors are.
+    table: Cell<Option<NonNull<u8>>>,
+    /// Descriptors to close to a circle before the next doorbell.
+    circle: Cell<u16>,
+}
+
+/// What a driver's doorbells for requests are like.
+#[derive(Clone, Copy)]
+struct Doorbells {
+    /// The first of them.
+    from: u32,
+    /// Bytes from one to the next.
+    every: u32,
+    /// What one request more adds to the value: 0 where the value only names a queue.
+    step: u64,
+}
+
+impl Doorbells {
+    const fn of(driver: DriverId) -> Self {
+        match driver {
+            // The values name the command, or the queue (virtio 1.2, 4.1.5.2).
+            DriverId::Edu | DriverId::VirtioBlk => Self {
+                from: 0,
+                every: 1,
+                step: 0,
+            },
+            // Submission queue tails, each before its completion queue's head (NVM Express 1.4, 3.1).
+            DriverId::Nvme | DriverId::NvmeCrate => Self {
+                from: 0x1000,
+                every: 8,
+                step: 1,
+            },
+        }
+    }
+
+    const fn has(self, offset: u32) -> bool {
+        offset >= self.from && (offset - self.from).is_multiple_of(self.every)
+    }
 }
 
 impl Sabotage {
     /// The sabotage of a trial; none unless the driver's side commits its fault.
-    pub fn new(spec: &TrialSpec, link: Rc<Link>, first_incarnation: bool) -> Rc<Self> {
+    pub fn new(spec: &TrialSpec, link: Rc<Link>, generation: u32) -> Rc<Self> {
         Rc::new(Self {
             fault: spec.fault,
             seed: spec.seed,
             link,
-            armed: Cell::new(first_incarnation),
+            generation,
+            armed: Cell::new(generation == 0),
             requests: Cell::new(0),
             mappings: Cell::new(0),
+            answers: Cell::new(0),
+            rings: Doorbells::of(spec.driver),
+            doorbell: Cell::new(None),
+            table: Cell::new(None),
+            circle: Cell::new(0),
         })
     }
 
@@ -110,16 +170,26 @@ impl Sabotage {
         now
     }
 
-    /// Whether the driver takes its device for failed before it takes up a request, and starts over.
-    pub fn resets_device(&self) -> bool {
-        match self.fault {
-            Fault::I5 { nth, .. } => self.strikes(&self.requests, nth),
-            _ => false,
+    /// Like [`Sabotage::strikes`], but for good from then on.
+    fn has_come(&self, count: &Cell<u32>, nth: u32) -> bool {
+        count.set(count.get() + 1);
+        self.armed.get() && count.get() >= nth
+    }
+
+    /// Called before the driver writes a register.
+    fn before_doorbell(&self, offset: u32, width: Width, value: u64) {
+        if self.rings.has(offset) {
+            self.doorbell.set(Some((offset, width, value)));
+        }
+        let length = self.circle.replace(0);
+        if let Some(table) = self.table.get().filter(|_| length > 0) {
+            self.link.call(Call::Mark);
+            close(table, length);
         }
     }
 
     /// Called before the driver takes up a request.
-    pub fn before_request(&self) {
+    pub fn before_request(&self) -> Onward {
         match self.fault {
             Fault::M1 { target, len, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
@@ -147,6 +217,17 @@ impl Sabotage {
                 self.link.call(Call::Mark);
                 panic!("planned crash of the driver before request {nth} (X1)");
             }
+            Fault::X5 { nth, .. } if self.strikes(&self.requests, nth) => {
+                self.link.call(Call::Mark);
+                panic!("planned crash of the driver before request {nth} (X5)");
+            }
+            Fault::X3 { nth } if self.strikes(&self.requests, nth) => {
+                self.link.call(Call::Mark);
+                // Nobody will ring: the request stays taken, and its ring held.
+                loop {
+                    self.link.wait(VectorSet::EMPTY, 0, Deadline(Time::NEVER));
+                }
+            }
             Fault::X2 { raw, ms, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
                 if raw {
@@ -159,7 +240,41 @@ impl Sabotage {
                     self.link.call(Call::Relax);
                 }
             }
+            Fault::D12 { death, nth, .. } if self.strikes(&self.requests, nth) => {
+                if death {
+                    panic!("planned crash of the driver before request {nth} (D12)");
+                }
+                return Onward::GiveUp;
+            }
+            Fault::I5 { nth, .. } if self.strikes(&self.requests, nth) => return Onward::GiveUp,
             _ => {}
+        }
+        Onward::Serve
+    }
+
+    /// Called at each step of the driver's start: 0 before it touches the device, 1 before it
+    /// serves.
+    pub fn at_start(&self, now: u8) {
+        if let Fault::X5 { step, repeats, .. } = self.fault
+            && step == now
+            && (1..=repeats).contains(&self.generation)
+        {
+            self.link.call(Call::Mark);
+            panic!(
+                "planned crash of the driver at step {step} of start {} (X5)",
+                self.generation
+            );
+        }
+    }
+
+    /// Called before an answer is given: after how many bytes of it the domain is to die.
+    pub fn torn_answer(&self) -> Option<usize> {
+        match self.fault {
+            Fault::X6 { byte, nth } if self.strikes(&self.answers, nth) => {
+                self.link.call(Call::Mark);
+                Some(byte as usize)
+            }
+            _ => None,
         }
     }
 
@@ -178,34 +293,101 @@ impl Sabotage {
     }
 }
 
+/// Makes the first descriptors of a virtqueue point in a circle (virtio 1.2, 2.7.5: flags in bytes
+/// 12 and 13, next in 14 and 15).
+fn close(table: NonNull<u8>, length: u16) {
+    const NEXT: u16 = 1;
+    for index in 0..length {
+        let next = (index + 1) % length;
+        let words = [NEXT, next].map(u16::to_le_bytes).concat();
+        for (at, byte) in (usize::from(index) * 16 + 12..).zip(words) {
+            // SAFETY: the table is a region of DMA memory of at least a page, which this domain
+            // maps for as long as it lives; no Rust reference to it exists.
+            unsafe { table.add(at).write_volatile(byte) };
+        }
+    }
+}
+
 /// A host whose mappings go wrong once.
-pub struct SabotagedHost<H> {
+pub struct SabotagedHost<H: DriverHost> {
     inner: H,
     sabotage: Rc<Sabotage>,
     /// The mapping that was taken back too early: its own `unmap` has nothing left to do.
     taken_back: Option<u64>,
+    /// The registers, for doorbells that nobody meant to ring.
+    registers: Option<Rc<H::Mmio>>,
+    /// The buffer that got its address meanwhile.
+    heir: Option<H::Dma>,
 }
 
-impl<H> SabotagedHost<H> {
+impl<H: ChoosesAddresses> SabotagedHost<H> {
     /// Wraps a host.
     pub fn new(inner: H, sabotage: Rc<Sabotage>) -> Self {
         Self {
             inner,
             sabotage,
             taken_back: None,
+            registers: None,
+            heir: None,
         }
+    }
+
+    /// Takes a mapping back and leaves the driver in the belief that it has it.
+    fn take_back(&mut self, mapping: Mapping) -> Mapping {
+        let Mapping { iova, len, id } = mapping;
+        self.inner.unmap(mapping);
+        self.taken_back = Some(id);
+        Mapping { iova, len, id }
+    }
+
+    /// Gives the address of a mapping that was taken back to a buffer of its own.
+    fn pass_on(&mut self, mapping: &Mapping) -> Result<(), HostError> {
+        let within = usize::try_from(mapping.iova.0 % FRAME).unwrap_or(0);
+        let bytes = within..within + mapping.len;
+        // More than it needs, so that the mapping is no more than a part.
+        let heir = self.inner.alloc_dma(bytes.end + 1)?;
+        let way = Direction::FromDevice;
+        let _lives_with_its_region = self.inner.map_at(&heir, bytes, way, mapping.iova)?;
+        self.heir = Some(heir);
+        Ok(())
+    }
+}
+
+/// Registers whose writes are watched: of a driver at work the last one is its doorbell.
+pub struct SabotagedMmio<M> {
+    inner: Rc<M>,
+    sabotage: Rc<Sabotage>,
+}
+
+impl<M: Mmio> Mmio for SabotagedMmio<M> {
+    fn read(&self, offset: u32, width: Width) -> u64 {
+        self.inner.read(offset, width)
+    }
+
+    fn write(&self, offset: u32, width: Width, value: u64) {
+        self.sabotage.before_doorbell(offset, width, value);
+        self.inner.write(offset, width, value);
+    }
+
+    fn len(&self) -> u64 {
+        self.inner.len()
     }
 }
 
 /// Buffers smaller than this are status bytes and headers; the fault wants the data.
 const PAYLOAD: usize = 8;
 
-impl<H: DriverHost> DriverHost for SabotagedHost<H> {
-    type Mmio = H::Mmio;
+impl<H: ChoosesAddresses + RawDma> DriverHost for SabotagedHost<H> {
+    type Mmio = SabotagedMmio<H::Mmio>;
     type Dma = H::Dma;
 
     fn map_bar(&mut self, bar: Bar) -> Result<Self::Mmio, HostError> {
-        self.inner.map_bar(bar)
+        let inner = Rc::new(self.inner.map_bar(bar)?);
+        self.registers = Some(Rc::clone(&inner));
+        Ok(SabotagedMmio {
+            inner,
+            sabotage: Rc::clone(&self.sabotage),
+        })
     }
 
     fn config_read(&mut self, offset: u16, width: Width) -> Result<u32, HostError> {
@@ -234,7 +416,12 @@ impl<H: DriverHost> DriverHost for SabotagedHost<H> {
         bytes: Range<usize>,
         way: Direction,
     ) -> Result<Mapping, HostError> {
+        let whole = bytes.start == 0;
+        let again = bytes.clone();
         let mapping = self.inner.map(region, bytes, way)?;
+        if whole && way.device_reads() && self.sabotage.table.get().is_none() {
+            self.sabotage.table.set(Some(self.inner.pointer(region)));
+        }
         // Rings are mapped both ways or while the driver starts; a request's data one way.
         if way != Direction::FromDevice || mapping.len < PAYLOAD {
             return Ok(mapping);
@@ -247,8 +434,9 @@ impl<H: DriverHost> DriverHost for SabotagedHost<H> {
                 ..
             } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
                 let len = mapping.len as u64;
-                let wild =
-                    aim(target, len, self.sabotage.seed).map_or(mapping.iova.offset(len), Iova);
+                // A whole page off: some drivers refuse an address that is not aligned.
+                let wild = aim(target, len, self.sabotage.seed)
+                    .map_or(mapping.iova.offset(len), |at| Iova(at / FRAME * FRAME));
                 Ok(Mapping {
                     iova: wild,
                     ..mapping
@@ -262,15 +450,61 @@ impl<H: DriverHost> DriverHost for SabotagedHost<H> {
                 iova: mapping.iova.offset(extra.into()),
                 ..mapping
             }),
+            Fault::X4 { pins, nth } if self.sabotage.has_come(&self.sabotage.mappings, nth) => {
+                for _ in 0..pins {
+                    let pinned = self.inner.map(region, again.clone(), way);
+                    if let Err(refused) = pinned {
+                        // There are no more: the driver's own mapping goes the same way.
+                        self.sabotage.armed.set(false);
+                        self.inner.unmap(mapping);
+                        return Err(refused);
+                    }
+                    // Nobody remembers it: what is left of it is the mapping.
+                    self.sabotage.link.call(Call::Mark);
+                }
+                Ok(mapping)
+            }
+            Fault::R5 {
+                by: By::Driver,
+                length,
+                nth,
+            } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                self.sabotage.circle.set(length.into());
+                Ok(mapping)
+            }
+            Fault::R6 { depth, nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                if let (Some(registers), Some((offset, width, value))) =
+                    (&self.registers, self.sabotage.doorbell.get())
+                {
+                    self.sabotage.link.call(Call::Mark);
+                    let value = value.wrapping_add(self.sabotage.rings.step * u64::from(depth));
+                    registers.write(offset, width, value);
+                }
+                Ok(mapping)
+            }
             Fault::D6 {
                 by: By::Driver,
                 nth,
                 ..
-            } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
-                let Mapping { iova, len, id } = mapping;
-                self.inner.unmap(mapping);
-                self.taken_back = Some(id);
-                Ok(Mapping { iova, len, id })
+            } if self.sabotage.strikes(&self.sabotage.mappings, nth) => Ok(self.take_back(mapping)),
+            Fault::D2 { bit, nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                let flipped = mapping.iova.0 ^ (1 << (bit & 63));
+                Ok(Mapping {
+                    iova: Iova(flipped),
+                    ..mapping
+                })
+            }
+            Fault::D3 { nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                let truncated = mapping.iova.0 & u64::from(u32::MAX);
+                Ok(Mapping {
+                    iova: Iova(truncated),
+                    ..mapping
+                })
+            }
+            Fault::D7 { nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                let mapping = self.take_back(mapping);
+                self.pass_on(&mapping)?;
+                Ok(mapping)
             }
             _ => Ok(mapping),
         }
@@ -279,6 +513,7 @@ impl<H: DriverHost> DriverHost for SabotagedHost<H> {
     fn unmap(&mut self, mapping: Mapping) {
         if self.taken_back == Some(mapping.id) {
             self.taken_back = None;
+            self.heir = None;
         } else {
             self.inner.unmap(mapping);
         }
@@ -297,7 +532,7 @@ impl<H: DriverHost> DriverHost for SabotagedHost<H> {
     }
 }
 
-impl<H: RawDma> RawDma for SabotagedHost<H> {
+impl<H: RawDma + ChoosesAddresses> RawDma for SabotagedHost<H> {
     fn pointer(&self, region: &Self::Dma) -> NonNull<u8> {
         self.inner.pointer(region)
     }

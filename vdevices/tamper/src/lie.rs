@@ -1,6 +1,6 @@
 //! What a device can lie about.
 
-use cofferdam_seam::Iova;
+use cofferdam_seam::{Iova, RequesterId};
 use core::time::Duration;
 
 /// One lie. `nth` counts from 1 and from [`Tally::arm`](crate::Tally::arm); whatever the device did
@@ -36,6 +36,43 @@ pub enum Lie {
     WriteBack {
         /// Which read of payload.
         nth: u32,
+        /// Decides the bytes.
+        bytes_seed: u64,
+    },
+    /// Right after the `nth` DMA read of payload, a read of what lies behind it.
+    ReadBeside {
+        /// Which read of payload. Writes do not count: what they reached need not be readable.
+        nth: u32,
+        /// Bytes between the end of the one and the start of the other.
+        gap: u64,
+        /// Bytes read, at most 4096.
+        len: usize,
+    },
+    /// Right after the `nth` DMA write of payload, a write whose address claims to be translated.
+    TranslatedWrite {
+        /// Which write of payload.
+        nth: u32,
+        /// The physical address.
+        at: Iova,
+        /// What it writes.
+        bytes: Vec<u8>,
+    },
+    /// Right after the `nth` DMA write of payload, a write under another function's requester ID.
+    BorrowedWrite {
+        /// Which write of payload.
+        nth: u32,
+        /// Whose ID.
+        claimed: RequesterId,
+        /// Where it goes, in the other's addresses.
+        at: Iova,
+        /// What it writes.
+        bytes: Vec<u8>,
+    },
+    /// Writes the range of the last DMA of payload before a function-level reset after it: as soon as
+    /// bus mastering is on again.
+    WriteAfterReset {
+        /// How long after the first access that follows the reset, at the earliest.
+        after: Duration,
         /// Decides the bytes.
         bytes_seed: u64,
     },
@@ -107,7 +144,8 @@ pub enum Lie {
         /// Capabilities in the circle; all there are if they are fewer.
         length: u8,
     },
-    /// Overwrites a little-endian field in the `nth` completion entry the device writes.
+    /// Overwrites a little-endian field in the `nth` completion entry the device writes. An entry
+    /// that is published by a bit inside it goes on in what publishes it.
     CompletionField {
         /// Which entry.
         nth: u32,
@@ -117,6 +155,52 @@ pub enum Lie {
         len: usize,
         /// What it is to say.
         value: u64,
+    },
+    /// Right after the `nth` completion was published, the same entry once more in the next slot of
+    /// the ring, published again. The model does not know: its own next completion follows the first.
+    Repeat {
+        /// Which completion.
+        nth: u32,
+        /// Bytes from one slot to the next.
+        slot: u64,
+        /// How a completion is published.
+        publishing: Publishing,
+    },
+    /// Some time after the `nth` completion was published, its entry changes: every bit of it.
+    DoubleFetch {
+        /// Which completion.
+        nth: u32,
+        /// How much later.
+        after: Duration,
+    },
+    /// What publishes the `nth` completion is wrong: an index one too far, a phase bit inverted.
+    Published {
+        /// Which completion.
+        nth: u32,
+        /// How a completion is published.
+        publishing: Publishing,
+    },
+    /// Right after the `nth` descriptor of 16 bytes was read, a write that makes the descriptors
+    /// from the start of its page point in a circle (virtio 1.2, 2.7.5).
+    CircularChain {
+        /// Which descriptor.
+        nth: u32,
+        /// Descriptors in the circle.
+        length: u16,
+    },
+}
+
+/// How a device tells that a completion is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Publishing {
+    /// By a count of 16 bits that is at one address for all of them.
+    Index,
+    /// By a bit inside the entry, in what is written last.
+    Phase {
+        /// The byte that has it, in what is written last.
+        byte: usize,
+        /// The bit.
+        mask: u8,
     },
 }
 

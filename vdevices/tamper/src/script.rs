@@ -1,17 +1,31 @@
 //! The lies of one device, and how far the device has come towards them.
 
 use crate::interrupts::{Interrupts, circle};
-use crate::{Aim, Lie, Tally};
+use crate::{Aim, Lie, Publishing, Tally};
 use cofferdam_seam::{Bus, DmaFault, Iova, Pending, Purpose, RequesterId, Time, Width};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A stale write that waits for its time.
-struct Stale {
+/// A write that waits for its time.
+struct Late {
     due: Time,
     at: Iova,
-    len: usize,
-    seed: u64,
+    bytes: Vec<u8>,
+    /// Whether it waits for bus mastering instead of being lost without it.
+    patient: bool,
 }
+
+/// A completion entry, as the device wrote it.
+struct Entry {
+    at: Iova,
+    bytes: Vec<u8>,
+}
+
+/// How often a write that waits for bus mastering looks for it.
+const LOOK: Duration = Duration::from_micros(20);
+
+/// Longest read of a lie.
+const READ_LIMIT: usize = 4096;
 
 /// How a register read is to end.
 pub(crate) enum Answer {
@@ -31,8 +45,17 @@ pub(crate) struct Script {
     payloads: u32,
     payloads_read: u32,
     completions: u32,
+    descriptors: u32,
+    /// The last completion entry.
+    entry: Entry,
+    /// Where the last DMA of payload went.
+    last_payload: Option<(Iova, usize)>,
+    /// A function-level reset came, and no access since.
+    was_reset: bool,
+    /// The write after a reset was announced: it comes once.
+    announced: bool,
     /// At most one for each lie.
-    stale: Vec<Stale>,
+    late: Vec<Late>,
     /// Until when reads are all ones.
     dark_until: Time,
     interrupts: Interrupts,
@@ -47,7 +70,15 @@ impl Script {
             payloads: 0,
             payloads_read: 0,
             completions: 0,
-            stale: Vec::new(),
+            descriptors: 0,
+            entry: Entry {
+                at: Iova(0),
+                bytes: Vec::new(),
+            },
+            last_payload: None,
+            was_reset: false,
+            announced: false,
+            late: Vec::new(),
             dark_until: Time::ZERO,
             interrupts: Interrupts::default(),
         }
@@ -81,25 +112,19 @@ impl Script {
         Answer::Honest
     }
 
-    /// Sends the stale writes that are due, and asks to be stepped for the others.
-    pub fn send_stale(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+    /// Sends the late writes that are due, and asks to be stepped for the others.
+    pub fn send_late(&mut self, by: RequesterId, bus: &mut dyn Bus) {
         let now = bus.now();
-        for stale in self.stale.extract_if(.., |stale| stale.due <= now) {
-            let bytes = bytes_of(stale.seed, stale.len);
-            lie_by_dma(&self.tally, by, stale.at, &bytes, bus);
+        let due: Vec<_> = self.late.extract_if(.., |late| late.due <= now).collect();
+        for late in due {
+            let sent = lie_by_dma(&self.tally, by, late.at, &late.bytes, bus);
+            if !sent && late.patient {
+                let due = now + LOOK;
+                self.late.push(Late { due, ..late });
+            }
         }
-        if let Some(due) = self.stale.iter().map(|stale| stale.due).min() {
+        if let Some(due) = self.late.iter().map(|late| late.due).min() {
             bus.wake_at(by, due);
-        }
-    }
-
-    /// Model and function were reset. Only a cold reset forgets what is pending; what has been
-    /// counted stays counted.
-    pub fn reset(&mut self, cold: bool) {
-        self.interrupts.reset(cold);
-        if cold {
-            self.stale.clear();
-            self.dark_until = Time::ZERO;
         }
     }
 
@@ -132,12 +157,55 @@ impl Script {
         Some(answer)
     }
 
+    /// A function-level reset, which a device that lies survives.
+    pub fn survive(&mut self) {
+        self.interrupts.reset(false);
+        self.was_reset = true;
+    }
+
+    /// An access or a step: the first after a reset announces the write that follows it.
+    #[inline]
+    pub fn attend(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        if self.was_reset {
+            self.was_reset = false;
+            self.announce(by, bus);
+        }
+    }
+
+    fn announce(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        let Some((at, len)) = self.last_payload.filter(|_| !self.announced) else {
+            return;
+        };
+        for lie in &self.lies {
+            if let Lie::WriteAfterReset { after, bytes_seed } = *lie {
+                self.announced = true;
+                let due = bus.now() + after;
+                self.late.push(Late {
+                    due,
+                    at,
+                    bytes: bytes_of(bytes_seed, len),
+                    patient: true,
+                });
+                bus.wake_at(by, due);
+            }
+        }
+    }
+
+    /// Forgets what is pending. What has been counted stays counted.
+    pub fn cancel(&mut self) {
+        self.interrupts.reset(true);
+        self.late.clear();
+        self.was_reset = false;
+        self.dark_until = Time::ZERO;
+    }
+
     /// Counts a payload write that the device just did and follows it up.
     fn after_payload(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads = self.payloads.saturating_add(1);
         self.interrupts
             .after_payload(&self.lies, self.payloads, bus.now(), &self.tally);
         self.expect_interrupt(by, bus);
+        self.last_payload = Some((at, len));
         for lie in &self.lies {
             match lie {
                 Lie::WildWrite { nth, aim, bytes } if *nth == self.payloads => {
@@ -153,13 +221,26 @@ impl Script {
                     bytes_seed,
                 } if *nth == self.payloads => {
                     let due = bus.now() + *after;
-                    self.stale.push(Stale {
+                    self.late.push(Late {
                         due,
                         at,
-                        len,
-                        seed: *bytes_seed,
+                        bytes: bytes_of(*bytes_seed, len),
+                        patient: false,
                     });
                     bus.wake_at(by, due);
+                }
+                Lie::TranslatedWrite { nth, at, bytes } if *nth == self.payloads => {
+                    let result = bus.dma_write_translated(by, *at, bytes);
+                    acted(&self.tally, result, bus);
+                }
+                Lie::BorrowedWrite {
+                    nth,
+                    claimed,
+                    at,
+                    bytes,
+                } if *nth == self.payloads => {
+                    let result = bus.dma_write_as(by, *claimed, *at, bytes);
+                    acted(&self.tally, result, bus);
                 }
                 _ => {}
             }
@@ -179,19 +260,119 @@ impl Script {
     /// Counts a payload read that the device just did and follows it up.
     fn after_read(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads_read = self.payloads_read.saturating_add(1);
+        self.last_payload = Some((at, len));
         for lie in &self.lies {
-            if let Lie::WriteBack { nth, bytes_seed } = lie
-                && *nth == self.payloads_read
+            match *lie {
+                Lie::WriteBack { nth, bytes_seed } if nth == self.payloads_read => {
+                    lie_by_dma(&self.tally, by, at, &bytes_of(bytes_seed, len), bus);
+                }
+                Lie::ReadBeside {
+                    nth,
+                    gap,
+                    len: wanted,
+                } if nth == self.payloads_read => {
+                    let mut learnt = vec![0; wanted.min(READ_LIMIT)];
+                    let beside = at.offset(len as u64).offset(gap);
+                    let result = bus.dma_read(by, beside, &mut learnt, Purpose::Payload);
+                    acted(&self.tally, result, bus);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Counts a descriptor that the device just read and follows it up.
+    fn after_descriptor(&mut self, by: RequesterId, at: Iova, read: &[u8], bus: &mut dyn Bus) {
+        if read.len() != DESCRIPTOR {
+            return;
+        }
+        self.descriptors = self.descriptors.saturating_add(1);
+        for lie in &self.lies {
+            if let Lie::CircularChain { nth, length } = lie
+                && *nth == self.descriptors
             {
-                lie_by_dma(&self.tally, by, at, &bytes_of(*bytes_seed, len), bus);
+                let chain: Vec<u8> = (1..=*length)
+                    .flat_map(|next| linked(read, next % (*length).max(1)))
+                    .collect();
+                let table = Iova(at.0 / PAGE * PAGE);
+                lie_by_dma(&self.tally, by, table, &chain, bus);
+            }
+        }
+    }
+
+    /// What publishes the last completion, if that is wrong.
+    fn mispublished(&self, honest: &[u8]) -> Option<Vec<u8>> {
+        let mut wrong = honest.to_vec();
+        for lie in &self.lies {
+            match *lie {
+                Lie::Published { nth, publishing } if nth == self.completions => match publishing {
+                    Publishing::Index => wrong = counted_on(honest),
+                    Publishing::Phase { byte, mask } => {
+                        if let Some(byte) = wrong.get_mut(byte) {
+                            *byte ^= mask;
+                        }
+                    }
+                },
+                Lie::CompletionField {
+                    nth,
+                    offset,
+                    len,
+                    value,
+                } if nth == self.completions => {
+                    if let Some(offset) = offset.checked_sub(self.entry.bytes.len()) {
+                        overwrite(&mut wrong, offset, len, value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        // What says the same is no lie.
+        (wrong != honest).then_some(wrong)
+    }
+
+    /// Follows up a completion that the device just published.
+    fn after_publish(&mut self, by: RequesterId, at: Iova, honest: &[u8], bus: &mut dyn Bus) {
+        for lie in &self.lies {
+            match *lie {
+                Lie::Repeat {
+                    nth,
+                    slot,
+                    publishing,
+                } if nth == self.completions => {
+                    let (at, published) = match publishing {
+                        Publishing::Index => (at, counted_on(honest)),
+                        Publishing::Phase { .. } => (at.offset(slot), honest.to_vec()),
+                    };
+                    let next = self.entry.at.offset(slot);
+                    let entered = bus.dma_write(by, next, &self.entry.bytes, Purpose::Completion);
+                    if entered.is_ok()
+                        && bus.dma_write(by, at, &published, Purpose::Publish).is_ok()
+                    {
+                        self.tally.act(bus.now());
+                    }
+                }
+                Lie::DoubleFetch { nth, after } if nth == self.completions => {
+                    let due = bus.now() + after;
+                    self.late.push(Late {
+                        due,
+                        at: self.entry.at,
+                        bytes: self.entry.bytes.iter().map(|byte| !byte).collect(),
+                        patient: false,
+                    });
+                    bus.wake_at(by, due);
+                }
+                _ => {}
             }
         }
     }
 
     /// Counts a completion entry the device is about to write, and returns what it is to write
     /// instead, if anything.
-    fn forged(&mut self, entry: &[u8]) -> Option<Vec<u8>> {
+    fn forged(&mut self, at: Iova, entry: &[u8]) -> Option<Vec<u8>> {
         self.completions = self.completions.saturating_add(1);
+        self.entry.at = at;
+        self.entry.bytes.clear();
+        self.entry.bytes.extend_from_slice(entry);
         let mut forged = None;
         for lie in &self.lies {
             if let Lie::CompletionField {
@@ -203,10 +384,7 @@ impl Script {
                 && *nth == self.completions
             {
                 let bytes = forged.get_or_insert_with(|| entry.to_vec());
-                let field = bytes.iter_mut().skip(*offset).take(*len);
-                for (byte, new) in field.zip(value.to_le_bytes()) {
-                    *byte = new;
-                }
+                overwrite(bytes, *offset, *len, *value);
             }
         }
         // What says the same is no lie.
@@ -214,13 +392,52 @@ impl Script {
     }
 }
 
-/// Sends a DMA write of its own. It happened unless the function's own bus-master enable bit
-/// stopped it; what the fabric made of it is for the fabric to tell.
-fn lie_by_dma(tally: &Tally, by: RequesterId, at: Iova, bytes: &[u8], bus: &mut dyn Bus) {
+/// Writes a little-endian field, as far as it lies within `bytes`.
+fn overwrite(bytes: &mut [u8], offset: usize, len: usize, value: u64) {
+    let field = bytes.iter_mut().skip(offset).take(len);
+    for (byte, new) in field.zip(value.to_le_bytes()) {
+        *byte = new;
+    }
+}
+
+/// Bytes in a descriptor of a split virtqueue.
+const DESCRIPTOR: usize = 16;
+
+/// Descriptor tables start on a page.
+const PAGE: u64 = 4096;
+
+/// A descriptor that goes on with `next` (virtio 1.2, 2.7.5: flags in bytes 12 and 13, next in 14
+/// and 15).
+fn linked(like: &[u8], next: u16) -> Vec<u8> {
+    const NEXT: u16 = 1;
+    [&like[..12], &NEXT.to_le_bytes(), &next.to_le_bytes()].concat()
+}
+
+/// An index one further than the honest one.
+fn counted_on(honest: &[u8]) -> Vec<u8> {
+    match <[u8; 2]>::try_from(honest) {
+        Ok(index) => u16::from_le_bytes(index)
+            .wrapping_add(1)
+            .to_le_bytes()
+            .to_vec(),
+        Err(_) => honest.to_vec(),
+    }
+}
+
+/// Sends a DMA write of its own; whether it left the function.
+fn lie_by_dma(tally: &Tally, by: RequesterId, at: Iova, bytes: &[u8], bus: &mut dyn Bus) -> bool {
     let result = bus.dma_write(by, at, bytes, Purpose::Payload);
-    if result != Err(DmaFault::MasterDisabled) {
+    acted(tally, result, bus)
+}
+
+/// Counts a request of a lie. It happened unless the function's own bus-master enable bit stopped
+/// it; what the fabric made of it is for the fabric to tell.
+fn acted(tally: &Tally, result: Result<(), DmaFault>, bus: &dyn Bus) -> bool {
+    let left = result != Err(DmaFault::MasterDisabled);
+    if left {
         tally.act(bus.now());
     }
+    left
 }
 
 /// Bytes that depend on the seed and on nothing else (SplitMix64).
@@ -249,8 +466,10 @@ impl Bus for LyingBus<'_> {
         why: Purpose,
     ) -> Result<(), DmaFault> {
         let result = self.bus.dma_read(by, at, into, why);
-        if why == Purpose::Payload {
-            self.script.after_read(by, at, into.len(), self.bus);
+        match why {
+            Purpose::Payload => self.script.after_read(by, at, into.len(), self.bus),
+            Purpose::Descriptor => self.script.after_descriptor(by, at, into, self.bus),
+            _ => {}
         }
         result
     }
@@ -263,8 +482,9 @@ impl Bus for LyingBus<'_> {
         why: Purpose,
     ) -> Result<(), DmaFault> {
         let forged = match why {
-            Purpose::Completion => self.script.forged(from),
+            Purpose::Completion => self.script.forged(at, from),
             Purpose::Payload => self.script.overrun(from),
+            Purpose::Publish => self.script.mispublished(from),
             _ => None,
         };
         let result = self
@@ -273,10 +493,31 @@ impl Bus for LyingBus<'_> {
         if forged.is_some() && result != Err(DmaFault::MasterDisabled) {
             self.script.tally.act(self.bus.now());
         }
-        if why == Purpose::Payload {
-            self.script.after_payload(by, at, from.len(), self.bus);
+        match why {
+            Purpose::Payload => self.script.after_payload(by, at, from.len(), self.bus),
+            Purpose::Publish => self.script.after_publish(by, at, from, self.bus),
+            _ => {}
         }
         result
+    }
+
+    fn dma_write_translated(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        self.bus.dma_write_translated(by, at, from)
+    }
+
+    fn dma_write_as(
+        &mut self,
+        by: RequesterId,
+        claimed: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        self.bus.dma_write_as(by, claimed, at, from)
     }
 
     fn now(&self) -> Time {

@@ -32,6 +32,7 @@ impl Tamper {
         }
         let (bus, requester, pending) = port.parts();
         let script = &mut self.script;
+        script.attend(requester, bus);
         let mut asked = Pending::default();
         let mut lying = LyingBus { bus, script };
         let mut port = BusPort::new(&mut lying, requester, &mut asked);
@@ -69,21 +70,24 @@ impl Device for Tamper {
         self.lend(bus, |device, port| device.write(at, value, port));
     }
 
-    /// Stale writes that are due go first; they cost no budget, there is at most one for each lie.
+    /// Late writes that are due go first; they cost no budget, there is at most one for each lie.
     fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
         let (fabric, requester, pending) = bus.parts();
-        self.script.send_stale(requester, fabric);
+        self.script.send_late(requester, fabric);
         if self.script.armed() {
             self.script.interrupt(requester, fabric, pending);
         }
         self.lend(bus, |device, port| device.step(budget, port))
     }
 
-    /// Resets the model. A function-level reset leaves stale writes, storms and windows of all ones
+    /// Resets the model. A function-level reset leaves late writes, storms and windows of all ones
     /// pending, for a device that lies ignores it; only a cold reset forgets them. Counts, and the
     /// lies still to come, survive both.
     fn reset(&mut self, kind: Reset) {
         self.inner.reset(kind);
-        self.script.reset(kind == Reset::Cold);
+        match kind {
+            Reset::Cold => self.script.cancel(),
+            Reset::FunctionLevel => self.script.survive(),
+        }
     }
 }

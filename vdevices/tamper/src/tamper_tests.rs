@@ -1,6 +1,6 @@
 //! Lies over a probe that counts what reaches it, and over the real models.
 
-use crate::{Aim, Lie, Tally, Tamper};
+use crate::{Aim, Lie, Publishing, Tally, Tamper};
 use cofferdam_seam::{
     Access, Bar, BarSpec, Budget, BusPort, Capability, Completion, Device, Iova, PciIdentity,
     Progress, Purpose, Reset, Time, Vector, Width,
@@ -22,6 +22,10 @@ mod register {
     pub const COMPLETION: u32 = 0x20;
     /// Writes one byte to the address, as status.
     pub const STATUS: u32 = 0x28;
+    /// Writes the two bytes 5, 0 to the address, as what publishes.
+    pub const PUBLISH: u32 = 0x30;
+    /// Reads a descriptor of 16 bytes from the address.
+    pub const DESCRIPTOR: u32 = 0x38;
 }
 
 static IDENTITY: PciIdentity = PciIdentity {
@@ -66,6 +70,8 @@ impl Device for Probe {
                 bus.dma_write(to, &[1, 2, 3, 4, 5, 6, 7, 8], Purpose::Completion)
             }
             register::STATUS => bus.dma_write(to, &[0], Purpose::Status),
+            register::PUBLISH => bus.dma_write(to, &[5, 0], Purpose::Publish),
+            register::DESCRIPTOR => bus.dma_read(to, &mut [0; 16], Purpose::Descriptor),
             _ => Ok(()),
         };
     }
@@ -472,6 +478,108 @@ fn edu_overruns_the_buffer_it_was_given() {
     assert_eq!(testbed.bus.bytes(0x1010, 4), [0xee; 4]);
 }
 
+/// Two completions, at 0x100 and 0x108, each published by an index at 0x200.
+fn complete_twice(testbed: &mut Testbed) {
+    for at in [0x100, 0x108] {
+        write(testbed, register::COMPLETION, at);
+        write(testbed, register::PUBLISH, 0x200);
+    }
+}
+
+const ENTRY: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+#[test]
+fn repeated_completion_fills_the_next_slot_and_counts_on() {
+    let repeat = Lie::Repeat {
+        nth: 2,
+        slot: 8,
+        publishing: Publishing::Index,
+    };
+    let (mut testbed, tally) = armed(vec![repeat]);
+
+    complete_twice(&mut testbed);
+
+    assert_eq!(testbed.bus.bytes(0x110, 8), ENTRY);
+    assert_eq!(testbed.bus.bytes(0x118, 8), [0; 8]);
+    assert_eq!(testbed.bus.bytes(0x200, 2), [6, 0]);
+    assert_eq!(tally.acted(), 1);
+}
+
+#[test]
+fn repeated_completion_with_a_phase_is_published_in_its_own_slot() {
+    let repeat = Lie::Repeat {
+        nth: 1,
+        slot: 16,
+        publishing: Publishing::Phase { byte: 0, mask: 1 },
+    };
+    let (mut testbed, tally) = armed(vec![repeat]);
+
+    write(&mut testbed, register::COMPLETION, 0x100);
+    write(&mut testbed, register::PUBLISH, 0x108);
+
+    assert_eq!(testbed.bus.bytes(0x110, 8), ENTRY);
+    assert_eq!(testbed.bus.bytes(0x118, 2), [5, 0]);
+    assert_eq!(tally.acted(), 1);
+}
+
+#[test]
+fn double_fetched_entry_changes_when_its_time_has_come() {
+    let lie = Lie::DoubleFetch {
+        nth: 1,
+        after: Duration::from_nanos(300),
+    };
+    let (mut testbed, tally) = armed(vec![lie]);
+
+    write(&mut testbed, register::COMPLETION, 0x100);
+    write(&mut testbed, register::PUBLISH, 0x200);
+    let before = (testbed.bus.bytes(0x100, 8).to_vec(), tally.acted());
+    testbed.run_until(Time(300));
+
+    assert_eq!(before, (ENTRY.to_vec(), 0));
+    assert_eq!(testbed.bus.bytes(0x100, 8), ENTRY.map(|byte| !byte));
+    assert_eq!(tally.acted(), 1);
+}
+
+#[test]
+fn index_or_phase_of_the_nth_completion_is_wrong() {
+    for (publishing, wrong) in [
+        (Publishing::Index, [6, 0]),
+        (Publishing::Phase { byte: 0, mask: 1 }, [4, 0]),
+    ] {
+        let (mut testbed, tally) = armed(vec![Lie::Published { nth: 2, publishing }]);
+
+        complete_twice(&mut testbed);
+
+        assert_eq!(testbed.bus.bytes(0x200, 2), wrong);
+        assert_eq!(tally.acted(), 1);
+    }
+}
+
+#[test]
+fn field_in_what_publishes_an_entry_is_overwritten() {
+    let (mut testbed, tally) = armed(vec![completion_field(8, 2, 0xbeef)]);
+
+    complete_twice(&mut testbed);
+
+    assert_eq!(testbed.bus.bytes(0x108, 8), ENTRY);
+    assert_eq!(testbed.bus.bytes(0x200, 2), [0xef, 0xbe]);
+    assert_eq!(tally.acted(), 1);
+}
+
+#[test]
+fn descriptors_are_closed_to_a_circle_after_one_was_read() {
+    let lie = Lie::CircularChain { nth: 1, length: 2 };
+    let (mut testbed, tally) = armed(vec![lie]);
+    testbed.bus.bytes(0x1010, 12).fill(7);
+
+    write(&mut testbed, register::DESCRIPTOR, 0x1010);
+
+    let circle = testbed.bus.bytes(0x1000, 32);
+    assert_eq!(circle[12..16], [1, 0, 1, 0]);
+    assert_eq!(circle[28..32], [1, 0, 0, 0]);
+    assert_eq!(tally.acted(), 1);
+}
+
 #[test]
 fn virtio_block_returns_a_chain_nobody_offered() {
     let disk = vdevice_virtio::VirtioBlk::new(vdevice_virtio::BlkConfig::default());
@@ -511,4 +619,68 @@ fn virtio_block_returns_a_chain_nobody_offered() {
 
     assert_eq!(tally.acted(), 1);
     assert_eq!(testbed.bus.bytes(0x3002, 6), [1, 0, 0xff, 0xff, 0, 0]);
+}
+
+#[test]
+fn read_beside_the_payload_follows_the_nth_read_of_payload() {
+    let (mut testbed, tally) = armed(vec![Lie::ReadBeside {
+        nth: 2,
+        gap: 4,
+        len: 16,
+    }]);
+
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x400);
+    write(&mut testbed, register::PAYLOAD_READ, 0x100);
+    write(&mut testbed, register::PAYLOAD_READ, 0x200);
+
+    assert_eq!(tally.acted(), 1);
+    let last = testbed.bus.requests.last().unwrap();
+    assert_eq!(last.at, Iova(0x20c));
+}
+
+#[test]
+fn claims_that_the_fabric_refuses_were_made_all_the_same() {
+    let (mut testbed, tally) = armed(vec![
+        Lie::TranslatedWrite {
+            nth: 1,
+            at: Iova(0x800),
+            bytes: vec![0xee],
+        },
+        Lie::BorrowedWrite {
+            nth: 1,
+            claimed: cofferdam_seam::RequesterId(7),
+            at: Iova(0x800),
+            bytes: vec![0xee],
+        },
+    ]);
+
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+
+    assert_eq!(tally.acted(), 2);
+    assert_eq!(testbed.bus.bytes(0x800, 1), [0]);
+}
+
+#[test]
+fn write_after_a_reset_waits_for_bus_mastering_and_comes_once() {
+    let (mut testbed, tally) = armed(vec![Lie::WriteAfterReset {
+        after: Duration::from_micros(5),
+        bytes_seed: 1,
+    }]);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x300);
+    let honest = testbed.bus.bytes(0x300, 8).to_vec();
+
+    for round in 0..2 {
+        let start = 1_000_000 * round;
+        testbed.function_level_reset();
+        testbed.set_command(command::MEMORY);
+        read(&mut testbed);
+        testbed.run_until(Time(start + 500_000));
+        assert_eq!(u64::from(tally.acted()), round);
+        testbed.set_command(command::MEMORY | command::BUS_MASTER);
+        testbed.run_until(Time(start + 1_000_000));
+        assert_eq!(tally.acted(), 1);
+    }
+
+    assert_ne!(testbed.bus.bytes(0x300, 8), honest);
 }

@@ -41,7 +41,7 @@ pub struct Fault {
 }
 
 /// A corner of the catalogue where a fault does not exist. A field that is `None` matches all.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Except {
     /// The driver.
     pub driver: Option<DriverId>,
@@ -53,6 +53,8 @@ pub struct Except {
     pub case: Option<&'static str>,
     /// Only where the driver is outside the privileged layer.
     pub unprivileged: bool,
+    /// Only where the driver is in the privileged layer.
+    pub privileged: bool,
     /// Why.
     pub reason: &'static str,
 }
@@ -165,6 +167,7 @@ impl Except {
             && self.iommu.is_none_or(|iommu| iommu == cell.iommu)
             && self.case.is_none_or(|case| case == cell.case.name())
             && !(self.unprivileged && placement(cell.placement).driver_is_privileged())
+            && (!self.privileged || placement(cell.placement).driver_is_privileged())
     }
 }
 

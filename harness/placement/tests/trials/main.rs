@@ -3,8 +3,10 @@
 mod clean;
 mod jail;
 mod physics;
+mod physics_dma;
 mod physics_interrupts;
 mod replay;
+mod rings;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::Zygote;

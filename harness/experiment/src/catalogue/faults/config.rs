@@ -15,6 +15,7 @@ const fn not_for(driver: DriverId, reason: &'static str) -> Except {
         iommu: None,
         case: None,
         unprivileged: false,
+        privileged: false,
         reason,
     }
 }
@@ -48,6 +49,7 @@ pub(super) static ENTRIES: [Fault; 3] = [
         except: &[
             not_for(DriverId::Edu, NO_WALK),
             not_for(DriverId::Nvme, NO_WALK),
+            not_for(DriverId::NvmeCrate, NO_WALK),
         ],
     },
     Fault {

@@ -7,7 +7,7 @@ use crate::predict::{Expect, Prediction, by_construction, measured};
 use cofferdam_placement::trial::{Fault as Strike, Oops, Target};
 
 /// The entries, in the order of the report.
-pub(super) static ENTRIES: [Fault; 3] = [
+pub(super) static ENTRIES: [Fault; 7] = [
     Fault {
         id: "M1",
         line: "wild store by the driver's CPU: the fault that walls decide, not IOMMUs",
@@ -36,6 +36,7 @@ pub(super) static ENTRIES: [Fault; 3] = [
             iommu: None,
             case: Some("X1.kill-task"),
             unprivileged: true,
+            privileged: false,
             reason: "the driver is outside the privileged layer: a crash ends its own domain, \
                      whatever the layer does with an oops of its own",
         }],
@@ -47,6 +48,54 @@ pub(super) static ENTRIES: [Fault; 3] = [
         parameters: "polite for 5 ms (below the supervisor's watchdog of 100 ms) or 300 ms; raw",
         trigger: "before the nth request",
         oracle: "supervisor (watchdog), or the CPU-time budget when raw",
+        iommu: STRICT,
+        fabrics: PCIE,
+        crossing: STRICT_PCIE,
+        except: &[],
+    },
+    Fault {
+        id: "X3",
+        line: "the driver waits for ever with a ring held",
+        by: "driver (Sabotage)",
+        parameters: "none",
+        trigger: "at the nth request",
+        oracle: "supervisor (watchdog)",
+        iommu: STRICT,
+        fabrics: PCIE,
+        crossing: STRICT_PCIE,
+        except: &[],
+    },
+    Fault {
+        id: "X4",
+        line: "the driver leaks mappings until it gets no more",
+        by: "driver (Sabotage)",
+        parameters: "1 or 512 leaked for each one it needs",
+        trigger: "from the nth mapping",
+        oracle: "the ledger (mappings that live on), the host's refusal",
+        iommu: STRICT,
+        fabrics: PCIE,
+        crossing: STRICT_PCIE,
+        except: &[],
+    },
+    Fault {
+        id: "X5",
+        line: "the driver crashes, and again while it recovers",
+        by: "driver (Sabotage)",
+        parameters: "before it touches the device once; before it serves, once or three times",
+        trigger: "before the nth request, then at a step of its start",
+        oracle: "supervisor (death of the domain)",
+        iommu: STRICT,
+        fabrics: PCIE,
+        crossing: STRICT_PCIE,
+        except: &[],
+    },
+    Fault {
+        id: "X6",
+        line: "the driver's domain dies in the middle of an answer",
+        by: "driver (Sabotage)",
+        parameters: "after 0 or 100 bytes of the answer's data",
+        trigger: "the nth answer",
+        oracle: "supervisor (death of the domain), tenants' verification",
         iommu: STRICT,
         fabrics: PCIE,
         crossing: STRICT_PCIE,
@@ -79,6 +128,22 @@ pub(super) fn cases(id: &str) -> Vec<Case> {
         "X2" => [(false, 5), (false, 300), (true, 0)]
             .map(|(raw, ms)| Case::of(Strike::X2 { raw, ms, nth: 0 }))
             .to_vec(),
+        "X3" => vec![Case::of(Strike::X3 { nth: 0 })],
+        "X4" => [1, 512]
+            .map(|pins| Case::of(Strike::X4 { pins, nth: 0 }))
+            .to_vec(),
+        "X5" => [(0, 1), (1, 1), (1, 3)]
+            .map(|(step, repeats)| {
+                Case::of(Strike::X5 {
+                    step,
+                    repeats,
+                    nth: 0,
+                })
+            })
+            .to_vec(),
+        "X6" => [0, 100]
+            .map(|byte| Case::of(Strike::X6 { byte, nth: 0 }))
+            .to_vec(),
         _ => Vec::new(),
     }
 }
@@ -93,6 +158,9 @@ pub(super) fn name(case: &Case) -> Option<String> {
         },
         Strike::X2 { raw: true, .. } => "X2.raw".into(),
         Strike::X2 { ms, .. } => format!("X2.polite-{ms}ms"),
+        Strike::X4 { pins, .. } => format!("X4.{pins}-pins"),
+        Strike::X5 { step, repeats, .. } => format!("X5.step-{step}.{repeats}x"),
+        Strike::X6 { byte, .. } => format!("X6.byte-{byte}"),
         _ => return None,
     })
 }
@@ -110,8 +178,14 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
                 "the driver's domain does not map these frames",
             ),
         },
-        Strike::X1 { .. } => crash(cell),
-        Strike::X2 { .. } => measured(Expect::Open, "depends on the supervisor's watchdog"),
+        Strike::X1 { .. } | Strike::X5 { .. } | Strike::X6 { .. } => crash(cell),
+        Strike::X4 { .. } => measured(
+            Expect::Open,
+            "depends on how many mappings the host allows, and what the driver does without",
+        ),
+        Strike::X2 { .. } | Strike::X3 { .. } => {
+            measured(Expect::Open, "depends on the supervisor's watchdog")
+        }
         _ => return None,
     })
 }
