@@ -64,7 +64,7 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
 /// Posts the device's interrupts to the server's event words.
 fn interrupt(hardware: &mut Hardware) {
     // What it has not taken yet nobody waits for.
-    let unheard = hardware.events_of_server().posted();
+    let unheard = hardware.events_of_server().unheard();
     let raised = hardware
         .machine
         .take_interrupts(hardware.device, VectorSet(!unheard.0));
