@@ -449,6 +449,14 @@ mod tests {
         assert_eq!(count_of(&plan, "D7"), places * drivers * 3);
         // Without an IOMMU nothing is remapped.
         assert_eq!(count_of(&plan, "I4"), places * drivers * (2 * modes - 1));
+        assert_eq!(count_of(&plan, "I1"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "I2"), places * drivers * 2);
+        assert_eq!(count_of(&plan, "I3"), places * drivers);
+        assert_eq!(count_of(&plan, "I5"), places * drivers * 2);
+        assert_eq!(count_of(&plan, "C2"), places * drivers * 3);
+        // Only virtio-blk's driver walks capabilities, and edu has no MSI-X.
+        assert_eq!(count_of(&plan, "C3"), places * 3);
+        assert_eq!(count_of(&plan, "C4"), places * (drivers - 1) * 2 * 5);
         assert_eq!(count_of(&plan, "M1"), places * drivers * 6);
         assert_eq!(count_of(&plan, "R1"), places * (drivers - 1) * 2);
         assert_eq!(count_of(&plan, "X1"), (places + panicking) * drivers);

@@ -12,6 +12,7 @@ use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{By, DomainEnd, DomainReport, End, Fault, TrialReport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How the outcome of a cell comes about.
@@ -49,6 +50,14 @@ pub enum Expect {
     /// Every domain on the driver's CPU stands still for this long, ns, and nobody else; `None`: to
     /// the end of the trial.
     Freezes(Option<u64>),
+    /// The driver's CPU spends between so long and so long in interrupt handlers, ns, and no other
+    /// CPU does.
+    Interrupted {
+        /// At least.
+        at_least: u64,
+        /// At most.
+        at_most: u64,
+    },
     /// The system is lost.
     SystemLost,
     /// The privileged layer and the tenants live, and no acknowledged write is lost.
@@ -118,6 +127,11 @@ impl Expect {
                 format!("freezes the driver's CPU for {} ms", ns / 1_000_000)
             }
             Self::Freezes(None) => "freezes the driver's CPU for good".into(),
+            Self::Interrupted { at_least, at_most } => format!(
+                "interrupts hold the driver's CPU for {} to {} us",
+                at_least / 1000,
+                at_most / 1000
+            ),
             Self::SystemLost => "the system is lost".into(),
             Self::OthersLive => "everybody else lives, no acknowledged write is lost".into(),
             Self::Open => "open".into(),
@@ -176,6 +190,7 @@ impl Expect {
                 )
             }
             Self::Freezes(at_least) => unfrozen(report, at_least),
+            Self::Interrupted { at_least, at_most } => uninterrupted(report, at_least..=at_most),
             Self::SystemLost => {
                 let lost = report.end == End::SystemLost
                     || report.machine_check
@@ -244,6 +259,26 @@ fn unfrozen(report: &TrialReport, at_least: Option<u64>) -> Option<String> {
     Some(format!(
         "{} on CPU {} stood still for {} ns",
         wrong.name, wrong.cpu, wrong.frozen_ns
+    ))
+}
+
+/// How the time in interrupt handlers is other than that, on the driver's CPU or any other.
+fn uninterrupted(report: &TrialReport, range: RangeInclusive<u64>) -> Option<String> {
+    let cpu = report
+        .domains
+        .iter()
+        .find(|domain| domain.holds_driver)
+        .map(|domain| domain.cpu)?;
+    let wrong = report.domains.iter().find(|domain| {
+        if domain.cpu == cpu {
+            !range.contains(&domain.interrupt_ns)
+        } else {
+            domain.interrupt_ns > 0
+        }
+    })?;
+    Some(format!(
+        "interrupts held CPU {} for {} ns",
+        wrong.cpu, wrong.interrupt_ns
     ))
 }
 

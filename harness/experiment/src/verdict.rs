@@ -378,7 +378,7 @@ pub fn trouble(report: &TrialReport) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cofferdam_placement::trial::{By, Corruption, Counts, Detection, StrayDma, Target};
+    use cofferdam_placement::trial::{By, Corruption, Counts, Detection, Served, StrayDma, Target};
 
     fn domain(name: &str, tenant: Option<u8>) -> DomainReport {
         DomainReport {
@@ -393,6 +393,7 @@ mod tests {
             longest_gap_ns: 200_000,
             frozen_ns: 0,
             resident_bytes: None,
+            interrupt_ns: 0,
         }
     }
 
@@ -424,6 +425,7 @@ mod tests {
             stray_blocked: 0,
             forged_interrupts: 0,
             refused_interrupts: 0,
+            served: Served::default(),
             stale_window_ns: None,
             detection: None,
             recovered_after_ns: None,

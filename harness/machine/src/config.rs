@@ -69,6 +69,23 @@ pub enum TimeoutEnds {
     MachineCheck,
 }
 
+/// Whose handler an interrupt calls on its CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InterruptHandler {
+    /// The driver's own, which knows whether its device meant it. Linux disables a line whose
+    /// handlers keep denying it (kernel/irq/spurious.c).
+    Driver,
+    /// VFIO's (drivers/vfio/pci/vfio_pci_intrs.c): it masks a pin at every interrupt, until user
+    /// space unmasks it, and passes a message on as an event. It never denies one.
+    Vfio,
+}
+
+/// What an interrupt costs the CPU that takes it: the way in and out, and a handler that reads a
+/// register of its device, which alone is about that long on PCI Express. A parameter, not a
+/// measurement.
+pub const INTERRUPT_TIME: Duration = Duration::from_micros(1);
+
 /// A machine's parameters. [`Config::default`] has the figures of real platforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
@@ -89,6 +106,13 @@ pub struct Config {
     pub lazy_delay: Duration,
     /// Whether interrupts are remapped, so that a function reaches its own vectors only.
     pub interrupt_remapping: bool,
+    /// Whether functions may send messages; else they have their pins.
+    pub messages: bool,
+    /// Whose handlers interrupts call.
+    pub interrupt_handler: InterruptHandler,
+    /// How long a handler holds its CPU. Zero, where nobody models CPUs: a pin that is held is then
+    /// raised again when its driver waits for it, and not before.
+    pub interrupt_time: Duration,
     /// Fault records the IOMMU can hold before it drops them.
     pub fault_log: usize,
     /// Whether requests that say their address is translated are believed (ATS, PCI Express Base
@@ -116,6 +140,9 @@ impl Default for Config {
             lazy_entries: 256,
             lazy_delay: Duration::from_millis(10),
             interrupt_remapping: false,
+            messages: true,
+            interrupt_handler: InterruptHandler::Driver,
+            interrupt_time: Duration::ZERO,
             fault_log: 16,
             ats: false,
             reserved: None,

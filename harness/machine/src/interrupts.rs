@@ -5,7 +5,9 @@
 //! write memory can name any target, in every IOMMU mode. With it the sender is validated: a function
 //! reaches its own vectors only (VT-d 4.0, chapter 5).
 
-use cofferdam_seam::{InterruptKind, Vector, VectorSet};
+use crate::config::Config;
+use crate::service::{InterruptCost, Rules, Service};
+use cofferdam_seam::{InterruptKind, Time, Vector, VectorSet};
 use std::ops::Range;
 
 /// Where a write of four bytes is a message and no memory access (Intel SDM 3A, 11.11.1). It is
@@ -37,25 +39,33 @@ struct Line {
     raised: VectorSet,
 }
 
-/// The interrupt controller.
-#[derive(Debug, Default)]
+/// The interrupt controller, and the CPUs behind it.
+#[derive(Debug)]
 pub(crate) struct Controller {
     lines: Vec<Line>,
+    services: Vec<Service>,
     remaps: bool,
+    rules: Rules,
 }
 
 impl Controller {
-    /// A controller without lines, with or without remapping.
-    pub(crate) fn new(remaps: bool) -> Self {
+    /// A controller without lines.
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             lines: Vec::new(),
-            remaps,
+            services: Vec::new(),
+            remaps: config.interrupt_remapping,
+            rules: Rules {
+                handler: config.interrupt_handler,
+                time: config.interrupt_time,
+            },
         }
     }
 
     /// Gives the next slot a line, with no vectors.
     pub(crate) fn attach(&mut self) {
         self.lines.push(Line::default());
+        self.services.push(Service::default());
     }
 
     /// Gives the function in `slot` vectors 0 to `count` - 1. What was raised before is forgotten.
@@ -65,11 +75,13 @@ impl Controller {
             count: count.min(VECTORS),
             raised: VectorSet::EMPTY,
         };
+        self.services[slot].restart(count.min(VECTORS));
     }
 
     /// Takes all vectors away, with what was raised.
     pub(crate) fn disable(&mut self, slot: usize) {
         self.lines[slot] = Line::default();
+        self.services[slot].restart(0);
     }
 
     /// The message data that raises vector 0 of `slot`; the vector goes into the low bits.
@@ -79,8 +91,8 @@ impl Controller {
             .saturating_mul(VECTORS)
     }
 
-    /// Takes a message that the function in `from` sent.
-    pub(crate) fn message(&mut self, from: usize, data: u32) -> Delivery {
+    /// Takes a message that the function in `from` sends now.
+    pub(crate) fn message(&mut self, from: usize, data: u32, now: Time) -> Delivery {
         // The data register has 16 bits that count (Intel SDM 3A, 11.11.2).
         let bytes = data.to_le_bytes();
         let data = u16::from_le_bytes([bytes[0], bytes[1]]);
@@ -91,7 +103,8 @@ impl Controller {
         }
         match self.lines.get_mut(slot) {
             Some(line) if line.takes(vector) => {
-                line.raised.insert(VectorSet::of(Vector(vector)));
+                let service = &mut self.services[slot];
+                service.message(Vector(vector), &mut line.raised, self.rules, now);
                 if slot == from {
                     Delivery::Own
                 } else {
@@ -102,20 +115,68 @@ impl Controller {
         }
     }
 
-    /// What is raised; `pin` is the level of the function's pin.
-    pub(crate) fn pending(&self, slot: usize, pin: bool) -> VectorSet {
-        let line = &self.lines[slot];
-        match line.kind {
-            Some(InterruptKind::Intx) if pin => VectorSet::of(Vector(0)),
-            _ => line.raised,
+    /// The function's pin goes up or down (Assert_INTx, Deassert_INTx).
+    pub(crate) fn pin(&mut self, slot: usize, level: bool, now: Time) {
+        if self.is_pin(slot) {
+            let raised = &mut self.lines[slot].raised;
+            self.services[slot].pin(level, raised, self.rules, now);
         }
     }
 
-    /// Acknowledges what is raised of `wanted`. A pin stays raised until the device releases it.
-    pub(crate) fn take(&mut self, slot: usize, pin: bool, wanted: VectorSet) -> VectorSet {
-        let raised = self.pending(slot, pin);
-        self.lines[slot].raised.take(wanted);
-        VectorSet(raised.0 & wanted.0)
+    /// What is raised.
+    pub(crate) fn pending(&self, slot: usize) -> VectorSet {
+        self.lines[slot].raised
+    }
+
+    /// Acknowledges what is raised of `wanted`, for a driver that waits for it. A pin that is still
+    /// up when its driver waits the next time is raised again.
+    pub(crate) fn take(&mut self, slot: usize, wanted: VectorSet, now: Time) -> VectorSet {
+        let pin = self.is_pin(slot) && wanted.contains(Vector(0));
+        let (line, service) = (&mut self.lines[slot], &mut self.services[slot]);
+        let mut taken = line.raised.take(wanted);
+        if pin {
+            if taken.is_empty() {
+                service.unmask_pin(&mut line.raised, self.rules, now);
+                taken = line.raised.take(wanted);
+            }
+            if !taken.is_empty() {
+                service.mask_pin();
+            }
+        }
+        taken
+    }
+
+    /// The driver has nothing more to do.
+    pub(crate) fn rest(&mut self, slot: usize, now: Time) {
+        let raised = &mut self.lines[slot].raised;
+        self.services[slot].rest(raised, self.rules, now);
+    }
+
+    /// The driver takes up work.
+    pub(crate) fn rouse(&mut self, slot: usize) {
+        self.services[slot].rouse();
+    }
+
+    /// What the function's interrupts cost their CPU so far.
+    pub(crate) fn cost(&self, slot: usize) -> InterruptCost {
+        self.services[slot].cost
+    }
+
+    /// Until when the CPU that takes the function's interrupts is in a handler.
+    pub(crate) fn busy_until(&self, slot: usize) -> Option<Time> {
+        self.services[slot].busy_until()
+    }
+
+    /// The next time a CPU has something to do by itself, and the slot.
+    pub(crate) fn next(&self) -> Option<(Time, usize)> {
+        let next = |(slot, service): (usize, &Service)| Some((service.next()?, slot));
+        self.services.iter().enumerate().filter_map(next).min()
+    }
+
+    /// Lets the CPU of that slot do what is due.
+    pub(crate) fn advance(&mut self, slot: usize, now: Time) {
+        let raised = &mut self.lines[slot].raised;
+        self.services[slot].advance(raised, self.rules, now);
     }
 
     /// Whether the function in `slot` was given its pin.
@@ -136,7 +197,7 @@ mod tests {
     use super::*;
 
     fn two_functions() -> Controller {
-        let mut controller = Controller::default();
+        let mut controller = Controller::new(&Config::default());
         controller.attach();
         controller.attach();
         controller.enable(0, InterruptKind::Msix, 2);
@@ -147,49 +208,56 @@ mod tests {
     #[test]
     fn message_raises_the_vector_it_names_until_taken() {
         let mut controller = two_functions();
-        let delivery = controller.message(0, u32::from(Controller::data(0)) + 1);
+        let delivery = controller.message(0, u32::from(Controller::data(0)) + 1, Time::ZERO);
         assert_eq!(delivery, Delivery::Own);
         let all = VectorSet(u64::MAX);
-        assert_eq!(controller.take(0, false, all), VectorSet::of(Vector(1)));
-        assert_eq!(controller.take(0, false, all), VectorSet::EMPTY);
+        assert_eq!(
+            controller.take(0, all, Time::ZERO),
+            VectorSet::of(Vector(1))
+        );
+        assert_eq!(controller.take(0, all, Time::ZERO), VectorSet::EMPTY);
     }
 
     #[test]
     fn taking_one_vector_leaves_the_others() {
         let mut controller = two_functions();
-        controller.message(0, 0);
-        controller.message(0, 1);
+        controller.message(0, 0, Time::ZERO);
+        controller.message(0, 1, Time::ZERO);
         let one = VectorSet::of(Vector(0));
-        assert_eq!(controller.take(0, false, one), one);
-        assert_eq!(controller.pending(0, false), VectorSet::of(Vector(1)));
+        assert_eq!(controller.take(0, one, Time::ZERO), one);
+        assert_eq!(controller.pending(0), VectorSet::of(Vector(1)));
     }
 
     #[test]
     fn forged_message_reaches_its_victim_and_is_told_apart() {
         let mut controller = two_functions();
-        let delivery = controller.message(0, Controller::data(1).into());
+        let delivery = controller.message(0, Controller::data(1).into(), Time::ZERO);
         assert_eq!(delivery, Delivery::Forged);
-        assert_eq!(controller.pending(1, false), VectorSet::of(Vector(0)));
+        assert_eq!(controller.pending(1), VectorSet::of(Vector(0)));
     }
 
     #[test]
     fn remapping_refuses_what_is_not_the_senders() {
         let mut controller = two_functions();
         controller.remaps = true;
-        let forged = controller.message(0, Controller::data(1).into());
-        let own = controller.message(1, Controller::data(1).into());
+        let forged = controller.message(0, Controller::data(1).into(), Time::ZERO);
+        let own = controller.message(1, Controller::data(1).into(), Time::ZERO);
         assert_eq!((forged, own), (Delivery::Refused, Delivery::Own));
-        assert_eq!(controller.message(0, 0xffff), Delivery::Refused);
+        assert_eq!(controller.message(0, 0xffff, Time::ZERO), Delivery::Refused);
     }
 
     #[test]
     fn message_to_a_vector_nobody_has_is_spurious() {
         let mut controller = two_functions();
         for data in [2, 63, 65, 128, 0xffff, 0x1_0002] {
-            assert_eq!(controller.message(0, data), Delivery::Spurious, "{data:#x}");
+            assert_eq!(
+                controller.message(0, data, Time::ZERO),
+                Delivery::Spurious,
+                "{data:#x}"
+            );
         }
-        assert!(controller.pending(0, false).is_empty());
-        assert!(controller.pending(1, false).is_empty());
+        assert!(controller.pending(0).is_empty());
+        assert!(controller.pending(1).is_empty());
     }
 
     #[test]
@@ -197,14 +265,17 @@ mod tests {
         let mut controller = two_functions();
         controller.enable(1, InterruptKind::Intx, 1);
         let zero = VectorSet::of(Vector(0));
-        assert_eq!(controller.take(1, true, zero), zero);
-        assert_eq!(controller.take(1, true, zero), zero);
-        assert_eq!(controller.take(1, false, zero), VectorSet::EMPTY);
+        controller.pin(1, true, Time::ZERO);
+        assert_eq!(controller.take(1, zero, Time::ZERO), zero);
+        assert_eq!(controller.take(1, zero, Time::ZERO), zero);
+        controller.pin(1, false, Time::ZERO);
+        assert_eq!(controller.take(1, zero, Time::ZERO), VectorSet::EMPTY);
     }
 
     #[test]
     fn pin_is_nobodys_business_once_messages_are_given() {
-        let controller = two_functions();
-        assert!(controller.pending(0, true).is_empty());
+        let mut controller = two_functions();
+        controller.pin(0, true, Time::ZERO);
+        assert!(controller.pending(0).is_empty());
     }
 }

@@ -26,6 +26,7 @@ mod ledger;
 mod machine;
 mod memory;
 mod root_complex;
+mod service;
 
 pub use fabric::{Ending, Read};
 pub use interrupts::MESSAGES;
@@ -36,3 +37,4 @@ pub use ledger::{LIVE_LIMIT, Ledger, Live, Verdict};
 pub use machine::{Counts, Machine, MachineError};
 pub use memory::{Memory, NoMemory, PhysAddr};
 pub use root_complex::DmaEvent;
+pub use service::{CHECKED, InterruptCost, UNHANDLED};

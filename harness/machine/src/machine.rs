@@ -9,6 +9,7 @@ use crate::iommu::{FaultRecord, NoIova};
 use crate::ledger::{LIVE_LIMIT, Live, pages_of};
 use crate::memory::{Memory, PhysAddr};
 use crate::root_complex::{DmaEvent, Event, RootComplex};
+use crate::service::InterruptCost;
 use cofferdam_seam::{
     Access, Bar, Budget, Capability, Completion, Device, Direction, InterruptKind, Interrupts,
     Iova, Mapping, MsixLocation, PciIdentity, Progress, RequesterId, Time, Vector, VectorSet,
@@ -85,7 +86,7 @@ pub struct Counts {
     pub unmaps: u64,
     /// IOTLB invalidations.
     pub invalidations: u64,
-    /// Messages that raised a vector, and pins found raised when the driver took its interrupts.
+    /// Messages that raised a vector, and interrupts that a pin caused.
     pub interrupts: u64,
     /// Of these, messages that raised a vector of somebody else.
     pub forged_interrupts: u64,
@@ -235,6 +236,7 @@ impl Machine {
         while let Some(event) = self.complex.next_due(to) {
             match event {
                 Event::Flush(slot) => self.complex.iommu.flush(slot),
+                Event::Interrupt(slot) => self.complex.serve_interrupts(slot),
                 Event::Step(slot) => self.step(slot),
             }
         }
@@ -291,7 +293,10 @@ impl Machine {
     pub fn config_read(&mut self, id: RequesterId, offset: u16, width: Width) -> u32 {
         self.accesses.config += 1;
         match self.ports.get_mut(slot(id)) {
-            Some(port) => port.function.config_read(offset, width),
+            Some(port) => {
+                let now = self.complex.clock.now();
+                port.function.answer_config(offset, width, now)
+            }
             None => u32::MAX >> (32 - 8 * width.bytes().min(4)),
         }
     }
@@ -336,6 +341,11 @@ impl Machine {
             Capability::Msi { log2_vectors } => Some(log2_vectors),
             _ => None,
         });
+        let (msix, msi) = if self.config.messages {
+            (msix, msi)
+        } else {
+            (None, None)
+        };
         let wanted = wanted.clamp(1, 64);
         let given = if let Some((vectors, table)) = msix {
             let count = wanted.min(vectors);
@@ -366,16 +376,36 @@ impl Machine {
 
     /// Vectors raised since they were last taken, of those in `of`; they are acknowledged by this.
     pub fn take_interrupts(&mut self, id: RequesterId, of: VectorSet) -> VectorSet {
-        let slot = slot(id);
-        let Some(port) = self.ports.get(slot) else {
-            return VectorSet::EMPTY;
-        };
-        let interrupts = &mut self.complex.interrupts;
-        let taken = interrupts.take(slot, port.function.intx_level(), of);
-        if interrupts.is_pin(slot) && taken.contains(Vector(0)) {
-            self.complex.tally.interrupts += 1;
+        match self.slot_of(id) {
+            Ok(slot) => self.complex.take_interrupts(slot, of),
+            Err(_) => VectorSet::EMPTY,
         }
-        taken
+    }
+
+    /// The driver has nothing more to ask of its device and waits for something else: until it is
+    /// [roused](Machine::rouse_driver), its handler denies the pin's interrupts.
+    pub fn rest_driver(&mut self, id: RequesterId) {
+        if let Ok(slot) = self.slot_of(id) {
+            self.complex.rest_driver(slot);
+        }
+    }
+
+    /// The driver takes up work, as it does from the start.
+    pub fn rouse_driver(&mut self, id: RequesterId) {
+        if let Ok(slot) = self.slot_of(id) {
+            self.complex.interrupts.rouse(slot);
+        }
+    }
+
+    /// What the device's interrupts cost the CPU that takes them.
+    pub fn interrupt_cost(&self, id: RequesterId) -> InterruptCost {
+        let cost = |slot| self.complex.interrupts.cost(slot);
+        self.slot_of(id).map_or_else(|_| Default::default(), cost)
+    }
+
+    /// Until when the CPU that takes the device's interrupts is in a handler, if it is in one.
+    pub fn interrupted_until(&self, id: RequesterId) -> Option<Time> {
+        self.complex.interrupts.busy_until(self.slot_of(id).ok()?)
     }
 
     /// The message that raises a vector of a function: where to write it, and what. What the
@@ -387,12 +417,8 @@ impl Machine {
 
     /// Vectors raised and not yet taken.
     pub fn pending_interrupts(&self, id: RequesterId) -> VectorSet {
-        let slot = slot(id);
-        let Some(port) = self.ports.get(slot) else {
-            return VectorSet::EMPTY;
-        };
-        let pin = port.function.intx_level();
-        self.complex.interrupts.pending(slot, pin)
+        let pending = |slot| self.complex.interrupts.pending(slot);
+        self.slot_of(id).map_or(VectorSet::EMPTY, pending)
     }
 
     /// Lets the device reach `len` bytes from `at`. Its address is `at` itself where nothing

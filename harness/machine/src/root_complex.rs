@@ -9,7 +9,7 @@ use crate::interrupts::{Controller, Delivery, MESSAGES};
 use crate::iommu::{FaultRecord, Iommu, Path, Refusal};
 use crate::ledger::{Ledger, Verdict};
 use crate::memory::{Memory, NoMemory, PhysAddr};
-use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
+use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time, VectorSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -146,6 +146,8 @@ struct Claim {
 pub(crate) enum Event {
     /// The flush queue of a slot is to be emptied.
     Flush(usize),
+    /// The CPU that takes the interrupts of a slot leaves a handler or polls.
+    Interrupt(usize),
     /// The device in a slot is to be stepped.
     Step(usize),
 }
@@ -204,7 +206,7 @@ impl RootComplex {
             memory,
             iommu: Iommu::new(config),
             ledger: Ledger::default(),
-            interrupts: Controller::new(config.interrupt_remapping),
+            interrupts: Controller::new(config),
             clock: Clock::default(),
             log: Log::new(LOG),
             strays: Log::new(STRAYS),
@@ -242,7 +244,9 @@ impl RootComplex {
         let flush = flush.map(|(at, slot)| (at, Event::Flush(slot)));
         let wake = self.clock.next_wake();
         let wake = wake.map(|(at, slot)| (at, Event::Step(slot)));
-        let (at, event) = flush.into_iter().chain(wake).min()?;
+        let interrupt = self.interrupts.next();
+        let interrupt = interrupt.map(|(at, slot)| (at, Event::Interrupt(slot)));
+        let (at, event) = flush.into_iter().chain(interrupt).chain(wake).min()?;
         if at > to {
             return None;
         }
@@ -254,7 +258,9 @@ impl RootComplex {
     pub(crate) fn settle(&mut self) {
         let flush = self.iommu.next_flush().map(|(at, _)| at);
         let wake = self.clock.next_wake().map(|(at, _)| at);
-        self.next_event = flush.into_iter().chain(wake).min().unwrap_or(Time::NEVER);
+        let interrupt = self.interrupts.next().map(|(at, _)| at);
+        let next = flush.into_iter().chain(interrupt).chain(wake).min();
+        self.next_event = next.unwrap_or(Time::NEVER);
     }
 
     /// Carries out a memory request page by page, up to the first fault. `by` sent it, whatever it
@@ -378,6 +384,40 @@ impl RootComplex {
         self.log.push(event);
     }
 
+    /// A handler may have begun: its end is an event.
+    fn expect_interrupt(&mut self) {
+        if let Some((at, _)) = self.interrupts.next() {
+            self.next_event = self.next_event.min(at.max(self.clock.now()));
+        }
+    }
+
+    /// The driver of that slot waits for something else than its device.
+    pub(crate) fn rest_driver(&mut self, slot: usize) {
+        let before = self.interrupts.cost(slot).taken;
+        self.interrupts.rest(slot, self.clock.now());
+        self.tally.interrupts += self.interrupts.cost(slot).taken - before;
+        self.expect_interrupt();
+    }
+
+    /// What was raised for a driver that waits, acknowledged by this.
+    pub(crate) fn take_interrupts(&mut self, slot: usize, of: VectorSet) -> VectorSet {
+        let before = self.interrupts.cost(slot).taken;
+        let taken = self.interrupts.take(slot, of, self.clock.now());
+        self.tally.interrupts += self.interrupts.cost(slot).taken - before;
+        self.expect_interrupt();
+        taken
+    }
+
+    /// Lets the CPU that takes the interrupts of that slot do what is due.
+    pub(crate) fn serve_interrupts(&mut self, slot: usize) {
+        let pin = self.interrupts.is_pin(slot);
+        let before = self.interrupts.cost(slot).taken;
+        self.interrupts.advance(slot, self.clock.now());
+        if pin {
+            self.tally.interrupts += self.interrupts.cost(slot).taken - before;
+        }
+    }
+
     /// Takes a write that is a message; whether it was one.
     fn message(&mut self, by: RequesterId, at: Iova, from: &[u8]) -> bool {
         let Ok(data) = <[u8; 4]>::try_from(from) else {
@@ -386,7 +426,12 @@ impl RootComplex {
         if !MESSAGES.contains(&at.0) || !at.0.is_multiple_of(4) {
             return false;
         }
-        match self.interrupts.message(slot(by), u32::from_le_bytes(data)) {
+        let now = self.clock.now();
+        let delivery = self
+            .interrupts
+            .message(slot(by), u32::from_le_bytes(data), now);
+        self.expect_interrupt();
+        match delivery {
             Delivery::Own => self.tally.interrupts += 1,
             Delivery::Forged => {
                 self.tally.interrupts += 1;
@@ -458,6 +503,16 @@ impl Bus for RootComplex {
     ) -> Result<(), DmaFault> {
         let claim = Claim::honest(claimed);
         self.request(by, claim, at, Payload::Write(from), Purpose::Payload)
+    }
+
+    fn intx(&mut self, by: RequesterId, level: bool) {
+        let slot = slot(by);
+        if slot < self.ports {
+            let before = self.interrupts.cost(slot).taken;
+            self.interrupts.pin(slot, level, self.clock.now());
+            self.tally.interrupts += self.interrupts.cost(slot).taken - before;
+            self.expect_interrupt();
+        }
     }
 
     fn now(&self) -> Time {

@@ -287,7 +287,7 @@ pub enum Fault {
         /// The first of them.
         nth: u32,
     },
-    /// The shared INTx line is stuck.
+    /// The INTx line is stuck. In such a trial the platform has no message interrupts.
     I3 {
         /// After which DMA write.
         nth: u32,
@@ -315,7 +315,7 @@ pub enum Fault {
     C2 {
         /// Who switches it off.
         by: By,
-        /// For how long, in milliseconds; 0: until the next reset.
+        /// For how long, in milliseconds; 0, and by a driver: until the next reset.
         ms: u32,
         /// After which DMA (device) or before which request (driver).
         nth: u32,
@@ -325,11 +325,11 @@ pub enum Fault {
         /// Capabilities in the circle.
         length: u8,
     },
-    /// An entry of the MSI-X table is corrupted.
+    /// The MSI-X table is corrupted: the same double word of every entry.
     C4 {
         /// Who corrupts it.
         by: By,
-        /// Which double word of it: 0 and 1 address, 2 data, 3 control.
+        /// Which double word: 0 and 1 address, 2 data, 3 control.
         field: u8,
         /// After which DMA write (device) or before which request (driver).
         nth: u32,

@@ -19,9 +19,9 @@ use crate::ring;
 use crate::supervisor::DEATH_BELL;
 use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
-use cofferdam_machine::config::Config;
+use cofferdam_machine::config::{Config, INTERRUPT_TIME};
 use cofferdam_machine::frames::{MAP, Use};
-use cofferdam_machine::{Ending, Machine, Memory, PhysAddr};
+use cofferdam_machine::{Ending, InterruptCost, Machine, Memory, PhysAddr};
 use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,8 @@ const REACT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(40);
 /// Device time a finished trial goes on after its fault, for what it may still do.
 const AFTERMATH: Duration = Duration::from_millis(5);
+/// The driver's device, in the first root port.
+const DEVICE: RequesterId = RequesterId::new(1, 0, 0);
 /// The second device, in the second root port, where a trial has one.
 const BYSTANDER: RequesterId = RequesterId::new(2, 0, 0);
 /// Stray DMAs reported one by one.
@@ -134,6 +136,10 @@ struct Cpu {
     until: Option<Time>,
     since: Time,
     frozen: Duration,
+    /// In interrupt handlers until then (wall clock).
+    interrupted: Option<Time>,
+    /// Interrupt time it has stood still for (wall clock).
+    paid: Duration,
 }
 
 /// The hardware of one trial.
@@ -222,6 +228,9 @@ impl Hardware {
                 interrupt_remapping: spec.intremap,
                 fabric: spec.fabric,
                 timeout_ends: spec.timeout_ends,
+                messages: !matches!(spec.fault, Fault::I3 { .. }),
+                interrupt_handler: placement.interrupts,
+                interrupt_time: INTERRUPT_TIME,
                 ats: matches!(spec.fault, Fault::D10 { trusted: true, .. }),
                 reserved: matches!(spec.fault, Fault::D11 { .. }).then(devices::reserved),
                 source_validation: matches!(spec.fault, Fault::D13 { acs: true, .. }),
@@ -232,13 +241,15 @@ impl Hardware {
         );
         let honest = device(spec.driver, spec.seed);
         let forgery = machine.message(BYSTANDER, Vector(0));
-        let (device, tally) = match lie(spec, forgery) {
+        let own = machine.message(DEVICE, Vector(0));
+        let (device, tally) = match lie(spec, forgery, own) {
             Some(lie) => {
                 let (tamper, tally) = Tamper::new(honest, vec![lie]);
                 (machine.plug(Box::new(tamper)), Some(tally))
             }
             None => (machine.plug(honest), None),
         };
+        debug_assert_eq!(device, DEVICE);
         if matches!(spec.fault, Fault::D13 { .. })
             && let Err(error) = devices::lend_to_bystander(&mut machine, spec)
         {
@@ -504,6 +515,31 @@ impl Hardware {
         unit.cpu.is_some_and(|cpu| self.cpus[cpu].until.is_some())
     }
 
+    /// What interrupts cost a CPU: those of the driver's device are its CPU's, those of another
+    /// device the other's.
+    fn interrupts_of(&self, cpu: usize) -> InterruptCost {
+        self.machine.interrupt_cost(self.interrupting(cpu))
+    }
+
+    fn interrupting(&self, cpu: usize) -> RequesterId {
+        if self.units[self.placement.server()].cpu == Some(cpu) {
+            self.device
+        } else {
+            BYSTANDER
+        }
+    }
+
+    /// Whether no domain of the unit's CPU can run: it is frozen, or in an interrupt handler.
+    fn stands_still(&self, unit: &Unit) -> bool {
+        unit.cpu.is_some_and(|cpu| {
+            let interrupted = match self.spec.clock {
+                ClockKind::Leap => self.machine.interrupted_until(self.interrupting(cpu)),
+                ClockKind::Wall => self.cpus[cpu].interrupted,
+            };
+            self.cpus[cpu].until.is_some() || interrupted.is_some()
+        })
+    }
+
     /// Domains whose awaited event has come become ready.
     fn wake(&mut self) {
         let now = self.now();
@@ -557,10 +593,14 @@ impl Hardware {
     /// The earliest time at which anything happens by itself.
     fn next_event(&self) -> Time {
         let waits = self.units.iter().filter_map(|unit| match unit.state {
-            State::Waiting { until, .. } if !self.is_frozen(unit) => Some(until),
+            State::Waiting { until, .. } if !self.stands_still(unit) => Some(until),
             _ => None,
         });
-        let thaws = self.cpus.iter().filter_map(|cpu| cpu.until);
+        let thaws = self
+            .cpus
+            .iter()
+            .flat_map(|cpu| [cpu.until, cpu.interrupted]);
+        let thaws = thaws.flatten();
         waits
             .chain(thaws)
             .chain(self.machine.next_event())

@@ -11,7 +11,7 @@ mod safe_language;
 mod user_process;
 
 use crate::trial::PlacementId;
-use cofferdam_machine::config::IommuMode;
+use cofferdam_machine::config::{InterruptHandler, IommuMode};
 use cofferdam_machine::frames::{MAP, Owner, Run, Use};
 use serde::Serialize;
 use std::time::Duration;
@@ -157,6 +157,8 @@ pub struct Placement {
     pub domains: &'static [Domain],
     /// How the driver comes back.
     pub restart: Restart,
+    /// Whose handler its interrupts call.
+    pub interrupts: InterruptHandler,
     /// Who runs so, in each of [`IommuMode::ALL`].
     pub deployed: [Standing; IommuMode::ALL.len()],
 }

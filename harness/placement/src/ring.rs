@@ -58,6 +58,15 @@ impl EventWords {
         }
     }
 
+    /// Vectors that were posted and not looked at since. One that was left behind by a wait for
+    /// others has to be posted again.
+    pub fn unheard(&self) -> VectorSet {
+        match self.happened.load(Ordering::Acquire) & INTERRUPTS {
+            0 => VectorSet::EMPTY,
+            _ => VectorSet(self.vectors.load(Ordering::Acquire)),
+        }
+    }
+
     /// Takes what was posted of these.
     pub fn take(&self, bells: u64, vectors: VectorSet) -> (u64, VectorSet) {
         let wanted = awaited(bells, vectors);

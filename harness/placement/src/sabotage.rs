@@ -1,8 +1,10 @@
 //! The layer that makes a correct driver's world buggy: faults the driver's side commits.
 //!
 //! It wraps the host, so no driver has a line of it. What concerns mappings (D1 to D7) is done where
-//! the driver maps; what concerns the driver's own execution (D12, M1, X1, X2) where it takes up a
-//! request.
+//! the driver maps; what concerns the driver's own execution (D12, M1, X1, X2) or
+//! with its device's registers (C2, C4, I5) where it takes up a request.
+
+mod registers;
 
 use crate::call::Call;
 use crate::host::ChoosesAddresses;
@@ -58,6 +60,19 @@ pub fn aim(target: Target, len: u64, seed: u64) -> Option<u64> {
     let bytes = run_of(target.owner()?, Use::Pattern)?.bytes();
     let room = (bytes.end - bytes.start).saturating_sub(len) / 64;
     Some(bytes.start + mix.below(room) * 64)
+}
+
+/// What a double word of the MSI-X table says after its corruption: the address of a tenant's frame,
+/// an address beyond memory, the data of a vector that nobody has, a mask.
+pub fn corrupt_entry(field: u8, seed: u64) -> u32 {
+    match field {
+        0 => aim(Target::Tenant1, 64, seed)
+            .and_then(|phys| u32::try_from(phys).ok())
+            .unwrap_or(0),
+        1 => 1,
+        2 => 0xffff,
+        _ => 1,
+    }
 }
 
 /// What the driver does about the request it is about to take up.
@@ -183,6 +198,24 @@ impl Sabotage {
                 self.link.call(Call::Mark);
                 self.wild_store(target, len);
             }
+            Fault::C2 {
+                by: By::Driver,
+                nth,
+                ..
+            } if self.strikes(&self.requests, nth) => {
+                self.link.call(Call::Mark);
+                registers::bus_master_off(&self.link);
+            }
+            Fault::C4 {
+                by: By::Driver,
+                field,
+                nth,
+            } if self.strikes(&self.requests, nth) => {
+                let value = corrupt_entry(field, self.seed);
+                if registers::write_msix_table(&self.link, field, value) {
+                    self.link.call(Call::Mark);
+                }
+            }
             Fault::X1 { nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
                 panic!("planned crash of the driver before request {nth} (X1)");
@@ -216,6 +249,7 @@ impl Sabotage {
                 }
                 return Onward::GiveUp;
             }
+            Fault::I5 { nth, .. } if self.strikes(&self.requests, nth) => return Onward::GiveUp,
             _ => {}
         }
         Onward::Serve

@@ -204,6 +204,9 @@ pub struct DomainReport {
     /// the program aside. The host's figure: it does not replay. `None` if the domain had died, or the
     /// host does not let us look.
     pub resident_bytes: Option<u64>,
+    /// How long its CPU was in interrupt handlers instead, ns.
+    #[serde(default)]
+    pub interrupt_ns: u64,
 }
 
 /// One tenant's requests.
@@ -277,6 +280,19 @@ pub struct Counts {
     pub wakeups: u64,
 }
 
+/// What the device's interrupts came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Served {
+    /// Interrupts the driver's CPU took.
+    pub taken: u64,
+    /// Messages that coalesced with one that waited already.
+    pub coalesced: u64,
+    /// Messages with a vector that nobody had.
+    pub spurious: u64,
+    /// Device time at which the kernel disabled a line that nobody served, ns.
+    pub cut_off_at_ns: Option<u64>,
+}
+
 /// Why a trial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -312,6 +328,9 @@ pub struct TrialReport {
     pub forged_interrupts: u64,
     /// Interrupt messages that remapping refused.
     pub refused_interrupts: u64,
+    /// What the device's own interrupts came to.
+    #[serde(default)]
+    pub served: Served,
     /// Last landed use after unmap, ns after the unmapping.
     pub stale_window_ns: Option<u64>,
     /// First detection.

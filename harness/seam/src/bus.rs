@@ -104,6 +104,11 @@ pub trait Bus {
         from: &[u8],
         why: Purpose,
     ) -> Result<(), DmaFault>;
+    /// The INTx pin went up or down: Assert_INTx, Deassert_INTx (PCI Express Base 6.0, 2.2.8.1).
+    /// Lost on a bus that delivers no interrupts.
+    fn intx(&mut self, by: RequesterId, level: bool) {
+        let _ = (by, level);
+    }
     /// Writes memory at an address that the request says is translated already (ATS, PCI Express Base
     /// 6.0, 10.1). A fabric that knows no such request refuses it. No honest model sends one.
     fn dma_write_translated(
@@ -133,6 +138,28 @@ pub trait Bus {
     fn wake_at(&mut self, by: RequesterId, at: Time);
 }
 
+/// What a device does to its own PCI function behind the driver's back. No correct model does; a
+/// layer that makes one lie does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meddling {
+    /// Sets or clears the bus-master enable bit.
+    BusMaster(bool),
+    /// Overwrites a double word of every entry of the MSI-X table.
+    MsixTable {
+        /// 0 and 1 address, 2 data, 3 control.
+        field: u8,
+        /// What it is to say.
+        value: u32,
+    },
+    /// Sends a message, whatever the function was told about bus mastering and interrupts.
+    Message {
+        /// Where to.
+        at: Iova,
+        /// What it says.
+        data: u32,
+    },
+}
+
 /// What a device asked of its own PCI function during one call; the PCI layer carries it out when
 /// the call returns, after the call's DMA. So an interrupt never overtakes the data it announces.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,6 +168,8 @@ pub struct Pending {
     pub raised: VectorSet,
     /// New level of the INTx pin.
     pub intx: Option<bool>,
+    /// What it does to the function itself, first of all.
+    pub meddling: Option<Meddling>,
 }
 
 /// A device's handle on the bus, lent for the time of one call.

@@ -1,6 +1,6 @@
 //! What a device model is.
 
-use crate::{Access, BusPort, PciIdentity};
+use crate::{Access, BusPort, PciIdentity, Time, Width};
 
 /// How a non-posted request ends. A bus that hangs is a value, not a hang of the harness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,13 @@ pub enum Progress {
 pub trait Device: Send {
     /// Its identity; constant over its life.
     fn describe(&self) -> &PciIdentity;
+
+    /// Answers a read of configuration space in place of the PCI layer, whose bytes are `space`;
+    /// `None` leaves it to that layer, as every correct model does.
+    fn answer_config(&mut self, at: u16, width: Width, space: &[u8], now: Time) -> Option<u32> {
+        let _ = (at, width, space, now);
+        None
+    }
 
     /// A non-posted read of a register.
     fn read(&mut self, at: Access, bus: &mut BusPort<'_>) -> Completion;

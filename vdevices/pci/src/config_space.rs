@@ -249,6 +249,18 @@ impl ConfigSpace {
         u32::from_le_bytes(word)
     }
 
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// Sets bits, or clears them, whatever software may change.
+    pub fn set(&mut self, at: u16, bits: u16, on: bool) {
+        let old = self.word(at);
+        let new = if on { old | bits } else { old & !bits };
+        self.value[usize::from(at)..][..2].copy_from_slice(&new.to_le_bytes());
+    }
+
     /// Writes the writable bits.
     pub fn write(&mut self, offset: u16, width: Width, value: u32) {
         let bytes = value.to_le_bytes();

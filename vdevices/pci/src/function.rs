@@ -4,8 +4,8 @@ use crate::config_space::{ConfigSpace, Layout};
 use crate::msix::{Control, Msix};
 use crate::{msi, spec};
 use cofferdam_seam::{
-    Access, Bar, Budget, Bus, BusPort, Capability, Completion, Device, DmaFault, Iova, PciIdentity,
-    Pending, Progress, Purpose, RequesterId, Reset, Time, Width,
+    Access, Bar, Budget, Bus, BusPort, Capability, Completion, Device, DmaFault, Iova, Meddling,
+    PciIdentity, Pending, Progress, Purpose, RequesterId, Reset, Time, Width,
 };
 
 /// A device model with its configuration space, as the fabric sees it.
@@ -27,6 +27,8 @@ pub struct PciFunction {
     control: Control,
     intx_pending: bool,
     intx_level: bool,
+    /// The level the fabric was told last.
+    announced: bool,
 }
 
 impl PciFunction {
@@ -68,6 +70,7 @@ impl PciFunction {
             control: Control::default(),
             intx_pending: false,
             intx_level: false,
+            announced: false,
         };
         function.settle();
         function
@@ -100,6 +103,19 @@ impl PciFunction {
         }
     }
 
+    /// Reads configuration space as software does once the function is known: like
+    /// [`Self::config_read`], but for a device that answers itself.
+    pub fn answer_config(&mut self, offset: u16, width: Width, now: Time) -> u32 {
+        let honest = self.config_read(offset, width);
+        if !ConfigSpace::reaches(offset, width) {
+            return honest;
+        }
+        let answer = self
+            .device
+            .answer_config(offset, width, self.space.bytes(), now);
+        answer.unwrap_or(honest)
+    }
+
     /// Writes configuration space; what [`Self::config_read`] cannot read is not written either.
     ///
     /// May start a function-level reset, which is done when this returns: the device has been
@@ -112,10 +128,13 @@ impl PciFunction {
         self.space.write(offset, width, value);
         if self.starts_flr(offset, width, value) {
             self.reset(Reset::FunctionLevel);
+            // A device is stepped after its reset: its timers start anew.
+            bus.wake_at(self.requester, bus.now());
         } else {
             self.settle();
             self.send_unmasked(bus);
         }
+        self.announce(bus);
     }
 
     /// Bytes in a BAR; none for a register that is no BAR or the upper half of one.
@@ -251,16 +270,20 @@ impl PciFunction {
         };
         let mut port = BusPort::new(reach, self.requester, &mut pending);
         let result = call(&mut *self.device, &mut port);
-        if !pending.raised.is_empty() || pending.intx.is_some() {
+        if !pending.raised.is_empty() || pending.intx.is_some() || pending.meddling.is_some() {
             self.carry_out(pending, bus);
         }
         result
     }
 
     fn carry_out(&mut self, pending: Pending, bus: &mut dyn Bus) {
+        if let Some(meddling) = pending.meddling {
+            self.meddle(meddling, bus);
+        }
         if let Some(level) = pending.intx {
             self.wanted = level;
             self.settle();
+            self.announce(bus);
         }
         if self.control.enabled {
             if let Some(msix) = &mut self.msix {
@@ -273,6 +296,31 @@ impl PciFunction {
                     self.send(message, bus);
                 }
             }
+        }
+    }
+
+    fn meddle(&mut self, meddling: Meddling, bus: &mut dyn Bus) {
+        match meddling {
+            Meddling::BusMaster(on) => {
+                self.space.set(spec::COMMAND, spec::command::BUS_MASTER, on);
+                self.settle();
+            }
+            Meddling::MsixTable { field, value } => {
+                if let Some(msix) = &mut self.msix {
+                    msix.overwrite(field, value);
+                }
+            }
+            Meddling::Message { at, data } => {
+                let _ = bus.dma_write(self.requester, at, &data.to_le_bytes(), Purpose::Publish);
+            }
+        }
+    }
+
+    /// Tells the fabric of a new level of the pin.
+    fn announce(&mut self, bus: &mut dyn Bus) {
+        if self.announced != self.intx_level {
+            self.announced = self.intx_level;
+            bus.intx(self.requester, self.intx_level);
         }
     }
 

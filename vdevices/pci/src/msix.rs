@@ -166,6 +166,15 @@ impl Msix {
         }
     }
 
+    /// Overwrites a double word of every entry.
+    pub fn overwrite(&mut self, field: u8, value: u32) {
+        for entry in &mut self.entries {
+            if let Some(word) = entry.get_mut(usize::from(field)) {
+                *word = value;
+            }
+        }
+    }
+
     /// Notes that `vectors` are to be sent. Those the table does not have are ignored.
     pub fn post(&mut self, vectors: VectorSet) {
         let all = u64::MAX >> (64 - self.entries.len());

@@ -4,16 +4,17 @@
 //! of [`Lie`]s; the model inside stays as honest as it was and does not know. The [`Tally`] it
 //! shares with whoever set it up says when the lies begin, how often they acted and when first.
 //!
-//! Left out: peer-to-peer requests, a held bus, and lies in configuration space, which the PCI layer
-//! owns.
+//! Left out: peer-to-peer requests and a held bus.
 //!
-//! A lie goes through the same port as the truth, past the bus-master enable bit. What it claims
-//! (another's requester ID, an address that is translated already) it asks of the fabric, which
-//! knows who asks. It trusts the lies it is given, which are the
+//! A lie goes through the same port as the truth, past the bus-master enable bit (but for
+//! [`Lie::LateMessage`]). What it claims (another's requester ID, an address that is translated
+//! already) it asks of the fabric, which knows who asks; what it does to its own configuration it
+//! asks of the PCI layer. It trusts the lies it is given, which are the
 //! experiment's own, and nobody else.
 
 #![forbid(unsafe_code)]
 
+mod interrupts;
 mod lie;
 mod script;
 mod tally;

@@ -89,6 +89,61 @@ pub enum Lie {
         /// For how long.
         window: Duration,
     },
+    /// After the `nth` DMA write of payload, interrupts without a cause: the vectors that the
+    /// model raised last.
+    Storm {
+        /// Which write of payload.
+        nth: u32,
+        /// From one to the next.
+        every: Duration,
+        /// For how long.
+        length: Duration,
+    },
+    /// Messages that the model raises are not sent. The pin is a level and cannot be lost.
+    LostInterrupts {
+        /// The first of them.
+        nth: u32,
+        /// How many in a row.
+        burst: u32,
+    },
+    /// From the `nth` DMA write of payload on the pin stays up, resets or not.
+    PinStuck {
+        /// Which write of payload.
+        nth: u32,
+    },
+    /// After the first reset, one message in spite of it: the device remembers what its vector
+    /// said, and does not heed its bus-master enable bit.
+    LateMessage {
+        /// How long after.
+        after: Duration,
+        /// Where to.
+        at: Iova,
+        /// What it says.
+        data: u32,
+    },
+    /// The function's bus-master enable bit goes off after the `nth` DMA write of payload.
+    MasterOff {
+        /// Which write of payload.
+        nth: u32,
+        /// For how long, unless a reset comes first; zero: until then.
+        length: Duration,
+    },
+    /// A double word of every entry of the MSI-X table is overwritten after the `nth` DMA write of
+    /// payload.
+    MsixTable {
+        /// Which write of payload.
+        nth: u32,
+        /// 0 and 1 address, 2 data, 3 control.
+        field: u8,
+        /// What it says then.
+        value: u32,
+    },
+    /// The capability list runs in a circle, armed or not: the last of the first `length`
+    /// capabilities points to the first. It is told when that pointer is read.
+    CapabilityCircle {
+        /// Capabilities in the circle; all there are if they are fewer.
+        length: u8,
+    },
     /// Overwrites a little-endian field in the `nth` completion entry the device writes. An entry
     /// that is published by a bit inside it goes on in what publishes it.
     CompletionField {

@@ -1,7 +1,8 @@
 //! The lies of one device, and how far the device has come towards them.
 
+use crate::interrupts::{Interrupts, circle};
 use crate::{Aim, Lie, Publishing, Tally};
-use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
+use cofferdam_seam::{Bus, DmaFault, Iova, Pending, Purpose, RequesterId, Time, Width};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub(crate) struct Script {
     late: Vec<Late>,
     /// Until when reads are all ones.
     dark_until: Time,
+    interrupts: Interrupts,
 }
 
 impl Script {
@@ -78,6 +80,7 @@ impl Script {
             announced: false,
             late: Vec::new(),
             dark_until: Time::ZERO,
+            interrupts: Interrupts::default(),
         }
     }
 
@@ -125,8 +128,38 @@ impl Script {
         }
     }
 
+    /// Does what is due to the device's interrupts, and asks to be stepped for the rest.
+    pub fn interrupt(&mut self, by: RequesterId, bus: &mut dyn Bus, pending: &mut Pending) {
+        let now = bus.now();
+        self.interrupts.step(&self.lies, now, pending, &self.tally);
+        self.expect_interrupt(by, bus);
+    }
+
+    /// What the model asked of its function in a call becomes what the device asks.
+    pub fn pervert(&mut self, now: Time, pending: &mut Pending) {
+        self.interrupts
+            .pervert(&self.lies, now, pending, &self.tally);
+    }
+
+    fn expect_interrupt(&self, by: RequesterId, bus: &mut dyn Bus) {
+        if let Some(at) = self.interrupts.next() {
+            bus.wake_at(by, at);
+        }
+    }
+
+    /// The answer to a read of configuration space, if it is a lie.
+    pub fn answer_config(&self, at: u16, width: Width, space: &[u8], now: Time) -> Option<u32> {
+        let answer = self.lies.iter().find_map(|lie| match *lie {
+            Lie::CapabilityCircle { length } => circle(length, at, width, space),
+            _ => None,
+        })?;
+        self.tally.act(now);
+        Some(answer)
+    }
+
     /// A function-level reset, which a device that lies survives.
     pub fn survive(&mut self) {
+        self.interrupts.reset(false);
         self.was_reset = true;
     }
 
@@ -160,6 +193,7 @@ impl Script {
 
     /// Forgets what is pending. What has been counted stays counted.
     pub fn cancel(&mut self) {
+        self.interrupts.reset(true);
         self.late.clear();
         self.was_reset = false;
         self.dark_until = Time::ZERO;
@@ -168,6 +202,9 @@ impl Script {
     /// Counts a payload write that the device just did and follows it up.
     fn after_payload(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads = self.payloads.saturating_add(1);
+        self.interrupts
+            .after_payload(&self.lies, self.payloads, bus.now(), &self.tally);
+        self.expect_interrupt(by, bus);
         self.last_payload = Some((at, len));
         for lie in &self.lies {
             match lie {

@@ -2,7 +2,9 @@
 
 use crate::script::{Answer, LyingBus, Script};
 use crate::{Lie, Tally};
-use cofferdam_seam::{Access, Budget, BusPort, Completion, Device, PciIdentity, Progress, Reset};
+use cofferdam_seam::{
+    Access, Budget, BusPort, Completion, Device, PciIdentity, Pending, Progress, Reset, Time, Width,
+};
 use std::sync::Arc;
 
 /// A device model that tells the truth but for the lies it was given.
@@ -31,15 +33,25 @@ impl Tamper {
         let (bus, requester, pending) = port.parts();
         let script = &mut self.script;
         script.attend(requester, bus);
+        let mut asked = Pending::default();
         let mut lying = LyingBus { bus, script };
-        let mut port = BusPort::new(&mut lying, requester, pending);
-        call(&mut *self.inner, &mut port)
+        let mut port = BusPort::new(&mut lying, requester, &mut asked);
+        let result = call(&mut *self.inner, &mut port);
+        script.pervert(bus.now(), &mut asked);
+        pending.raised.insert(asked.raised);
+        pending.intx = asked.intx.or(pending.intx);
+        pending.meddling = asked.meddling.or(pending.meddling);
+        result
     }
 }
 
 impl Device for Tamper {
     fn describe(&self) -> &PciIdentity {
         self.inner.describe()
+    }
+
+    fn answer_config(&mut self, at: u16, width: Width, space: &[u8], now: Time) -> Option<u32> {
+        self.script.answer_config(at, width, space, now)
     }
 
     #[inline]
@@ -60,12 +72,15 @@ impl Device for Tamper {
 
     /// Late writes that are due go first; they cost no budget, there is at most one for each lie.
     fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
-        let (fabric, requester, _) = bus.parts();
+        let (fabric, requester, pending) = bus.parts();
         self.script.send_late(requester, fabric);
+        if self.script.armed() {
+            self.script.interrupt(requester, fabric, pending);
+        }
         self.lend(bus, |device, port| device.step(budget, port))
     }
 
-    /// Resets the model. A function-level reset leaves late writes and windows of all ones
+    /// Resets the model. A function-level reset leaves late writes, storms and windows of all ones
     /// pending, for a device that lies ignores it; only a cold reset forgets them. Counts, and the
     /// lies still to come, survive both.
     fn reset(&mut self, kind: Reset) {

@@ -1,6 +1,7 @@
 //! Faults: what strikes, who commits it, where it applies and who should notice.
 
 mod bus;
+mod config;
 mod dma;
 mod driver;
 mod interrupts;
@@ -112,9 +113,10 @@ macro_rules! family {
 }
 
 /// The families, in the order of the report.
-static FAMILIES: [Family; 5] = [
+static FAMILIES: [Family; 6] = [
     family!(dma),
     family!(interrupts),
+    family!(config),
     family!(driver),
     family!(bus),
     family!(rings),

@@ -12,7 +12,7 @@ use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{
     By, Corruption, Counts, Detection, DomainEnd, DomainReport, DriverId, End, Fault, Oops,
-    PlacementId, StrayDma, Target, TenantIo, TrialReport, TrialSpec,
+    PlacementId, Served, StrayDma, Target, TenantIo, TrialReport, TrialSpec,
 };
 
 const MS: u64 = 1_000_000;
@@ -93,6 +93,7 @@ fn domain(name: &str, cpu: u8) -> DomainReport {
         longest_gap_ns: 180_000,
         frozen_ns: 0,
         resident_bytes: None,
+        interrupt_ns: 0,
     }
 }
 
@@ -146,6 +147,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         stray_blocked: 0,
         forged_interrupts: 0,
         refused_interrupts: 0,
+        served: Served::default(),
         stale_window_ns: None,
         detection: None,
         recovered_after_ns: None,
@@ -253,6 +255,14 @@ impl Scene<'_> {
         } else {
             let root = self.spec.placement == PlacementId::RootPartition;
             self.restart(if root { 30 * MS } else { 2 * MS });
+        }
+    }
+
+    /// The driver's CPU is in interrupt handlers for so long.
+    fn interrupt(&mut self, ns: u64) {
+        for domain in self.report.domains.iter_mut().filter(|d| d.cpu == 0) {
+            domain.interrupt_ns += ns;
+            domain.longest_gap_ns += ns;
         }
     }
 
@@ -434,6 +444,32 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             scene.notice("supervisor", "watchdog", 100 * MS);
             scene.driver_dies("killed by the watchdog");
         }
+        Fault::I1 { per_second, ms, .. } => {
+            let saturated = u64::from(per_second.min(1_000_000)) * u64::from(ms);
+            scene.interrupt(saturated.min(100_000_000));
+        }
+        Fault::I2 { burst, .. } => scene.restart(u64::from(burst) * 30 * MS),
+        Fault::I3 { .. } => scene.interrupt(MS),
+        Fault::I5 { .. } => {
+            scene.report.served.spurious = 1;
+            scene.restart(MS);
+        }
+        Fault::C2 { .. } => {
+            scene.notice("driver", "a wait timed out", 30 * MS);
+            scene.restart(31 * MS);
+        }
+        Fault::C3 { length, .. } if length < 6 => {
+            scene.notice("driver", "could not be started", MS);
+            scene.lose_tenants();
+        }
+        Fault::C3 { .. } => {}
+        Fault::C4 { field: 0, .. } => {
+            scene.stray(open, true, Some(Owner::Tenant1));
+            if open {
+                scene.corrupt(Owner::Tenant1, 4);
+            }
+        }
+        Fault::C4 { .. } => scene.restart(30 * MS),
         Fault::R2 { .. } | Fault::R4 { .. } => scene.report.io[0].corrupted = 1,
         Fault::R3 { .. } | Fault::R6 { .. } => {}
         Fault::R5 { by: By::Device, .. } => scene.stray(open, true, Some(Owner::Driver)),

@@ -765,6 +765,8 @@ fn wakes_and_mappings_survive_a_reset() {
     let mapping = machine.map(id, pool(), 64, Both).unwrap();
     set(&mut machine, id, register::WAKE_AT, 500);
     machine.reset(id);
+    // The step after the reset.
+    machine.advance(Time(1));
     assert_eq!(machine.next_event(), Some(Time(500)));
     master(&mut machine, id);
     assert!(dma_write(&mut machine, id, mapping.iova, 64));

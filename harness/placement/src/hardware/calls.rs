@@ -43,6 +43,9 @@ impl Hardware {
                 until,
             } => {
                 let vectors = if holds_driver {
+                    if vectors.is_empty() {
+                        self.machine.rest_driver(self.device);
+                    }
                     vectors
                 } else {
                     VectorSet::EMPTY

@@ -1,7 +1,7 @@
 //! The devices of a trial: the honest model, and what it does wrong.
 
 use super::BYSTANDER;
-use crate::sabotage::{Mix, aim};
+use crate::sabotage::{Mix, aim, corrupt_entry};
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, Owner, Use, run_of};
 use cofferdam_machine::{IOVA_WINDOW, Machine, PhysAddr};
@@ -97,8 +97,14 @@ pub(super) fn lend_to_bystander(machine: &mut Machine, spec: &TrialSpec) -> io::
     Ok(())
 }
 
-/// What the device does wrong in this trial. `forgery` is the interrupt message of another device.
-pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
+/// Milliseconds of a fault's parameters.
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
+
+/// What the device does wrong in this trial. `forgery` is the interrupt message of another device,
+/// `own` its own.
+pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> Option<Lie> {
     match spec.fault {
         Fault::D1 {
             by: By::Device,
@@ -181,6 +187,40 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
                 bytes,
             })
         }
+        Fault::I1 {
+            per_second,
+            ms,
+            nth,
+        } => Some(Lie::Storm {
+            nth,
+            every: Duration::from_secs(1) / per_second.max(1),
+            length: millis(ms),
+        }),
+        Fault::I2 { burst, nth } => Some(Lie::LostInterrupts { nth, burst }),
+        Fault::I3 { nth } => Some(Lie::PinStuck { nth }),
+        Fault::I5 { delay_us, .. } => Some(Lie::LateMessage {
+            after: Duration::from_micros(delay_us.into()),
+            at: own.0,
+            data: own.1,
+        }),
+        Fault::C2 {
+            by: By::Device,
+            ms,
+            nth,
+        } => Some(Lie::MasterOff {
+            nth,
+            length: millis(ms),
+        }),
+        Fault::C3 { length } => Some(Lie::CapabilityCircle { length }),
+        Fault::C4 {
+            by: By::Device,
+            field,
+            nth,
+        } => Some(Lie::MsixTable {
+            nth,
+            field,
+            value: corrupt_entry(field, spec.seed),
+        }),
         Fault::B1 { nth } => Some(Lie::NeverCompletes { nth }),
         Fault::B9 { nth, window_us } => Some(Lie::AllOnes {
             nth,

@@ -49,7 +49,7 @@ fn next_holder(hardware: &Hardware, last: usize) -> Option<usize> {
     let count = hardware.units.len();
     (1..=count).map(|step| (last + step) % count).find(|index| {
         let unit = &hardware.units[*index];
-        matches!(unit.state, State::Ready(_)) && !hardware.is_frozen(unit)
+        matches!(unit.state, State::Ready(_)) && !hardware.stands_still(unit)
     })
 }
 
@@ -58,6 +58,9 @@ fn hold(hardware: &mut Hardware, index: usize) -> Result<(), Infrastructure> {
     let State::Ready(answer) = hardware.units[index].state else {
         return Ok(());
     };
+    if index == hardware.placement.server() {
+        hardware.machine.rouse_driver(hardware.device);
+    }
     let now = hardware.now().nanos();
     let unit = &mut hardware.units[index];
     unit.state = State::Running;

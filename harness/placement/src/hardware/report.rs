@@ -5,7 +5,8 @@ use super::{Hardware, STRAYS};
 use crate::placement::Role;
 use crate::port::Toll;
 use crate::trial::{
-    By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, StrayDma, TrialReport,
+    By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, Served, StrayDma,
+    TrialReport,
 };
 use cofferdam_machine::frames::owner_at;
 use cofferdam_seam::Time;
@@ -82,6 +83,14 @@ impl Hardware {
 
     pub(super) fn report(&mut self, end: End) -> TrialReport {
         self.observe();
+        if let Some(at) = self.machine.interrupt_cost(self.device).cut_off_at {
+            let by = self.placement.domains[self.placement.server()].name.into();
+            self.detected(
+                by,
+                "nobody handles the interrupts: line disabled".into(),
+                at,
+            );
+        }
         let now = self.now();
         let ended = match end {
             End::Horizon => self.horizon(),
@@ -120,6 +129,7 @@ impl Hardware {
                 frozen_ns: nanos(frozen[usize::from(domain.cpu)]),
                 // The zygote's to fill in: nobody else may look.
                 resident_bytes: None,
+                interrupt_ns: nanos(self.interrupts_of(domain.cpu.into()).time),
             });
             if let Role::Tenant(tenant) = domain.role {
                 io.push(unit.page.io(tenant));
@@ -139,6 +149,7 @@ impl Hardware {
         } else {
             2 * self.asked + counts.interrupts
         };
+        let served = self.machine.interrupt_cost(self.device);
         let after = |at: Option<Time>| Some(at?.0.saturating_sub(self.activated_at?.0));
         TrialReport {
             activated: self.tally.as_ref().map_or(0, |tally| tally.acted()) + self.marked,
@@ -157,6 +168,12 @@ impl Hardware {
             stray_blocked: counts.stray_blocked,
             forged_interrupts: counts.forged_interrupts,
             refused_interrupts: counts.refused_interrupts,
+            served: Served {
+                taken: served.taken,
+                coalesced: served.coalesced,
+                spurious: counts.spurious_interrupts,
+                cut_off_at_ns: served.cut_off_at.map(Time::nanos),
+            },
             stale_window_ns: counts.last_after_unmap.map(nanos),
             detection: self.detection.clone(),
             recovered_after_ns: after(self.recovered_at),

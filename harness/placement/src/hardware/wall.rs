@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Polls of the ports before the hardware sleeps: a few microseconds.
 const SPIN: u32 = 200;
+/// Interrupt time for which a CPU is stopped.
+const OWED: Duration = Duration::from_millis(1);
 /// How long it sleeps at most, so that deaths are noticed soon.
 const NAP: Duration = Duration::from_millis(1);
 
@@ -31,6 +33,7 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
         hardware.observe();
         let frozen = hardware.cpus;
         hardware.thaw();
+        interrupt_time(hardware);
         hardware.wake();
         interrupt(hardware);
         let mut busy = grant(hardware);
@@ -60,11 +63,31 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
 
 /// Posts the device's interrupts to the server's event words.
 fn interrupt(hardware: &mut Hardware) {
+    // What it has not taken yet nobody waits for.
+    let unheard = hardware.events_of_server().unheard();
     let raised = hardware
         .machine
-        .take_interrupts(hardware.device, VectorSet(u64::MAX));
+        .take_interrupts(hardware.device, VectorSet(!unheard.0));
     if !raised.is_empty() {
         hardware.events_of_server().post(0, raised);
+    }
+}
+
+/// Lets CPUs stand still for the interrupts they took. To stop a domain takes longer than an
+/// interrupt, so the time is gathered.
+fn interrupt_time(hardware: &mut Hardware) {
+    let now = hardware.now();
+    for number in 0..hardware.cpus.len() {
+        let owed = hardware.interrupts_of(number).time;
+        let cpu = &mut hardware.cpus[number];
+        if cpu.interrupted.is_some_and(|until| until <= now) {
+            cpu.interrupted = None;
+        }
+        let due = owed.saturating_sub(cpu.paid);
+        if cpu.interrupted.is_none() && due >= OWED {
+            cpu.interrupted = Some(now + due);
+            cpu.paid = owed;
+        }
     }
 }
 
@@ -75,7 +98,7 @@ fn grant(hardware: &mut Hardware) -> bool {
     for index in 0..hardware.units.len() {
         let unit = &hardware.units[index];
         if let State::Ready(answer) = unit.state
-            && !hardware.is_frozen(unit)
+            && !hardware.stands_still(unit)
         {
             let unit = &mut hardware.units[index];
             unit.state = State::Running;
@@ -89,8 +112,9 @@ fn grant(hardware: &mut Hardware) -> bool {
 /// Stops the domains of a CPU that just froze, and continues those of one that thawed.
 fn stop_and_continue(hardware: &mut Hardware, before: &[Cpu; 2]) -> Result<(), Infrastructure> {
     for (cpu, was) in before.iter().enumerate() {
-        let froze = hardware.cpus[cpu].until.is_some();
-        if froze == was.until.is_some() {
+        let stands = |cpu: &Cpu| cpu.until.is_some() || cpu.interrupted.is_some();
+        let froze = stands(&hardware.cpus[cpu]);
+        if froze == stands(was) {
             continue;
         }
         for index in 0..hardware.placement.domains.len() {
@@ -115,6 +139,7 @@ fn stop_and_continue(hardware: &mut Hardware, before: &[Cpu; 2]) -> Result<(), I
             let late = confirmed.since(frozen.since);
             frozen.since = confirmed;
             frozen.until = frozen.until.map(|until| until + late);
+            frozen.interrupted = frozen.interrupted.map(|until| until + late);
         }
     }
     Ok(())

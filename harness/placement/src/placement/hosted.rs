@@ -8,6 +8,7 @@
 use super::Standing::Deployed;
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
 
 pub(super) const PLACEMENT: Placement = Placement {
@@ -51,6 +52,7 @@ pub(super) const PLACEMENT: Placement = Placement {
         TENANT2,
     ],
     restart: Restart::Never,
+    interrupts: InterruptHandler::Driver,
     deployed: [
         Deployed("VMware Workstation or QEMU on Linux with intel_iommu=off"),
         Deployed("VMware Workstation or QEMU on Linux with iommu=pt"),

@@ -6,6 +6,7 @@
 use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 
 pub(super) const PLACEMENT: Placement = Placement {
     id: "hypervisor",
@@ -25,6 +26,7 @@ pub(super) const PLACEMENT: Placement = Placement {
         TENANT2,
     ],
     restart: Restart::Never,
+    interrupts: InterruptHandler::Driver,
     deployed: [
         Deployed("VMware ESX on hosts without VT-d"),
         Synthetic("we know of no documentation of a one-to-one domain for VMkernel drivers"),

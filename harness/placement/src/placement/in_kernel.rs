@@ -3,6 +3,7 @@
 use super::Standing::Deployed;
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 
 pub(super) const PLACEMENT: Placement = Placement {
     id: "in-kernel",
@@ -22,6 +23,7 @@ pub(super) const PLACEMENT: Placement = Placement {
         TENANT2,
     ],
     restart: Restart::Never,
+    interrupts: InterruptHandler::Driver,
     deployed: [
         Deployed("Linux with intel_iommu=off, or on a machine without an IOMMU"),
         Deployed("Linux with iommu=pt (IOMMU_DEFAULT_PASSTHROUGH)"),

@@ -7,6 +7,7 @@
 use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     // A server is started again as a process is (MINIX 3: by its reincarnation server).
     restart: Restart::After(Duration::from_millis(1)),
+    // A driver server is sent a message, and the line is masked until it acknowledges: as VFIO does.
+    interrupts: InterruptHandler::Vfio,
     deployed: [
         Deployed("QNX without its smmuman service; MINIX 3 on machines without an IOMMU"),
         Synthetic("we know of no microkernel that gives a driver server a one-to-one domain"),

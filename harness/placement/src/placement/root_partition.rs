@@ -3,6 +3,7 @@
 use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     // An operating system boots: long beside a process, short beside a real dom0 (tens of seconds).
     restart: Restart::After(Duration::from_millis(200)),
+    interrupts: InterruptHandler::Driver,
     deployed: [
         Deployed("Xen dom0 with iommu=off, the first Hyper-V hosts"),
         Deployed("Xen dom0 with dom0-iommu=passthrough"),

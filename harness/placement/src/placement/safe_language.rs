@@ -8,6 +8,7 @@
 use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 use std::time::Duration;
 
 pub(super) const PLACEMENT: Placement = Placement {
@@ -29,6 +30,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     // No process is made: objects are dropped and made again.
     restart: Restart::InPlace(Duration::from_micros(100)),
+    interrupts: InterruptHandler::Driver,
     deployed: [
         Deployed("RedLeaf as published, which assumes benign devices; Singularity"),
         Synthetic("we know of no such system that gives a driver a one-to-one domain"),

@@ -3,6 +3,7 @@
 use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
 use crate::trial::PlacementId;
+use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     // A process is forked and the device found again.
     restart: Restart::After(Duration::from_millis(1)),
+    interrupts: InterruptHandler::Vfio,
     deployed: [
         Deployed("DPDK over uio_pci_generic with the IOMMU disabled"),
         Deployed("DPDK over uio_pci_generic with iommu=pt"),

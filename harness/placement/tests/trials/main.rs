@@ -6,6 +6,7 @@ mod deaths;
 mod jail;
 mod physics;
 mod physics_dma;
+mod physics_interrupts;
 mod replay;
 mod rings;
 
