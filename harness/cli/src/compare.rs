@@ -12,7 +12,7 @@ use cofferdam_guest::Guest;
 use cofferdam_reality::Comparison;
 use cofferdam_reality::guest::observe;
 use cofferdam_report::progress::Progress;
-use cofferdam_report::terminal::{Style, render};
+use cofferdam_report::terminal::{Detail, Style, render};
 use cofferdam_report::{html, reality};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -62,7 +62,12 @@ pub fn compare(arguments: &Compare) -> ExitCode {
         Format::Text => {
             let no_color = std::env::var("NO_COLOR").ok();
             let style = Style::for_output(stdout().is_terminal(), no_color.as_deref());
-            print(&render(&summary, style));
+            let detail = if arguments.verbose {
+                Detail::Cases
+            } else {
+                Detail::Faults
+            };
+            print(&render(&summary, style, detail));
             print(&reality::table(&comparisons));
             let report = directory.path().join("report.html");
             print(&format!("Report: {}\n", report.display()));

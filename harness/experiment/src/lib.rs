@@ -14,6 +14,7 @@
 
 pub mod catalogue;
 pub mod cell;
+pub mod claims;
 pub mod engine;
 pub mod environment;
 pub mod gates;

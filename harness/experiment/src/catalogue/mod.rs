@@ -2,6 +2,7 @@
 
 mod drivers;
 mod faults;
+mod literature;
 mod placements;
 mod platform;
 
@@ -11,6 +12,7 @@ pub use faults::{
     Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
 };
 pub(crate) use faults::{case_name, prediction};
+pub use literature::{Constant, Here, LITERATURE};
 pub use placements::{PLACEMENTS, placement, placement_named};
 pub use platform::{
     CLOCKS, FABRICS, IOMMU_MODES, Item, clock_name, clock_named, fabric_name, fabric_named,

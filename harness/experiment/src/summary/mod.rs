@@ -22,6 +22,9 @@ pub use pairing::{Comparison, Paired, Question};
 /// Version of the summary's schema.
 pub const SCHEMA: u32 = 1;
 
+/// Trials of each outcome that a cell names.
+pub const SAMPLED: usize = 3;
+
 /// How far a run came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -237,6 +240,10 @@ pub struct CellSummary {
     pub stray: Stray,
     /// Costs over all trials, in a clean cell.
     pub costs: Option<Counts>,
+    /// The first trials of each outcome, by index: at most [`SAMPLED`], so that the odd ones are
+    /// among them.
+    #[serde(default)]
+    pub samples: BTreeMap<Outcome, Vec<u64>>,
     /// What to know before believing the figures.
     #[serde(default)]
     pub flags: Vec<Flag>,

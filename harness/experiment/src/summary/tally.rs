@@ -1,7 +1,7 @@
 //! What is kept of a cell while its records go by.
 
 use super::pairing::Answers;
-use super::{CellSummary, Curves, Noticed, PlacementSummary, Recovery, Requests, Stray};
+use super::{CellSummary, Curves, Noticed, PlacementSummary, Recovery, Requests, SAMPLED, Stray};
 use crate::catalogue::{Standing, placement};
 use crate::cell::Cell;
 use crate::predict::predict;
@@ -99,6 +99,7 @@ pub(super) struct Tally {
     requests: Requests,
     stray: Stray,
     costs: Counts,
+    samples: BTreeMap<Outcome, Vec<u64>>,
 }
 
 fn count(into: &mut BTreeMap<String, u32>, names: &[String]) {
@@ -112,6 +113,10 @@ impl Tally {
         let (report, verdict) = (&record.report, &record.verdict);
         self.injected += 1;
         *self.outcomes.entry(verdict.outcome).or_default() += 1;
+        let samples = self.samples.entry(verdict.outcome).or_default();
+        if samples.len() < SAMPLED {
+            samples.push(record.index);
+        }
         self.unpaired += u32::from(!verdict.paired && !cell.is_clean());
         if verdict.outcome == Outcome::NotActivated {
             return;
@@ -218,6 +223,7 @@ impl Tally {
             requests: self.requests,
             stray: self.stray,
             costs: cell.is_clean().then_some(self.costs),
+            samples: self.samples,
             flags,
             curves: self.times.curves(),
         }
