@@ -265,10 +265,14 @@ impl DriverHost for MockHost {
         }
         let mut shared = self.machine.running(MAP)?;
         let at = region.address(bytes.start);
-        let mapping = shared
-            .machine
-            .map(self.device, at, bytes.len(), way)
-            .map_err(refused)?;
+        let machine = &mut shared.machine;
+        // A region has pages of its own: all of it is coherent memory.
+        let mapping = if bytes == (0..region.len) {
+            machine.map_coherent(self.device, at, bytes.len(), way)
+        } else {
+            machine.map(self.device, at, bytes.len(), way)
+        };
+        let mapping = mapping.map_err(refused)?;
         let owner = (self.device, region.number);
         shared.mappings.insert(mapping.id, owner);
         Ok(mapping)

@@ -33,6 +33,19 @@ impl DmaPool {
         Self::new(run.expect("the frame map gives the driver DMA memory"))
     }
 
+    /// One half of the driver's DMA memory, for a driver that has to keep off what its predecessor
+    /// used in the other.
+    pub fn half_of_driver(upper: bool) -> Self {
+        let run = run_of(Owner::Driver, Use::DmaPool);
+        let run = *run.expect("the frame map gives the driver DMA memory");
+        let count = run.count / 2;
+        Self::new(&Run {
+            first: run.first + u64::from(upper) * count,
+            count,
+            ..run
+        })
+    }
+
     /// The lowest consecutive frames that hold `len` bytes, and at least one; none if there are no
     /// such frames. What they hold is left as it is.
     pub fn lease(&self, len: usize) -> Option<Lease> {
@@ -107,6 +120,15 @@ mod tests {
         let at = first.at();
         drop(first);
         assert_eq!(pool.lease(10).unwrap().at(), at);
+    }
+
+    #[test]
+    fn halves_are_disjoint() {
+        let [lower, upper] = [false, true].map(DmaPool::half_of_driver);
+        assert_eq!(lower.free(), upper.free());
+        let whole = lower.lease(lower.free() * 4096).unwrap();
+        let first = upper.lease(1).unwrap();
+        assert_eq!(first.at().0, whole.at().0 + whole.capacity());
     }
 
     #[test]

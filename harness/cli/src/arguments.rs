@@ -1,5 +1,6 @@
 //! What may be asked for on the command line.
 
+use crate::instrument::Instrument;
 use crate::vfio::Vfio;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -38,6 +39,9 @@ pub enum Command {
     /// The same drivers and oracles on a real device, through Linux VFIO.
     #[command(subcommand)]
     Vfio(Vfio),
+    /// Runs cargo with the drivers instrumented: a trapped register access costs nanoseconds, not
+    /// microseconds, and a driver that polls memory takes steps.
+    Instrument(Instrument),
 }
 
 /// Which trials of the plan.

@@ -7,12 +7,14 @@
 
 mod arguments;
 mod compare;
+mod instrument;
 mod interrupt;
 mod stability;
 mod vfio;
 
 use arguments::{Arguments, Command, Format};
 use clap::Parser;
+use cofferdam_instrument::wrapper;
 use cofferdam_placement::zygote;
 use cofferdam_report::listing;
 use std::io::Write;
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
     {
         zygote::main();
     }
+    // Cargo calls its wrapper with a compiler's arguments, which are none of ours.
+    if wrapper::is_asked(std::env::args_os().nth(1).as_deref()) {
+        return wrapper::run(std::env::args_os().skip(1));
+    }
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Stability(arguments) => stability::stability(&arguments),
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Vfio(command) => vfio::vfio(&command),
+        Command::Instrument(arguments) => instrument::instrument(&arguments),
     }
 }
 

@@ -320,7 +320,9 @@ fn driver_differs(report: &TrialReport, baseline: &Baseline) -> bool {
                 || domain.restarts > 0
                 || baseline.excess(domain) > STALL_NS
         });
-    memory || life || report.resets > 0 || mapped(report) > baseline.mapped
+    // Its secrets are its state too.
+    let leaked = report.counts.leaked_bytes > 0;
+    memory || life || leaked || report.resets > 0 || mapped(report) > baseline.mapped
 }
 
 /// What is wrong with a trial in which no fault acted: an error, a timeout, a stray DMA. Nothing

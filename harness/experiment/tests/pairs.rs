@@ -2,6 +2,7 @@
 
 mod fake;
 
+use cofferdam_experiment::catalogue::{DRIVERS, PLACEMENTS};
 use cofferdam_experiment::environment::Environment;
 use cofferdam_experiment::plan::{Filter, Plan, Settings};
 use cofferdam_experiment::record::{self, Record};
@@ -118,9 +119,14 @@ fn twins_do_not_differ_and_are_only_counted() {
         assert_eq!(twins, None);
     }
     let paired = &summary.paired;
-    // X1.panic: two drivers, six pairs, two questions; X1.kill-task: two drivers, one pair.
+    // X1.panic: every pair of placements, two questions; X1.kill-task: of the privileged ones.
     let all = paired.comparisons.len() as u64 + paired.concordant;
-    assert_eq!(all, 2 * 6 * 2 + 2 * 2);
+    let pairs = |places: usize| places * (places - 1) / 2;
+    let privileged = PLACEMENTS
+        .iter()
+        .filter(|entry| entry.driver_is_privileged());
+    let each = 2 * (pairs(PLACEMENTS.len()) + pairs(privileged.count()));
+    assert_eq!(all, (DRIVERS.len() * each) as u64);
     assert_eq!((paired.left_out, paired.trials_left_out), (0, 0));
 }
 

@@ -16,15 +16,24 @@ pub enum IommuMode {
     Lazy,
     /// Translation with invalidation before `unmap` returns.
     Strict,
+    /// Strict, and what does not fill its pages is copied through pages of its own, so that a device
+    /// reaches nothing beside it (Linux's swiotlb for untrusted devices, `drivers/iommu/dma-iommu.c`).
+    Bounce,
 }
 
 impl IommuMode {
     /// Every mode, weakest first.
-    pub const ALL: [Self; 4] = [Self::Off, Self::Passthrough, Self::Lazy, Self::Strict];
+    pub const ALL: [Self; 5] = [
+        Self::Off,
+        Self::Passthrough,
+        Self::Lazy,
+        Self::Strict,
+        Self::Bounce,
+    ];
 
     /// Whether addresses are translated, so that an unmapped one can be refused.
     pub const fn translates(self) -> bool {
-        matches!(self, Self::Lazy | Self::Strict)
+        matches!(self, Self::Lazy | Self::Strict | Self::Bounce)
     }
 }
 
@@ -75,6 +84,18 @@ pub struct Config {
     pub interrupt_remapping: bool,
     /// Fault records the IOMMU can hold before it drops them.
     pub fault_log: usize,
+    /// Whether requests that say their address is translated are believed (ATS, PCI Express Base
+    /// 6.0, 10.1). Without an IOMMU nothing looks at that field and they pass as all others do.
+    pub ats: bool,
+    /// A frame that firmware had mapped one to one for every device, for good (VT-d's reserved
+    /// memory regions, Intel VT-d 4.0, 8.4).
+    pub reserved: Option<u64>,
+    /// Whether ports refuse requests under another function's requester ID (ACS source validation,
+    /// PCI Express Base 6.0, 6.12.1.1).
+    pub source_validation: bool,
+    /// Whether the driver's DMA memory answers above 4 GiB, see
+    /// [`HIGH_BANK`](crate::frames::HIGH_BANK), and IOVAs are handed out there too.
+    pub high_memory: bool,
 }
 
 impl Default for Config {
@@ -89,6 +110,10 @@ impl Default for Config {
             lazy_delay: Duration::from_millis(10),
             interrupt_remapping: false,
             fault_log: 16,
+            ats: false,
+            reserved: None,
+            source_validation: false,
+            high_memory: false,
         }
     }
 }

@@ -67,6 +67,9 @@ pub enum Use {
     Events,
     /// The driver's DMA memory.
     DmaPool,
+    /// Slots through which the privileged layer copies what does not fill its pages, for the
+    /// driver's device. Nobody's data are there but while a transfer is under way.
+    Bounce,
     /// A tenant's request ring and its data pages, shared with the layer that serves it.
     Ring,
 }
@@ -101,12 +104,13 @@ const fn run(first: u64, count: u64, owner: Owner, purpose: Use) -> Run {
 }
 
 /// The frame map: 2 MiB, every frame named.
-pub const MAP: [Run; 10] = [
+pub const MAP: [Run; 11] = [
     run(0, 64, Owner::Hypervisor, Use::Pattern),
     run(64, 64, Owner::Kernel, Use::Pattern),
     run(128, 16, Owner::Driver, Use::Pattern),
     run(144, 1, Owner::Driver, Use::Events),
-    run(145, 111, Owner::Driver, Use::DmaPool),
+    run(145, 95, Owner::Driver, Use::DmaPool),
+    run(240, 16, Owner::Driver, Use::Bounce),
     run(256, 56, Owner::Tenant1, Use::Pattern),
     run(312, 8, Owner::Tenant1, Use::Ring),
     run(320, 56, Owner::Tenant2, Use::Pattern),
@@ -116,6 +120,29 @@ pub const MAP: [Run; 10] = [
 
 /// Bytes of memory in the machine.
 pub const MEMORY: u64 = 512 * FRAME;
+
+/// Where the driver's DMA memory answers on a machine that has it above 4 GiB: so that an address
+/// without its upper half is one of the first tenant's.
+pub const HIGH_BANK: u64 = (1 << 32) + 256 * FRAME;
+
+/// The address at which a bus finds a frame of the driver's DMA memory in the high bank, or anything
+/// else where it is.
+pub(crate) fn into_high_bank(phys: u64) -> u64 {
+    match run_of(Owner::Driver, Use::DmaPool) {
+        Some(pool) if pool.bytes().contains(&phys) => phys - pool.bytes().start + HIGH_BANK,
+        _ => phys,
+    }
+}
+
+/// The address in the frame map of what a bus finds at `bus` where the high bank answers.
+pub(crate) fn out_of_high_bank(bus: u64) -> u64 {
+    let pool = run_of(Owner::Driver, Use::DmaPool);
+    let pool = pool.map_or(0..0, |pool| pool.bytes());
+    match bus.checked_sub(HIGH_BANK) {
+        Some(offset) if offset < pool.end - pool.start => pool.start + offset,
+        _ => bus,
+    }
+}
 
 /// The run that holds a physical address, if memory answers there.
 pub fn run_at(phys: u64) -> Option<&'static Run> {
@@ -155,6 +182,16 @@ mod tests {
             next += run.count;
         }
         assert_eq!(next * FRAME, MEMORY);
+    }
+
+    #[test]
+    fn high_bank_is_the_dma_pool_and_truncates_into_the_first_tenant() {
+        let pool = run_of(Owner::Driver, Use::DmaPool).unwrap().bytes();
+        for phys in [pool.start, pool.start + 5, pool.end - 1] {
+            assert_eq!(out_of_high_bank(into_high_bank(phys)), phys);
+        }
+        assert_eq!(into_high_bank(pool.end), pool.end);
+        assert_eq!(owner_at(HIGH_BANK & 0xffff_ffff), Some(Owner::Tenant1));
     }
 
     #[test]

@@ -12,7 +12,8 @@
 use crate::config::{Config, IommuMode};
 use crate::frames::FRAME;
 use cofferdam_seam::{Direction, RequesterId, Time};
-use std::collections::{BTreeMap, VecDeque};
+use iotlb::{Cached, Iotlb};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -20,6 +21,11 @@ use std::time::Duration;
 /// The IOVAs handed out, in pages: 1 GiB that holds no memory, no BAR and no MSI window, below
 /// 4 GiB so that devices with 32 address bits reach it.
 pub const WINDOW: Range<u64> = 0x1000_0000 / FRAME..0x5000_0000 / FRAME;
+
+/// As many above 4 GiB, for machines whose DMA memory lies there: an address that loses its upper
+/// half names no page of it.
+pub const HIGH_WINDOW: Range<u64> =
+    WINDOW.start + (1 << 32) / FRAME..WINDOW.end + (1 << 32) / FRAME;
 
 /// What a page table entry or an IOTLB entry says of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +40,6 @@ impl Entry {
     const fn allows(self, write: bool) -> bool {
         if write { self.write } else { self.read }
     }
-}
-
-/// A translation that the IOTLB holds.
-#[derive(Clone, Copy, Debug)]
-struct Cached {
-    requester: RequesterId,
-    page: u64,
-    entry: Entry,
-    /// The page table no longer has it.
-    stale: bool,
 }
 
 /// How a page was reached.
@@ -66,6 +62,10 @@ pub enum Refusal {
     Forbidden,
     /// The message names a vector that is not its sender's.
     Interrupt,
+    /// The request says that its address is translated, and ATS is not enabled for its sender.
+    Translated,
+    /// The requester ID is not its sender's (ACS source validation).
+    Spoofed,
 }
 
 /// A refused request, as the fault log holds it.
@@ -93,6 +93,18 @@ impl fmt::Display for FaultRecord {
             Refusal::NotMapped => write!(f, "{requester}: {access} {page:#x} refused, not mapped"),
             Refusal::Forbidden => write!(f, "{requester}: {access} {page:#x} refused, forbidden"),
             Refusal::Interrupt => write!(f, "{requester}: interrupt message refused, not its own"),
+            Refusal::Translated => {
+                write!(
+                    f,
+                    "{requester}: {access} {page:#x} refused, claims to be translated"
+                )
+            }
+            Refusal::Spoofed => {
+                write!(
+                    f,
+                    "{requester}: {access} {page:#x} refused, another's requester ID"
+                )
+            }
         }
     }
 }
@@ -116,18 +128,21 @@ struct Domain {
     table: BTreeMap<u64, Entry>,
     /// Ranges that may not be handed out, start to end: mapped, or waiting for their invalidation.
     busy: BTreeMap<u64, u64>,
+    /// The IOVAs handed out.
+    window: Range<u64>,
     /// Where the search for free IOVAs goes on.
     cursor: u64,
     queue: FlushQueue,
 }
 
 impl Domain {
-    fn new(requester: RequesterId) -> Self {
+    fn new(requester: RequesterId, window: Range<u64>) -> Self {
         Self {
             requester,
             table: BTreeMap::new(),
             busy: BTreeMap::new(),
-            cursor: WINDOW.start,
+            cursor: window.start,
+            window,
             queue: FlushQueue {
                 pages: Vec::new(),
                 due: Time::NEVER,
@@ -137,8 +152,8 @@ impl Domain {
 
     /// The first free range of `count` pages at or after the cursor, going round once.
     fn find_free(&self, count: u64) -> Result<u64, NoIova> {
-        self.free_within(self.cursor..WINDOW.end, count)
-            .or_else(|| self.free_within(WINDOW.start..WINDOW.end, count))
+        self.free_within(self.cursor..self.window.end, count)
+            .or_else(|| self.free_within(self.window.clone(), count))
             .ok_or(NoIova)
     }
 
@@ -153,6 +168,32 @@ impl Domain {
         }
         (start.checked_add(count)? <= within.end).then_some(start)
     }
+
+    /// Whether pages may be mapped where their owner wants them: in the window, and not mapped.
+    /// Pages that wait for their invalidation may be, as a whole: that is the mistake of reuse in
+    /// flight, and the IOTLB decides what comes of it.
+    fn may_choose(&self, pages: &Range<u64>) -> bool {
+        let inside = self.window.start <= pages.start && pages.end <= self.window.end;
+        let before = self.busy.range(..pages.end).next_back();
+        let free = before.is_none_or(|(&start, &end)| {
+            let queued = (start..end) == *pages && !self.table.contains_key(&start);
+            end <= pages.start || queued
+        });
+        inside && free
+    }
+
+    /// Enters `pages`, which lead to frames from `frame` on.
+    fn enter(&mut self, pages: Range<u64>, frame: u64, way: Direction) {
+        self.busy.insert(pages.start, pages.end);
+        for (page, frame) in pages.zip(frame..) {
+            let entry = Entry {
+                frame,
+                read: way.device_reads(),
+                write: way.device_writes(),
+            };
+            self.table.insert(page, entry);
+        }
+    }
 }
 
 /// The IOMMU of the machine. In modes that do not translate it lets everything pass.
@@ -161,9 +202,11 @@ pub(crate) struct Iommu {
     mode: IommuMode,
     /// In the order in which requesters were attached: an index is a slot of the fabric.
     domains: Vec<Domain>,
-    /// Shared by all domains; the front is the oldest.
-    iotlb: VecDeque<Cached>,
-    iotlb_entries: usize,
+    /// Shared by all domains.
+    iotlb: Iotlb,
+    window: Range<u64>,
+    /// The frame that every domain maps one to one.
+    reserved: Option<u64>,
     lazy_entries: usize,
     lazy_delay: Duration,
     log: Vec<FaultRecord>,
@@ -177,8 +220,13 @@ impl Iommu {
         Self {
             mode: config.iommu,
             domains: Vec::new(),
-            iotlb: VecDeque::new(),
-            iotlb_entries: config.iotlb_entries,
+            iotlb: Iotlb::new(config.iotlb_entries),
+            window: if config.high_memory {
+                HIGH_WINDOW
+            } else {
+                WINDOW
+            },
+            reserved: config.reserved,
             lazy_entries: config.lazy_entries,
             lazy_delay: config.lazy_delay,
             log: Vec::new(),
@@ -188,9 +236,13 @@ impl Iommu {
         }
     }
 
-    /// Gives the next slot's requester an empty domain.
+    /// Gives the next slot's requester a domain that is empty but for the reserved region.
     pub(crate) fn attach(&mut self, requester: RequesterId) {
-        self.domains.push(Domain::new(requester));
+        let mut domain = Domain::new(requester, self.window.clone());
+        if let Some(frame) = self.reserved {
+            domain.enter(frame..frame + 1, frame, Direction::Both);
+        }
+        self.domains.push(domain);
     }
 
     /// Maps `count` frames from `frame` on at fresh IOVAs; the first page's number. Only in modes
@@ -204,17 +256,25 @@ impl Iommu {
     ) -> Result<u64, NoIova> {
         let domain = &mut self.domains[slot];
         let first = domain.find_free(count)?;
-        domain.busy.insert(first, first + count);
         domain.cursor = first + count;
-        for nth in 0..count {
-            let entry = Entry {
-                frame: frame + nth,
-                read: way.device_reads(),
-                write: way.device_writes(),
-            };
-            domain.table.insert(first + nth, entry);
-        }
+        domain.enter(first..first + count, frame, way);
         Ok(first)
+    }
+
+    /// Maps frames from `frame` on at the pages their owner chose, as VFIO and iommufd let it.
+    pub(crate) fn map_at(
+        &mut self,
+        slot: usize,
+        pages: Range<u64>,
+        frame: u64,
+        way: Direction,
+    ) -> Result<(), NoIova> {
+        let domain = &mut self.domains[slot];
+        if !domain.may_choose(&pages) {
+            return Err(NoIova);
+        }
+        domain.enter(pages, frame, way);
+        Ok(())
     }
 
     /// Takes the pages of one mapping out of the page table. Strict: their IOTLB entries are gone
@@ -232,19 +292,14 @@ impl Iommu {
             }
             queue.pages.push(pages.clone());
             let full = queue.pages.len() >= self.lazy_entries;
-            for cached in &mut self.iotlb {
-                if cached.requester == requester && pages.contains(&cached.page) {
-                    cached.stale = true;
-                }
-            }
+            self.iotlb.mark_stale(requester, pages);
             if full {
                 self.flush(slot);
             }
         } else {
             domain.busy.remove(&pages.start);
             self.invalidations += 1;
-            self.iotlb
-                .retain(|cached| cached.requester != requester || !pages.contains(&cached.page));
+            self.iotlb.invalidate(requester, pages);
         }
     }
 
@@ -255,12 +310,15 @@ impl Iommu {
             return;
         }
         for pages in domain.queue.pages.drain(..) {
-            domain.busy.remove(&pages.start);
+            // Unless it was mapped again while it waited.
+            if !domain.table.contains_key(&pages.start) {
+                domain.busy.remove(&pages.start);
+            }
         }
         domain.queue.due = Time::NEVER;
         let requester = domain.requester;
         self.invalidations += 1;
-        self.iotlb.retain(|cached| cached.requester != requester);
+        self.iotlb.invalidate_all(requester);
     }
 
     /// The domain whose flush timer runs out next, and when.
@@ -286,10 +344,9 @@ impl Iommu {
         }
         let domain = &self.domains[slot];
         let requester = domain.requester;
-        let cached = self.iotlb.iter().find(|cached| {
-            cached.requester == requester && cached.page == page && cached.entry.allows(write)
-        });
-        if let Some(cached) = cached {
+        if let Some(cached) = self.iotlb.get(requester, page)
+            && cached.entry.allows(write)
+        {
             let path = if cached.stale {
                 Path::Stale
             } else {
@@ -299,7 +356,7 @@ impl Iommu {
         }
         let why = match domain.table.get(&page) {
             Some(&entry) if entry.allows(write) => {
-                self.prime(Cached {
+                self.iotlb.insert(Cached {
                     requester,
                     page,
                     entry,
@@ -330,17 +387,6 @@ impl Iommu {
         self.invalidations
     }
 
-    /// Puts a translation into the IOTLB; the oldest gives way.
-    fn prime(&mut self, new: Cached) {
-        if self.iotlb_entries == 0 {
-            return;
-        }
-        while self.iotlb.len() >= self.iotlb_entries {
-            self.iotlb.pop_front();
-        }
-        self.iotlb.push_back(new);
-    }
-
     pub(crate) fn record(&mut self, fault: FaultRecord) {
         if self.log.len() < self.log_entries {
             self.log.push(fault);
@@ -350,5 +396,6 @@ impl Iommu {
     }
 }
 
+mod iotlb;
 #[cfg(test)]
 mod tests;

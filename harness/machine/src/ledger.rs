@@ -160,13 +160,12 @@ impl Ledger {
         Some(bytes)
     }
 
-    /// Ends every mapping of the requester and tells where they were, in address order.
-    pub fn unmap_all(&mut self, slot: usize, now: Time) -> Vec<Range<u64>> {
+    /// Ends every mapping of the requester and tells which they were, in address order.
+    pub fn unmap_all(&mut self, slot: usize, now: Time) -> Vec<Live> {
         let account = &mut self.accounts[slot];
-        let live = std::mem::take(&mut account.live);
-        let ended: Vec<_> = live.into_iter().map(|live| live.bytes).collect();
-        for bytes in &ended {
-            account.retire(bytes.clone(), now);
+        let ended = std::mem::take(&mut account.live);
+        for live in &ended {
+            account.retire(live.bytes.clone(), now);
         }
         ended
     }

@@ -4,9 +4,10 @@
 //! device, message and pin interrupts, a clock that its user moves, and a ledger that knows which
 //! DMA was sanctioned. It is deterministic: the same calls end in the same state.
 //!
-//! Left out so far: ATS, peer-to-peer
-//! requests (a DMA to a BAR finds no memory), switches and conventional buses, spoofed requester
-//! IDs, and the time a DMA or an invalidation takes (none).
+//! Left out so far: peer-to-peer
+//! requests (a DMA to a BAR finds no memory), switches and conventional buses, the translation
+//! requests and device caches of ATS (only that a request may claim to be translated), and the time a
+//! DMA, an invalidation or the copying of a bounced buffer takes (none).
 //!
 //! It trusts its user: the privileged layer of a placement, which decides who may call what. It
 //! trusts neither devices nor drivers: every address, length, value and time that comes from them
@@ -14,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bounce;
 mod clock;
 pub mod config;
 mod fabric;
@@ -27,7 +29,9 @@ mod root_complex;
 
 pub use fabric::{Ending, Read};
 pub use interrupts::MESSAGES;
-pub use iommu::{FaultRecord, Path, Refusal, WINDOW as IOVA_WINDOW};
+pub use iommu::{
+    FaultRecord, HIGH_WINDOW as HIGH_IOVA_WINDOW, Path, Refusal, WINDOW as IOVA_WINDOW,
+};
 pub use ledger::{LIVE_LIMIT, Ledger, Live, Verdict};
 pub use machine::{Counts, Machine, MachineError};
 pub use memory::{Memory, NoMemory, PhysAddr};

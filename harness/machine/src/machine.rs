@@ -1,8 +1,9 @@
 //! The machine: what the privileged layer of a placement has in its hands.
 
-use crate::config::Config;
+use crate::bounce::Bounce;
+use crate::config::{Config, IommuMode};
 use crate::fabric::{BarSpace, PORTS, Read, RootPort, Timeouts, find_capability, requester, slot};
-use crate::frames::{FRAME, MEMORY};
+use crate::frames::{FRAME, MEMORY, into_high_bank};
 use crate::interrupts::{Controller, MESSAGES};
 use crate::iommu::{FaultRecord, NoIova};
 use crate::ledger::{LIVE_LIMIT, Live, pages_of};
@@ -13,6 +14,7 @@ use cofferdam_seam::{
     Iova, Mapping, MsixLocation, PciIdentity, Progress, RequesterId, Time, Vector, VectorSet,
     Width,
 };
+use std::ops::Range;
 use std::time::Duration;
 use vdevice_pci::{PciFunction, spec};
 
@@ -43,6 +45,15 @@ pub enum MachineError {
     /// The requester holds as many mappings as the machine keeps track of.
     #[error("{0} already holds {LIVE_LIMIT} mappings; unmap some first")]
     TooManyMappings(RequesterId),
+    /// The mapping must be bounced, and the pool has no room.
+    #[error("no bounce slot is left for {0} bytes; unmap some, or fill whole pages")]
+    NoBounceSlot(usize),
+    /// Addresses that cannot be chosen: taken, outside the window, not on the page's offset, or
+    /// not translated at all.
+    #[error(
+        "{0:?} cannot be mapped there; choose free pages of the window, in a mode that translates"
+    )]
+    NotThere(Iova),
     /// No range of I/O virtual addresses is free.
     #[error("no {0} consecutive pages of I/O virtual addresses are free; unmap some first")]
     NoIova(u64),
@@ -94,6 +105,10 @@ pub struct Counts {
     pub after_unmap_landed: u64,
     /// How long after the unmapping the last of these came.
     pub last_after_unmap: Option<Duration>,
+    /// Bytes other than zero that stray reads brought to a device.
+    pub leaked_bytes: u64,
+    /// Bytes copied to and from bounce slots.
+    pub bounced_bytes: u64,
     /// Device resets.
     pub resets: u64,
 }
@@ -125,8 +140,20 @@ pub struct Machine {
     timeouts: Timeouts,
     config: Config,
     accesses: Accesses,
+    bounce: Bounce,
     /// Names of mappings are never used twice.
     next_mapping: u64,
+}
+
+/// What is to be mapped, and where.
+struct Wanted {
+    at: PhysAddr,
+    len: usize,
+    way: Direction,
+    /// Its pages hold nothing else, so nothing has to be kept from the device.
+    coherent: bool,
+    /// The address its owner chose.
+    iova: Option<Iova>,
 }
 
 impl Machine {
@@ -139,6 +166,7 @@ impl Machine {
             timeouts: Timeouts::new(&config),
             config,
             accesses: Accesses::default(),
+            bounce: Bounce::default(),
             next_mapping: 1,
         }
     }
@@ -369,7 +397,8 @@ impl Machine {
 
     /// Lets the device reach `len` bytes from `at`. Its address is `at` itself where nothing
     /// translates, else a fresh one that is no physical address of memory; whatever shares a page
-    /// with the bytes is reachable too, but not sanctioned.
+    /// with the bytes is reachable too, but not sanctioned. Where such pages are bounced the device
+    /// gets a copy, and what it wrote arrives when the mapping ends.
     pub fn map(
         &mut self,
         id: RequesterId,
@@ -377,6 +406,57 @@ impl Machine {
         len: usize,
         way: Direction,
     ) -> Result<Mapping, MachineError> {
+        let wanted = Wanted {
+            at,
+            len,
+            way,
+            coherent: false,
+            iova: None,
+        };
+        self.enter(id, &wanted)
+    }
+
+    /// The same for bytes whose pages hold nothing else, which driver and device may use at the same
+    /// time: a ring that is polled. It is never bounced (`dma_alloc_coherent` of Linux).
+    pub fn map_coherent(
+        &mut self,
+        id: RequesterId,
+        at: PhysAddr,
+        len: usize,
+        way: Direction,
+    ) -> Result<Mapping, MachineError> {
+        let wanted = Wanted {
+            at,
+            len,
+            way,
+            coherent: true,
+            iova: None,
+        };
+        self.enter(id, &wanted)
+    }
+
+    /// The same as [`Machine::map`] at an address of the caller's choice, as VFIO and iommufd let a
+    /// driver in user space choose.
+    pub fn map_at(
+        &mut self,
+        id: RequesterId,
+        iova: Iova,
+        at: PhysAddr,
+        len: usize,
+        way: Direction,
+    ) -> Result<Mapping, MachineError> {
+        let wanted = Wanted {
+            at,
+            len,
+            way,
+            coherent: false,
+            iova: Some(iova),
+        };
+        self.enter(id, &wanted)
+    }
+
+    fn enter(&mut self, id: RequesterId, wanted: &Wanted) -> Result<Mapping, MachineError> {
+        let &Wanted { at, len, way, .. } = wanted;
         let slot = self.slot_of(id)?;
         if len == 0 {
             return Err(MachineError::Empty);
@@ -386,19 +466,17 @@ impl Machine {
         if self.complex.ledger.live_count(slot) >= LIVE_LIMIT {
             return Err(MachineError::TooManyMappings(id));
         }
+        let name = self.next_mapping;
         let translates = self.config.iommu.translates();
         let start = if translates {
-            let frames = pages_of(&bytes);
-            let count = frames.end - frames.start;
-            let iommu = &mut self.complex.iommu;
-            let first = iommu
-                .map(slot, frames.start, count, way)
-                .map_err(|NoIova| MachineError::NoIova(count))?;
-            first * FRAME + at.0 % FRAME
+            self.translated(slot, name, bytes, wanted)?
+        } else if let Some(iova) = wanted.iova {
+            return Err(MachineError::NotThere(iova));
+        } else if self.config.high_memory {
+            into_high_bank(at.0)
         } else {
             at.0
         };
-        let name = self.next_mapping;
         self.next_mapping += 1;
         self.accesses.maps += 1;
         let live = Live {
@@ -414,6 +492,51 @@ impl Machine {
         })
     }
 
+    /// Maps `bytes`, or a slot that they are copied to; the address of the first.
+    fn translated(
+        &mut self,
+        slot: usize,
+        name: u64,
+        bytes: Range<u64>,
+        wanted: &Wanted,
+    ) -> Result<u64, MachineError> {
+        let bounced = self.config.iommu == IommuMode::Bounce
+            && !wanted.coherent
+            && Bounce::is_partial(&bytes);
+        let within = bytes.start % FRAME;
+        let pages = pages_of(&bytes);
+        let count = pages.end - pages.start;
+        let RootComplex { memory, iommu, .. } = &mut self.complex;
+        let frame = if bounced {
+            self.bounce
+                .lend(memory, name, bytes, wanted.way)
+                .ok_or(MachineError::NoBounceSlot(wanted.len))?
+        } else {
+            pages.start
+        };
+        let page = match wanted.iova {
+            None => iommu
+                .map(slot, frame, count, wanted.way)
+                .map_err(|NoIova| MachineError::NoIova(count)),
+            Some(iova) => {
+                let first = iova.0 / FRAME;
+                let chosen = first..first.saturating_add(count);
+                let placed = if iova.0 % FRAME == within {
+                    iommu.map_at(slot, chosen, frame, wanted.way)
+                } else {
+                    Err(NoIova)
+                };
+                placed
+                    .map(|()| first)
+                    .map_err(|NoIova| MachineError::NotThere(iova))
+            }
+        };
+        if page.is_err() {
+            self.bounce.drop_slot(name);
+        }
+        Ok(page? * FRAME + within)
+    }
+
     /// Takes a mapping back. What the device can still do is up to the IOMMU mode.
     pub fn unmap(&mut self, id: RequesterId, mapping_id: u64) -> Result<(), MachineError> {
         let slot = self.slot_of(id)?;
@@ -427,6 +550,8 @@ impl Machine {
         if self.config.iommu.translates() {
             self.complex.iommu.unmap(slot, pages_of(&bytes), now);
             self.complex.settle();
+            // Only now, so that the device no longer changes what is copied.
+            self.bounce.give_back(&self.complex.memory, mapping_id);
         }
         Ok(())
     }
@@ -438,10 +563,12 @@ impl Machine {
             return;
         };
         let now = self.now();
-        for bytes in self.complex.ledger.unmap_all(slot, now) {
+        for live in self.complex.ledger.unmap_all(slot, now) {
             self.accesses.unmaps += 1;
             if self.config.iommu.translates() {
-                self.complex.iommu.unmap(slot, pages_of(&bytes), now);
+                let pages = pages_of(&live.bytes);
+                self.complex.iommu.unmap(slot, pages, now);
+                self.bounce.drop_slot(live.id);
             }
         }
         self.complex.iommu.flush(slot);
@@ -512,6 +639,8 @@ impl Machine {
             stale_landed: tally.stale_landed,
             after_unmap_landed: tally.after_unmap_landed,
             last_after_unmap: tally.last_after_unmap,
+            leaked_bytes: tally.leaked,
+            bounced_bytes: self.bounce.copied,
             resets,
         }
     }

@@ -2,9 +2,9 @@
 //! interrupt controller.
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, IommuMode};
 use crate::fabric::slot;
-use crate::frames::{FRAME, Owner, owner_at};
+use crate::frames::{FRAME, Owner, out_of_high_bank, owner_at};
 use crate::interrupts::{Controller, Delivery, MESSAGES};
 use crate::iommu::{FaultRecord, Iommu, Path, Refusal};
 use crate::ledger::{Ledger, Verdict};
@@ -98,6 +98,7 @@ pub(crate) struct Tally {
     pub(crate) stale_landed: u64,
     pub(crate) after_unmap_landed: u64,
     pub(crate) last_after_unmap: Option<Duration>,
+    pub(crate) leaked: u64,
     pub(crate) interrupts: u64,
     pub(crate) forged: u64,
     pub(crate) spurious: u64,
@@ -118,6 +119,26 @@ pub(crate) struct RootComplex {
     /// The earliest of wakes and flushes; never later than the truth.
     next_event: Time,
     ports: usize,
+    rules: Rules,
+}
+
+/// What the platform makes of requests.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    /// Whether there is an IOMMU to look at them.
+    iommu: bool,
+    ats: bool,
+    source_validation: bool,
+    high_memory: bool,
+}
+
+/// What a request says of itself.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// Under whose requester ID it comes.
+    requester: RequesterId,
+    /// That its address is translated already.
+    translated: bool,
 }
 
 /// Something that is due without anybody's access.
@@ -127,6 +148,15 @@ pub(crate) enum Event {
     Flush(usize),
     /// The device in a slot is to be stepped.
     Step(usize),
+}
+
+impl Claim {
+    const fn honest(requester: RequesterId) -> Self {
+        Self {
+            requester,
+            translated: false,
+        }
+    }
 }
 
 /// The bytes of a request, seen from the device.
@@ -140,6 +170,14 @@ impl Payload<'_> {
         match self {
             Self::Read(bytes) => bytes.len(),
             Self::Write(bytes) => bytes.len(),
+        }
+    }
+
+    /// Bytes a device would learn something from.
+    fn telling(&self, part: Range<usize>) -> u64 {
+        match self {
+            Self::Read(bytes) => bytes[part].iter().filter(|byte| **byte != 0).count() as u64,
+            Self::Write(_) => 0,
         }
     }
 
@@ -173,6 +211,12 @@ impl RootComplex {
             tally: Tally::default(),
             next_event: Time::NEVER,
             ports: 0,
+            rules: Rules {
+                iommu: config.iommu != IommuMode::Off,
+                ats: config.ats,
+                source_validation: config.source_validation,
+                high_memory: config.high_memory,
+            },
         }
     }
 
@@ -213,10 +257,12 @@ impl RootComplex {
         self.next_event = flush.into_iter().chain(wake).min().unwrap_or(Time::NEVER);
     }
 
-    /// Carries out a memory request page by page, up to the first fault.
+    /// Carries out a memory request page by page, up to the first fault. `by` sent it, whatever it
+    /// claims.
     fn request(
         &mut self,
         by: RequesterId,
+        claim: Claim,
         at: Iova,
         mut payload: Payload<'_>,
         why: Purpose,
@@ -253,16 +299,23 @@ impl RootComplex {
             let within = address % FRAME;
             let room = usize::try_from(FRAME - within).unwrap_or(len);
             let part = event.moved..event.moved + room.min(len - event.moved);
-            let Ok((frame, path)) = self.iommu.translate(slot, address / FRAME, write, now) else {
+            let page = address / FRAME;
+            let Ok((frame, path)) = self.translate(by, claim, page, write) else {
                 event.fault = Some(DmaFault::Refused);
                 break;
             };
             // The frame of an untranslated address may lie far beyond memory, never beyond 64 bits.
-            let phys = PhysAddr(frame * FRAME + within);
+            let mut phys = PhysAddr(frame * FRAME + within);
+            if self.rules.high_memory && path == Path::Identity {
+                phys = PhysAddr(out_of_high_bank(phys.0));
+            }
             let end = part.end;
-            if payload.exchange(&self.memory, phys, part).is_err() {
+            if payload.exchange(&self.memory, phys, part.clone()).is_err() {
                 event.fault = Some(DmaFault::Unbacked);
                 break;
+            }
+            if event.is_stray() {
+                self.tally.leaked += payload.telling(part);
             }
             event.stale |= path == Path::Stale;
             event.reached.get_or_insert(phys);
@@ -270,6 +323,39 @@ impl RootComplex {
         }
         self.enter(event);
         event.fault.map_or(Ok(()), Err)
+    }
+
+    /// Where a page of a request leads: what the request claims is looked at first, as far as this
+    /// platform looks.
+    fn translate(
+        &mut self,
+        by: RequesterId,
+        claim: Claim,
+        page: u64,
+        write: bool,
+    ) -> Result<(u64, Path), Refusal> {
+        let now = self.clock.now();
+        let domain = slot(claim.requester);
+        let why = if claim.requester != by && self.rules.source_validation {
+            Refusal::Spoofed
+        } else if claim.translated && self.rules.iommu && !self.rules.ats {
+            Refusal::Translated
+        } else if claim.translated {
+            return Ok((page, Path::Identity));
+        } else if domain >= self.ports {
+            // Nobody's requester ID, so no domain.
+            Refusal::NotMapped
+        } else {
+            return self.iommu.translate(domain, page, write, now);
+        };
+        self.iommu.record(FaultRecord {
+            at: now,
+            requester: claim.requester,
+            page: page.wrapping_mul(FRAME),
+            write,
+            why,
+        });
+        Err(why)
     }
 
     fn enter(&mut self, event: DmaEvent) {
@@ -330,7 +416,7 @@ impl Bus for RootComplex {
         into: &mut [u8],
         why: Purpose,
     ) -> Result<(), DmaFault> {
-        let done = self.request(by, at, Payload::Read(into), why);
+        let done = self.request(by, Claim::honest(by), at, Payload::Read(into), why);
         if done.is_err() {
             into.fill(0xff);
         }
@@ -347,7 +433,31 @@ impl Bus for RootComplex {
         if self.message(by, at, from) {
             return Ok(());
         }
-        self.request(by, at, Payload::Write(from), why)
+        self.request(by, Claim::honest(by), at, Payload::Write(from), why)
+    }
+
+    fn dma_write_translated(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        let claim = Claim {
+            translated: true,
+            ..Claim::honest(by)
+        };
+        self.request(by, claim, at, Payload::Write(from), Purpose::Payload)
+    }
+
+    fn dma_write_as(
+        &mut self,
+        by: RequesterId,
+        claimed: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        let claim = Claim::honest(claimed);
+        self.request(by, claim, at, Payload::Write(from), Purpose::Payload)
     }
 
     fn now(&self) -> Time {

@@ -70,6 +70,20 @@ pub enum Call {
         len: u64,
         /// Which way.
         way: Direction,
+        /// Whether its pages hold nothing else, so that there is nothing to keep from the device. A
+        /// driver that lies here gives its own memory away, and nobody else's.
+        coherent: bool,
+    },
+    /// Maps physical memory at an address of the driver's choice.
+    MapAt {
+        /// The address the device is to use.
+        iova: u64,
+        /// First physical address.
+        phys: u64,
+        /// Bytes.
+        len: u64,
+        /// Which way.
+        way: Direction,
     },
     /// Takes a mapping back.
     Unmap {
@@ -138,6 +152,15 @@ const fn way_code(way: Direction) -> u64 {
     }
 }
 
+const fn way_of(code: u64) -> Option<Direction> {
+    match code {
+        0 => Some(Direction::ToDevice),
+        1 => Some(Direction::FromDevice),
+        2 => Some(Direction::Both),
+        _ => None,
+    }
+}
+
 impl Call {
     /// The words to put into the port page.
     pub const fn encode(self) -> [u64; WORDS] {
@@ -160,7 +183,18 @@ impl Call {
             } => [5, offset as u64, width as u64, value as u64, 0, 0],
             Self::BarSize { bar } => [6, bar as u64, 0, 0, 0, 0],
             Self::EnableInterrupts { wanted } => [7, wanted as u64, 0, 0, 0, 0],
-            Self::Map { phys, len, way } => [8, phys, len, way_code(way), 0, 0],
+            Self::Map {
+                phys,
+                len,
+                way,
+                coherent,
+            } => [8, phys, len, way_code(way), coherent as u64, 0],
+            Self::MapAt {
+                iova,
+                phys,
+                len,
+                way,
+            } => [30, phys, len, way_code(way), iova, 0],
             Self::Unmap { id } => [9, id, 0, 0, 0, 0],
             Self::Wait {
                 vectors,
@@ -216,12 +250,18 @@ impl Call {
             8 => Self::Map {
                 phys: a,
                 len: b,
-                way: match c {
-                    0 => Direction::ToDevice,
-                    1 => Direction::FromDevice,
-                    2 => Direction::Both,
+                way: way_of(c)?,
+                coherent: match d {
+                    0 => false,
+                    1 => true,
                     _ => return None,
                 },
+            },
+            30 => Self::MapAt {
+                iova: d,
+                phys: a,
+                len: b,
+                way: way_of(c)?,
             },
             9 => Self::Unmap { id: a },
             10 => Self::Wait {
@@ -315,6 +355,13 @@ mod tests {
                 phys: 0x1000,
                 len: 8,
                 way: Direction::FromDevice,
+                coherent: true,
+            },
+            Call::MapAt {
+                iova: 0x2000_0000,
+                phys: 0x1000,
+                len: 8,
+                way: Direction::Both,
             },
             Call::Unmap { id: 9 },
             Call::Wait {
@@ -346,6 +393,8 @@ mod tests {
         assert_eq!(Call::decode([2, 256, 0, 4, 0, 0]), None);
         assert_eq!(Call::decode([2, 0, 0, 3, 0, 0]), None);
         assert_eq!(Call::decode([8, 0, 0, 3, 0, 0]), None);
+        assert_eq!(Call::decode([8, 0, 0, 0, 2, 0]), None);
+        assert_eq!(Call::decode([30, 0, 0, 3, 0, 0]), None);
         assert_eq!(Call::decode([u64::MAX; WORDS]), None);
     }
 }

@@ -12,7 +12,8 @@ use crate::server::Server;
 use crate::shared::Window;
 use crate::supervisor;
 use crate::tenant::Tenant;
-use crate::trial::{TenantIo, TrialSpec};
+use crate::trial::{DriverId, TenantIo, TrialSpec};
+use cofferdam_instrument::trap::TrapError;
 use cofferdam_machine::frames::Run;
 use nix::unistd::Pid;
 use std::os::fd::BorrowedFd;
@@ -57,7 +58,10 @@ pub fn run(
         Ok((page, window)) => {
             last_words(page);
             die_of_faults();
-            match jail::confine(parent) {
+            let confined = trap_registers(placement, index, duty)
+                .map_err(|error| error.to_string())
+                .and_then(|()| jail::confine(parent).map_err(|error| error.to_string()));
+            match confined {
                 Ok(confinement) => {
                     let alive = AssertUnwindSafe(|| {
                         live(placement, index, page, window, confinement, duty);
@@ -112,6 +116,19 @@ fn die_of_faults() {
     for fault in [libc::SIGSEGV, libc::SIGBUS] {
         // SAFETY: the default action needs no handler that could be called at a bad time.
         unsafe { libc::signal(fault, libc::SIG_DFL) };
+    }
+}
+
+/// The unmodified nvme-driver stores to registers as if they were memory. Its faults are served by
+/// a handler, which has to be there before the jail forbids installing one; any other fault still
+/// kills.
+fn trap_registers(placement: &Placement, index: usize, duty: &Duty<'_>) -> Result<(), TrapError> {
+    let wanted = index == placement.server()
+        && matches!(duty, Duty::Trial { spec, .. } if spec.driver == DriverId::NvmeCrate);
+    if wanted {
+        cofferdam_instrument::trap::install()
+    } else {
+        Ok(())
     }
 }
 

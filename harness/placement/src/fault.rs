@@ -132,7 +132,7 @@ pub enum Fault {
         write: bool,
         /// Bytes between the end of the buffer and the access.
         offset: u32,
-        /// After which DMA write.
+        /// After which DMA in the same direction: a page that is only written cannot be read.
         nth: u32,
     },
     /// DMA to an address after it was unmapped.
@@ -146,8 +146,6 @@ pub enum Fault {
     },
     /// An I/O virtual address is given to another buffer while the device still uses it.
     D7 {
-        /// How long the address stays free in between, in microseconds.
-        gap_us: u32,
         /// Which mapping.
         nth: u32,
     },
@@ -181,7 +179,7 @@ pub enum Fault {
     D12 {
         /// Whether the driver died; else it only reset its device.
         death: bool,
-        /// How long after the reset that follows, in microseconds.
+        /// How long after its next driver first touches it, in microseconds.
         delay_us: u32,
         /// Whether the next driver stays off the pages of the last.
         quarantine: bool,
@@ -190,6 +188,8 @@ pub enum Fault {
     },
     /// A write under the requester ID of a tenant's device.
     D13 {
+        /// Whether ports look who sends (ACS source validation).
+        acs: bool,
         /// After which DMA write.
         nth: u32,
     },

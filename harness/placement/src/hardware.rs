@@ -26,6 +26,7 @@ use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +148,8 @@ pub struct Hardware {
     zygote: Channel,
     confinement: Option<Confinement>,
     marked: u32,
+    /// Addresses that the driver mapped again while its device uses them.
+    reused: Option<Range<u64>>,
     activated_at: Option<Time>,
     stray: Vec<StrayDma>,
     detection: Option<Detection>,
@@ -217,6 +220,10 @@ impl Hardware {
                 interrupt_remapping: spec.intremap,
                 fabric: spec.fabric,
                 timeout_ends: spec.timeout_ends,
+                ats: matches!(spec.fault, Fault::D10 { trusted: true, .. }),
+                reserved: matches!(spec.fault, Fault::D11 { .. }).then(devices::reserved),
+                source_validation: matches!(spec.fault, Fault::D13 { acs: true, .. }),
+                high_memory: matches!(spec.fault, Fault::D3 { .. }),
                 ..Config::default()
             },
             memory,
@@ -230,6 +237,11 @@ impl Hardware {
             }
             None => (machine.plug(honest), None),
         };
+        if matches!(spec.fault, Fault::D13 { .. })
+            && let Err(error) = devices::lend_to_bystander(&mut machine, spec)
+        {
+            return Err((zygote, error.into()));
+        }
         if matches!(spec.fault, Fault::I4 { .. }) {
             // A device of somebody else, whose interrupt is there to be forged.
             let bystander = machine.plug(Box::new(Edu::new(EduTiming::default())));
@@ -257,6 +269,7 @@ impl Hardware {
             zygote,
             confinement: None,
             marked: 0,
+            reused: None,
             activated_at: None,
             stray: Vec::new(),
             detection: None,

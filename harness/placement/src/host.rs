@@ -29,19 +29,68 @@ pub struct PortHost {
     dma: Rc<Dma>,
 }
 
+/// A host on which a driver may choose the addresses its device uses, as VFIO lets it.
+pub trait ChoosesAddresses: DriverHost {
+    /// Lets the device reach `bytes` of `region` at `iova`.
+    fn map_at(
+        &mut self,
+        region: &Self::Dma,
+        bytes: Range<usize>,
+        way: Direction,
+        iova: Iova,
+    ) -> Result<Mapping, HostError>;
+}
+
+impl ChoosesAddresses for PortHost {
+    fn map_at(
+        &mut self,
+        region: &PortDma,
+        bytes: Range<usize>,
+        way: Direction,
+        iova: Iova,
+    ) -> Result<Mapping, HostError> {
+        let (phys, len) = region.part(&bytes)?;
+        self.enter(
+            Call::MapAt {
+                iova: iova.0,
+                phys,
+                len: len as u64,
+                way,
+            },
+            phys,
+            len,
+        )
+    }
+}
+
 impl PortHost {
-    /// A host with all of the driver's DMA memory. A driver that is probed again gets a new one:
-    /// whatever its predecessor leaked is free again.
-    pub fn new(link: Rc<Link>) -> Self {
+    /// A host with DMA memory of its own. A driver that is probed again gets a new one: whatever its
+    /// predecessor leaked is free again, unless the pool keeps off it.
+    pub fn new(link: Rc<Link>, pool: DmaPool) -> Self {
         let dma = Dma {
             link: Rc::clone(&link),
-            pool: DmaPool::of_driver(),
+            pool,
             live: RefCell::default(),
         };
         Self {
             link,
             dma: Rc::new(dma),
         }
+    }
+
+    /// Makes a call that maps, and remembers what it mapped.
+    fn enter(&mut self, call: Call, phys: u64, len: usize) -> Result<Mapping, HostError> {
+        let answer = self.link.call(call);
+        if !answer.ok {
+            return Err(HostError::Refused);
+        }
+        let [iova, id] = answer.values;
+        self.dma.live.borrow_mut().push((id, phys));
+        Ok(Mapping {
+            iova: Iova(iova),
+            len,
+            id,
+        })
     }
 }
 
@@ -96,6 +145,16 @@ impl PortDma {
             .link
             .window()
             .pointer(self.lease.at().0 + at as u64)
+    }
+
+    /// The physical address and the length of a part.
+    fn part(&self, bytes: &Range<usize>) -> Result<(u64, usize), HostError> {
+        let &Range { start, end } = bytes;
+        if start >= end || end > self.len {
+            let len = self.len;
+            return Err(HostError::OutOfRegion { start, end, len });
+        }
+        Ok((self.lease.at().0 + start as u64, end - start))
     }
 
     fn span(&self, at: usize, len: usize) -> usize {
@@ -228,30 +287,15 @@ impl DriverHost for PortHost {
         bytes: Range<usize>,
         way: Direction,
     ) -> Result<Mapping, HostError> {
-        if bytes.start >= bytes.end || bytes.end > region.len {
-            let Range { start, end } = bytes;
-            return Err(HostError::OutOfRegion {
-                start,
-                end,
-                len: region.len,
-            });
-        }
-        let (phys, len) = (region.lease.at().0 + bytes.start as u64, bytes.len());
-        let answer = self.link.call(Call::Map {
+        let (phys, len) = region.part(&bytes)?;
+        let call = Call::Map {
             phys,
             len: len as u64,
             way,
-        });
-        if !answer.ok {
-            return Err(HostError::Refused);
-        }
-        let [iova, id] = answer.values;
-        self.dma.live.borrow_mut().push((id, phys));
-        Ok(Mapping {
-            iova: Iova(iova),
-            len,
-            id,
-        })
+            // A region has pages of its own: all of it is coherent memory.
+            coherent: bytes == (0..region.len),
+        };
+        self.enter(call, phys, len)
     }
 
     fn unmap(&mut self, mapping: Mapping) {

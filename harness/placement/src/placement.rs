@@ -261,9 +261,10 @@ mod tests {
     #[test]
     fn touching_stops_at_the_end_of_a_grant() {
         let server = &user_process::PLACEMENT.domains[user_process::PLACEMENT.server()];
-        let pool = run_of(Owner::Driver, Use::DmaPool).expect("pool").bytes();
-        assert!(server.may_touch(pool.end - 8, 8));
-        assert!(!server.may_touch(pool.end - 8, 9));
+        // The driver's last frames.
+        let slots = run_of(Owner::Driver, Use::Bounce).expect("slots").bytes();
+        assert!(server.may_touch(slots.end - 8, 8));
+        assert!(!server.may_touch(slots.end - 8, 9));
         assert!(!server.may_touch(u64::MAX, 2));
     }
 }

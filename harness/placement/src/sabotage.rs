@@ -1,10 +1,11 @@
 //! The layer that makes a correct driver's world buggy: faults the driver's side commits.
 //!
-//! It wraps the host, so no driver has a line of it. What concerns mappings (D1, D6) is done where
-//! the driver maps; what concerns the driver's own execution (M1, X1, X2) where it takes up a
+//! It wraps the host, so no driver has a line of it. What concerns mappings (D1 to D7) is done where
+//! the driver maps; what concerns the driver's own execution (D12, M1, X1, X2) where it takes up a
 //! request.
 
 use crate::call::Call;
+use crate::host::ChoosesAddresses;
 use crate::link::Link;
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, MEMORY, Use, run_of};
@@ -59,6 +60,15 @@ pub fn aim(target: Target, len: u64, seed: u64) -> Option<u64> {
     Some(bytes.start + mix.below(room) * 64)
 }
 
+/// What the driver does about the request it is about to take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// It serves it.
+    Serve,
+    /// It gives its device up, resets it and starts over.
+    GiveUp,
+}
+
 /// What the driver's side does wrong in this trial, shared by the host wrapper and the server.
 pub struct Sabotage {
     fault: Fault,
@@ -101,7 +111,7 @@ impl Doorbells {
                 step: 0,
             },
             // Submission queue tails, each before its completion queue's head (NVM Express 1.4, 3.1).
-            DriverId::Nvme => Self {
+            DriverId::Nvme | DriverId::NvmeCrate => Self {
                 from: 0x1000,
                 every: 8,
                 step: 1,
@@ -164,7 +174,7 @@ impl Sabotage {
     }
 
     /// Called before the driver takes up a request.
-    pub fn before_request(&self) {
+    pub fn before_request(&self) -> Onward {
         match self.fault {
             Fault::M1 { target, len, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
@@ -197,8 +207,15 @@ impl Sabotage {
                     self.link.call(Call::Relax);
                 }
             }
+            Fault::D12 { death, nth, .. } if self.strikes(&self.requests, nth) => {
+                if death {
+                    panic!("planned crash of the driver before request {nth} (D12)");
+                }
+                return Onward::GiveUp;
+            }
             _ => {}
         }
+        Onward::Serve
     }
 
     /// Called at each step of the driver's start: 0 before it touches the device, 1 before it
@@ -265,9 +282,11 @@ pub struct SabotagedHost<H: DriverHost> {
     taken_back: Option<u64>,
     /// The registers, for doorbells that nobody meant to ring.
     registers: Option<Rc<H::Mmio>>,
+    /// The buffer that got its address meanwhile.
+    heir: Option<H::Dma>,
 }
 
-impl<H: DriverHost> SabotagedHost<H> {
+impl<H: ChoosesAddresses> SabotagedHost<H> {
     /// Wraps a host.
     pub fn new(inner: H, sabotage: Rc<Sabotage>) -> Self {
         Self {
@@ -275,7 +294,28 @@ impl<H: DriverHost> SabotagedHost<H> {
             sabotage,
             taken_back: None,
             registers: None,
+            heir: None,
         }
+    }
+
+    /// Takes a mapping back and leaves the driver in the belief that it has it.
+    fn take_back(&mut self, mapping: Mapping) -> Mapping {
+        let Mapping { iova, len, id } = mapping;
+        self.inner.unmap(mapping);
+        self.taken_back = Some(id);
+        Mapping { iova, len, id }
+    }
+
+    /// Gives the address of a mapping that was taken back to a buffer of its own.
+    fn pass_on(&mut self, mapping: &Mapping) -> Result<(), HostError> {
+        let within = usize::try_from(mapping.iova.0 % FRAME).unwrap_or(0);
+        let bytes = within..within + mapping.len;
+        // More than it needs, so that the mapping is no more than a part.
+        let heir = self.inner.alloc_dma(bytes.end + 1)?;
+        let way = Direction::FromDevice;
+        let _lives_with_its_region = self.inner.map_at(&heir, bytes, way, mapping.iova)?;
+        self.heir = Some(heir);
+        Ok(())
     }
 }
 
@@ -303,7 +343,7 @@ impl<M: Mmio> Mmio for SabotagedMmio<M> {
 /// Buffers smaller than this are status bytes and headers; the fault wants the data.
 const PAYLOAD: usize = 8;
 
-impl<H: RawDma> DriverHost for SabotagedHost<H> {
+impl<H: ChoosesAddresses + RawDma> DriverHost for SabotagedHost<H> {
     type Mmio = SabotagedMmio<H::Mmio>;
     type Dma = H::Dma;
 
@@ -360,8 +400,9 @@ impl<H: RawDma> DriverHost for SabotagedHost<H> {
                 ..
             } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
                 let len = mapping.len as u64;
-                let wild =
-                    aim(target, len, self.sabotage.seed).map_or(mapping.iova.offset(len), Iova);
+                // A whole page off: some drivers refuse an address that is not aligned.
+                let wild = aim(target, len, self.sabotage.seed)
+                    .map_or(mapping.iova.offset(len), |at| Iova(at / FRAME * FRAME));
                 Ok(Mapping {
                     iova: wild,
                     ..mapping
@@ -411,11 +452,25 @@ impl<H: RawDma> DriverHost for SabotagedHost<H> {
                 by: By::Driver,
                 nth,
                 ..
-            } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
-                let Mapping { iova, len, id } = mapping;
-                self.inner.unmap(mapping);
-                self.taken_back = Some(id);
-                Ok(Mapping { iova, len, id })
+            } if self.sabotage.strikes(&self.sabotage.mappings, nth) => Ok(self.take_back(mapping)),
+            Fault::D2 { bit, nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                let flipped = mapping.iova.0 ^ (1 << (bit & 63));
+                Ok(Mapping {
+                    iova: Iova(flipped),
+                    ..mapping
+                })
+            }
+            Fault::D3 { nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                let truncated = mapping.iova.0 & u64::from(u32::MAX);
+                Ok(Mapping {
+                    iova: Iova(truncated),
+                    ..mapping
+                })
+            }
+            Fault::D7 { nth } if self.sabotage.strikes(&self.sabotage.mappings, nth) => {
+                let mapping = self.take_back(mapping);
+                self.pass_on(&mapping)?;
+                Ok(mapping)
             }
             _ => Ok(mapping),
         }
@@ -424,6 +479,7 @@ impl<H: RawDma> DriverHost for SabotagedHost<H> {
     fn unmap(&mut self, mapping: Mapping) {
         if self.taken_back == Some(mapping.id) {
             self.taken_back = None;
+            self.heir = None;
         } else {
             self.inner.unmap(mapping);
         }
@@ -442,7 +498,7 @@ impl<H: RawDma> DriverHost for SabotagedHost<H> {
     }
 }
 
-impl<H: RawDma> RawDma for SabotagedHost<H> {
+impl<H: RawDma + ChoosesAddresses> RawDma for SabotagedHost<H> {
     fn pointer(&self, region: &Self::Dma) -> NonNull<u8> {
         self.inner.pointer(region)
     }

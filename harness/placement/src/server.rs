@@ -6,12 +6,14 @@ use crate::host::PortHost;
 use crate::link::Link;
 use crate::placement::{Placement, Role};
 use crate::ring::{Ask, DATA, Request, Ring, Status};
-use crate::sabotage::{Sabotage, SabotagedHost};
-use crate::trial::{DriverId, Oops, TrialSpec};
+use crate::sabotage::{Onward, Sabotage, SabotagedHost};
+use crate::trial::{DriverId, Fault, Oops, TrialSpec};
+use cofferdam_backends::pool::DmaPool;
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
 use driver_edu::Edu;
 use driver_nvme::Nvme;
+use driver_nvme_crate::NvmeCrate;
 use driver_virtio::VirtioBlk;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -86,6 +88,8 @@ pub struct Server {
     link: Rc<Link>,
     spec: TrialSpec,
     privileged: bool,
+    /// How many drivers there were before the next one, in this process and its predecessors.
+    incarnation: u32,
     clients: Vec<Client>,
     sabotage: Rc<Sabotage>,
 }
@@ -118,6 +122,7 @@ impl Server {
             link,
             spec: spec.clone(),
             privileged,
+            incarnation: generation,
             clients,
             sabotage,
         }
@@ -146,12 +151,25 @@ impl Server {
         }
     }
 
+    /// The DMA memory of the next incarnation: all there is, or, if pages of the last are in
+    /// quarantine, the half it did not use.
+    fn pool(&mut self) -> DmaPool {
+        let odd = self.incarnation % 2 == 1;
+        self.incarnation = self.incarnation.wrapping_add(1);
+        match self.spec.fault {
+            Fault::D12 {
+                quarantine: true, ..
+            } => DmaPool::half_of_driver(odd),
+            _ => DmaPool::of_driver(),
+        }
+    }
+
     /// One incarnation of the driver.
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
             self.sabotage.at_start(0);
             let host = SabotagedHost::new(
-                PortHost::new(Rc::clone(&self.link)),
+                PortHost::new(Rc::clone(&self.link), self.pool()),
                 Rc::clone(&self.sabotage),
             );
             let served = match self.spec.driver {
@@ -161,6 +179,9 @@ impl Server {
                 }
                 DriverId::Nvme => {
                     Nvme::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
+                }
+                DriverId::NvmeCrate => {
+                    NvmeCrate::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
                 }
             };
             if served.is_ok() {
@@ -180,7 +201,9 @@ impl Server {
         loop {
             for index in 0..self.clients.len() {
                 while let Some(request) = self.clients[index].ring.next() {
-                    self.sabotage.before_request();
+                    if self.sabotage.before_request() == Onward::GiveUp {
+                        return;
+                    }
                     if let Err(error) = self.handle(index, &request, driver) {
                         self.complain(match error {
                             DriverError::TimedOut(_) => 0,

@@ -64,7 +64,7 @@ impl Tenant {
         let mut good = true;
         for _ in 0..self.io.wanted {
             let done = match self.driver {
-                DriverId::VirtioBlk | DriverId::Nvme => self.store_or_check(),
+                DriverId::VirtioBlk | DriverId::Nvme | DriverId::NvmeCrate => self.store_or_check(),
                 DriverId::Edu => self.compute(),
             };
             good &= done;

@@ -18,11 +18,13 @@ pub enum DriverId {
     VirtioBlk,
     /// Our driver of NVM Express controllers.
     Nvme,
+    /// The unmodified crate nvme-driver, on the same controller.
+    NvmeCrate,
 }
 
 impl DriverId {
     /// Every driver, in the order of the report.
-    pub const ALL: [Self; 3] = [Self::Edu, Self::VirtioBlk, Self::Nvme];
+    pub const ALL: [Self; 4] = [Self::Edu, Self::VirtioBlk, Self::Nvme, Self::NvmeCrate];
 }
 
 /// Where a driver lives.
@@ -230,6 +232,12 @@ pub struct Counts {
     pub interrupts: u64,
     /// DMA requests of the device.
     pub dma_requests: u64,
+    /// Bytes copied to and from bounce slots.
+    #[serde(default)]
+    pub bounced_bytes: u64,
+    /// Bytes other than zero that stray reads brought to the device.
+    #[serde(default)]
+    pub leaked_bytes: u64,
 }
 
 /// Why a trial ended.

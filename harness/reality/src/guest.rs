@@ -49,7 +49,8 @@ const fn domain(mode: IommuMode) -> &'static str {
         IommuMode::Off => "off",
         IommuMode::Passthrough => "identity",
         IommuMode::Lazy => "DMA-FQ",
-        IommuMode::Strict => "DMA",
+        // An untrusted device's domain is a strict one; no life of the guest has such a device.
+        IommuMode::Strict | IommuMode::Bounce => "DMA",
     }
 }
 

@@ -93,6 +93,7 @@ impl Cell {
             IommuMode::Passthrough => "passthrough",
             IommuMode::Lazy => "lazy",
             IommuMode::Strict => "strict",
+            IommuMode::Bounce => "bounce",
         };
         let by = match self.way {
             Way::Kernel => "",

@@ -104,6 +104,29 @@ pub trait Bus {
         from: &[u8],
         why: Purpose,
     ) -> Result<(), DmaFault>;
+    /// Writes memory at an address that the request says is translated already (ATS, PCI Express Base
+    /// 6.0, 10.1). A fabric that knows no such request refuses it. No honest model sends one.
+    fn dma_write_translated(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        let _ = (by, at, from);
+        Err(DmaFault::Refused)
+    }
+    /// Writes memory under another function's requester ID, `claimed`. A fabric that knows who sends
+    /// refuses it. No honest model sends one.
+    fn dma_write_as(
+        &mut self,
+        by: RequesterId,
+        claimed: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        let _ = (by, claimed, at, from);
+        Err(DmaFault::Refused)
+    }
     /// Device time.
     fn now(&self) -> Time;
     /// Asks for a [`Device::step`](crate::Device::step) at `at`, or at once if that has passed.

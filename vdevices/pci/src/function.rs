@@ -331,6 +331,20 @@ impl Bus for MasterDisabled<'_> {
         Err(DmaFault::MasterDisabled)
     }
 
+    fn dma_write_translated(&mut self, _: RequesterId, _: Iova, _: &[u8]) -> Result<(), DmaFault> {
+        Err(DmaFault::MasterDisabled)
+    }
+
+    fn dma_write_as(
+        &mut self,
+        _: RequesterId,
+        _: RequesterId,
+        _: Iova,
+        _: &[u8],
+    ) -> Result<(), DmaFault> {
+        Err(DmaFault::MasterDisabled)
+    }
+
     fn now(&self) -> Time {
         self.0.now()
     }

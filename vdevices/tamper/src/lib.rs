@@ -4,11 +4,12 @@
 //! of [`Lie`]s; the model inside stays as honest as it was and does not know. The [`Tally`] it
 //! shares with whoever set it up says when the lies begin, how often they acted and when first.
 //!
-//! Left out: whatever needs the fabric's help (forged requester IDs, pre-translated addresses,
-//! peer-to-peer requests, a held bus) and lies in configuration space, which the PCI layer owns.
+//! Left out: peer-to-peer requests, a held bus, and lies in configuration space, which the PCI layer
+//! owns.
 //!
-//! A lie goes through the same port as the truth: under the device's own requester ID, past the
-//! bus-master enable bit, into the IOMMU. It trusts the lies it is given, which are the
+//! A lie goes through the same port as the truth, past the bus-master enable bit. What it claims
+//! (another's requester ID, an address that is translated already) it asks of the fabric, which
+//! knows who asks. It trusts the lies it is given, which are the
 //! experiment's own, and nobody else.
 
 #![forbid(unsafe_code)]

@@ -1,6 +1,6 @@
 //! What a device can lie about.
 
-use cofferdam_seam::Iova;
+use cofferdam_seam::{Iova, RequesterId};
 use core::time::Duration;
 
 /// One lie. `nth` counts from 1 and from [`Tally::arm`](crate::Tally::arm); whatever the device did
@@ -36,6 +36,43 @@ pub enum Lie {
     WriteBack {
         /// Which read of payload.
         nth: u32,
+        /// Decides the bytes.
+        bytes_seed: u64,
+    },
+    /// Right after the `nth` DMA read of payload, a read of what lies behind it.
+    ReadBeside {
+        /// Which read of payload. Writes do not count: what they reached need not be readable.
+        nth: u32,
+        /// Bytes between the end of the one and the start of the other.
+        gap: u64,
+        /// Bytes read, at most 4096.
+        len: usize,
+    },
+    /// Right after the `nth` DMA write of payload, a write whose address claims to be translated.
+    TranslatedWrite {
+        /// Which write of payload.
+        nth: u32,
+        /// The physical address.
+        at: Iova,
+        /// What it writes.
+        bytes: Vec<u8>,
+    },
+    /// Right after the `nth` DMA write of payload, a write under another function's requester ID.
+    BorrowedWrite {
+        /// Which write of payload.
+        nth: u32,
+        /// Whose ID.
+        claimed: RequesterId,
+        /// Where it goes, in the other's addresses.
+        at: Iova,
+        /// What it writes.
+        bytes: Vec<u8>,
+    },
+    /// Writes the range of the last DMA of payload before a function-level reset after it: as soon as
+    /// bus mastering is on again.
+    WriteAfterReset {
+        /// How long after the first access that follows the reset, at the earliest.
+        after: Duration,
         /// Decides the bytes.
         bytes_seed: u64,
     },

@@ -3,12 +3,15 @@
 use crate::{Aim, Lie, Publishing, Tally};
 use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A write that waits for its time.
 struct Late {
     due: Time,
     at: Iova,
     bytes: Vec<u8>,
+    /// Whether it waits for bus mastering instead of being lost without it.
+    patient: bool,
 }
 
 /// A completion entry, as the device wrote it.
@@ -16,6 +19,12 @@ struct Entry {
     at: Iova,
     bytes: Vec<u8>,
 }
+
+/// How often a write that waits for bus mastering looks for it.
+const LOOK: Duration = Duration::from_micros(20);
+
+/// Longest read of a lie.
+const READ_LIMIT: usize = 4096;
 
 /// How a register read is to end.
 pub(crate) enum Answer {
@@ -38,6 +47,12 @@ pub(crate) struct Script {
     descriptors: u32,
     /// The last completion entry.
     entry: Entry,
+    /// Where the last DMA of payload went.
+    last_payload: Option<(Iova, usize)>,
+    /// A function-level reset came, and no access since.
+    was_reset: bool,
+    /// The write after a reset was announced: it comes once.
+    announced: bool,
     /// At most one for each lie.
     late: Vec<Late>,
     /// Until when reads are all ones.
@@ -58,6 +73,9 @@ impl Script {
                 at: Iova(0),
                 bytes: Vec::new(),
             },
+            last_payload: None,
+            was_reset: false,
+            announced: false,
             late: Vec::new(),
             dark_until: Time::ZERO,
         }
@@ -94,23 +112,63 @@ impl Script {
     /// Sends the late writes that are due, and asks to be stepped for the others.
     pub fn send_late(&mut self, by: RequesterId, bus: &mut dyn Bus) {
         let now = bus.now();
-        for late in self.late.extract_if(.., |late| late.due <= now) {
-            lie_by_dma(&self.tally, by, late.at, &late.bytes, bus);
+        let due: Vec<_> = self.late.extract_if(.., |late| late.due <= now).collect();
+        for late in due {
+            let sent = lie_by_dma(&self.tally, by, late.at, &late.bytes, bus);
+            if !sent && late.patient {
+                let due = now + LOOK;
+                self.late.push(Late { due, ..late });
+            }
         }
         if let Some(due) = self.late.iter().map(|late| late.due).min() {
             bus.wake_at(by, due);
         }
     }
 
+    /// A function-level reset, which a device that lies survives.
+    pub fn survive(&mut self) {
+        self.was_reset = true;
+    }
+
+    /// An access or a step: the first after a reset announces the write that follows it.
+    #[inline]
+    pub fn attend(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        if self.was_reset {
+            self.was_reset = false;
+            self.announce(by, bus);
+        }
+    }
+
+    fn announce(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        let Some((at, len)) = self.last_payload.filter(|_| !self.announced) else {
+            return;
+        };
+        for lie in &self.lies {
+            if let Lie::WriteAfterReset { after, bytes_seed } = *lie {
+                self.announced = true;
+                let due = bus.now() + after;
+                self.late.push(Late {
+                    due,
+                    at,
+                    bytes: bytes_of(bytes_seed, len),
+                    patient: true,
+                });
+                bus.wake_at(by, due);
+            }
+        }
+    }
+
     /// Forgets what is pending. What has been counted stays counted.
     pub fn cancel(&mut self) {
         self.late.clear();
+        self.was_reset = false;
         self.dark_until = Time::ZERO;
     }
 
     /// Counts a payload write that the device just did and follows it up.
     fn after_payload(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads = self.payloads.saturating_add(1);
+        self.last_payload = Some((at, len));
         for lie in &self.lies {
             match lie {
                 Lie::WildWrite { nth, aim, bytes } if *nth == self.payloads => {
@@ -130,8 +188,22 @@ impl Script {
                         due,
                         at,
                         bytes: bytes_of(*bytes_seed, len),
+                        patient: false,
                     });
                     bus.wake_at(by, due);
+                }
+                Lie::TranslatedWrite { nth, at, bytes } if *nth == self.payloads => {
+                    let result = bus.dma_write_translated(by, *at, bytes);
+                    acted(&self.tally, result, bus);
+                }
+                Lie::BorrowedWrite {
+                    nth,
+                    claimed,
+                    at,
+                    bytes,
+                } if *nth == self.payloads => {
+                    let result = bus.dma_write_as(by, *claimed, *at, bytes);
+                    acted(&self.tally, result, bus);
                 }
                 _ => {}
             }
@@ -151,11 +223,23 @@ impl Script {
     /// Counts a payload read that the device just did and follows it up.
     fn after_read(&mut self, by: RequesterId, at: Iova, len: usize, bus: &mut dyn Bus) {
         self.payloads_read = self.payloads_read.saturating_add(1);
+        self.last_payload = Some((at, len));
         for lie in &self.lies {
-            if let Lie::WriteBack { nth, bytes_seed } = lie
-                && *nth == self.payloads_read
-            {
-                lie_by_dma(&self.tally, by, at, &bytes_of(*bytes_seed, len), bus);
+            match *lie {
+                Lie::WriteBack { nth, bytes_seed } if nth == self.payloads_read => {
+                    lie_by_dma(&self.tally, by, at, &bytes_of(bytes_seed, len), bus);
+                }
+                Lie::ReadBeside {
+                    nth,
+                    gap,
+                    len: wanted,
+                } if nth == self.payloads_read => {
+                    let mut learnt = vec![0; wanted.min(READ_LIMIT)];
+                    let beside = at.offset(len as u64).offset(gap);
+                    let result = bus.dma_read(by, beside, &mut learnt, Purpose::Payload);
+                    acted(&self.tally, result, bus);
+                }
+                _ => {}
             }
         }
     }
@@ -236,6 +320,7 @@ impl Script {
                         due,
                         at: self.entry.at,
                         bytes: self.entry.bytes.iter().map(|byte| !byte).collect(),
+                        patient: false,
                     });
                     bus.wake_at(by, due);
                 }
@@ -302,13 +387,20 @@ fn counted_on(honest: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Sends a DMA write of its own. It happened unless the function's own bus-master enable bit
-/// stopped it; what the fabric made of it is for the fabric to tell.
-fn lie_by_dma(tally: &Tally, by: RequesterId, at: Iova, bytes: &[u8], bus: &mut dyn Bus) {
+/// Sends a DMA write of its own; whether it left the function.
+fn lie_by_dma(tally: &Tally, by: RequesterId, at: Iova, bytes: &[u8], bus: &mut dyn Bus) -> bool {
     let result = bus.dma_write(by, at, bytes, Purpose::Payload);
-    if result != Err(DmaFault::MasterDisabled) {
+    acted(tally, result, bus)
+}
+
+/// Counts a request of a lie. It happened unless the function's own bus-master enable bit stopped
+/// it; what the fabric made of it is for the fabric to tell.
+fn acted(tally: &Tally, result: Result<(), DmaFault>, bus: &dyn Bus) -> bool {
+    let left = result != Err(DmaFault::MasterDisabled);
+    if left {
         tally.act(bus.now());
     }
+    left
 }
 
 /// Bytes that depend on the seed and on nothing else (SplitMix64).
@@ -370,6 +462,25 @@ impl Bus for LyingBus<'_> {
             _ => {}
         }
         result
+    }
+
+    fn dma_write_translated(
+        &mut self,
+        by: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        self.bus.dma_write_translated(by, at, from)
+    }
+
+    fn dma_write_as(
+        &mut self,
+        by: RequesterId,
+        claimed: RequesterId,
+        at: Iova,
+        from: &[u8],
+    ) -> Result<(), DmaFault> {
+        self.bus.dma_write_as(by, claimed, at, from)
     }
 
     fn now(&self) -> Time {

@@ -30,6 +30,7 @@ impl Tamper {
         }
         let (bus, requester, pending) = port.parts();
         let script = &mut self.script;
+        script.attend(requester, bus);
         let mut lying = LyingBus { bus, script };
         let mut port = BusPort::new(&mut lying, requester, pending);
         call(&mut *self.inner, &mut port)
@@ -69,8 +70,9 @@ impl Device for Tamper {
     /// lies still to come, survive both.
     fn reset(&mut self, kind: Reset) {
         self.inner.reset(kind);
-        if kind == Reset::Cold {
-            self.script.cancel();
+        match kind {
+            Reset::Cold => self.script.cancel(),
+            Reset::FunctionLevel => self.script.survive(),
         }
     }
 }

@@ -620,3 +620,67 @@ fn virtio_block_returns_a_chain_nobody_offered() {
     assert_eq!(tally.acted(), 1);
     assert_eq!(testbed.bus.bytes(0x3002, 6), [1, 0, 0xff, 0xff, 0, 0]);
 }
+
+#[test]
+fn read_beside_the_payload_follows_the_nth_read_of_payload() {
+    let (mut testbed, tally) = armed(vec![Lie::ReadBeside {
+        nth: 2,
+        gap: 4,
+        len: 16,
+    }]);
+
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x400);
+    write(&mut testbed, register::PAYLOAD_READ, 0x100);
+    write(&mut testbed, register::PAYLOAD_READ, 0x200);
+
+    assert_eq!(tally.acted(), 1);
+    let last = testbed.bus.requests.last().unwrap();
+    assert_eq!(last.at, Iova(0x20c));
+}
+
+#[test]
+fn claims_that_the_fabric_refuses_were_made_all_the_same() {
+    let (mut testbed, tally) = armed(vec![
+        Lie::TranslatedWrite {
+            nth: 1,
+            at: Iova(0x800),
+            bytes: vec![0xee],
+        },
+        Lie::BorrowedWrite {
+            nth: 1,
+            claimed: cofferdam_seam::RequesterId(7),
+            at: Iova(0x800),
+            bytes: vec![0xee],
+        },
+    ]);
+
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+
+    assert_eq!(tally.acted(), 2);
+    assert_eq!(testbed.bus.bytes(0x800, 1), [0]);
+}
+
+#[test]
+fn write_after_a_reset_waits_for_bus_mastering_and_comes_once() {
+    let (mut testbed, tally) = armed(vec![Lie::WriteAfterReset {
+        after: Duration::from_micros(5),
+        bytes_seed: 1,
+    }]);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x300);
+    let honest = testbed.bus.bytes(0x300, 8).to_vec();
+
+    for round in 0..2 {
+        let start = 1_000_000 * round;
+        testbed.function_level_reset();
+        testbed.set_command(command::MEMORY);
+        read(&mut testbed);
+        testbed.run_until(Time(start + 500_000));
+        assert_eq!(u64::from(tally.acted()), round);
+        testbed.set_command(command::MEMORY | command::BUS_MASTER);
+        testbed.run_until(Time(start + 1_000_000));
+        assert_eq!(tally.acted(), 1);
+    }
+
+    assert_ne!(testbed.bus.bytes(0x300, 8), honest);
+}

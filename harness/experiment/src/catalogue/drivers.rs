@@ -33,7 +33,7 @@ pub struct Device {
 }
 
 /// Every driver.
-pub static DRIVERS: [Driver; 3] = [
+pub static DRIVERS: [Driver; 4] = [
     Driver {
         id: "edu",
         driver: DriverId::Edu,
@@ -57,6 +57,14 @@ pub static DRIVERS: [Driver; 3] = [
         device: "nvme",
         service: "block: reads and durable writes of 512-byte sectors",
         origin: "this project",
+    },
+    Driver {
+        id: "nvme-crate",
+        driver: DriverId::NvmeCrate,
+        line: "nvme-driver 0.8.2, unmodified, its registers behind trapped memory",
+        device: "nvme",
+        service: "block: reads, and writes followed by a flush, of 512-byte sectors",
+        origin: "crates.io, rCore-OS (MIT)",
     },
 ];
 
@@ -85,6 +93,7 @@ pub fn driver(id: DriverId) -> &'static Driver {
         DriverId::Edu => &DRIVERS[0],
         DriverId::VirtioBlk => &DRIVERS[1],
         DriverId::Nvme => &DRIVERS[2],
+        DriverId::NvmeCrate => &DRIVERS[3],
     }
 }
 

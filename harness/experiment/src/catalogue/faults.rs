@@ -52,6 +52,8 @@ pub struct Except {
     pub case: Option<&'static str>,
     /// Only where the driver is outside the privileged layer.
     pub unprivileged: bool,
+    /// Only where the driver is in the privileged layer.
+    pub privileged: bool,
     /// Why.
     pub reason: &'static str,
 }
@@ -163,6 +165,7 @@ impl Except {
             && self.iommu.is_none_or(|iommu| iommu == cell.iommu)
             && self.case.is_none_or(|case| case == cell.case.name())
             && !(self.unprivileged && placement(cell.placement).driver_is_privileged())
+            && (!self.privileged || placement(cell.placement).driver_is_privileged())
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Item<T> {
 }
 
 /// The IOMMU modes, weakest first.
-pub static IOMMU_MODES: [Item<IommuMode>; 4] = [
+pub static IOMMU_MODES: [Item<IommuMode>; 5] = [
     Item {
         id: "off",
         value: IommuMode::Off,
@@ -37,6 +37,11 @@ pub static IOMMU_MODES: [Item<IommuMode>; 4] = [
         id: "strict",
         value: IommuMode::Strict,
         line: "translation; invalidation before an unmapping returns",
+    },
+    Item {
+        id: "bounce",
+        value: IommuMode::Bounce,
+        line: "strict, and what shares a page with others is copied through pages of its own",
     },
 ];
 

@@ -149,10 +149,9 @@ fn clean(spec: &TrialSpec) -> TrialReport {
             mmio_writes: per_request * 3,
             maps: per_request * 2,
             unmaps: per_request * 2,
-            invalidations: if spec.iommu == IommuMode::Strict {
-                per_request * 2
-            } else {
-                0
+            invalidations: match spec.iommu {
+                IommuMode::Strict | IommuMode::Bounce => per_request * 2,
+                IommuMode::Off | IommuMode::Passthrough | IommuMode::Lazy => 0,
             },
             doorbells: per_request
                 * if placement(spec.placement).driver_is_privileged() {
@@ -162,6 +161,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
                 },
             interrupts: per_request,
             dma_requests: per_request * 4,
+            ..Counts::default()
         },
         end: End::Finished,
         ended_at_ns: 5 * MS,
@@ -185,6 +185,14 @@ impl Scene<'_> {
         } else {
             self.report.stray_blocked += 1;
             self.notice("iommu", "translation fault", 0);
+        }
+    }
+
+    /// A stray write of 64 bytes to a frame of that owner.
+    fn hit_frame(&mut self, landed: bool, owner: Owner) {
+        self.stray(landed, true, Some(owner));
+        if landed {
+            self.corrupt(owner, 64);
         }
     }
 
@@ -309,7 +317,8 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             } else if by == By::Driver {
                 scene.report.io[0].errors = 1;
             }
-            if target == Target::Neighbour && draw.between(0, 2) == 0 {
+            let harms = spec.iommu != IommuMode::Bounce && draw.between(0, 2) == 0;
+            if target == Target::Neighbour && harms {
                 scene.report.io[1].corrupted = 1;
             }
         }
@@ -322,6 +331,43 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             }
         }
         Fault::D4 { .. } => scene.stray(true, true, Some(Owner::Driver)),
+        Fault::D2 { bit, .. } => {
+            let owner = match bit {
+                0..12 => Some(Owner::Driver),
+                40.. => None,
+                _ => Some(Owner::Hypervisor),
+            };
+            let landed = owner == Some(Owner::Driver) || (open && owner.is_some());
+            scene.stray(landed, true, owner);
+            if landed && owner == Some(Owner::Hypervisor) {
+                scene.corrupt(Owner::Hypervisor, 64);
+            }
+            scene.report.io[0].errors = 1;
+        }
+        Fault::D3 { .. } => {
+            scene.hit_frame(open, Owner::Tenant1);
+            scene.report.io[0].corrupted = 1;
+        }
+        Fault::D5 { write, .. } => {
+            scene.stray(true, write, Some(Owner::Driver));
+            if !write && spec.iommu != IommuMode::Bounce {
+                scene.report.counts.leaked_bytes = u64::from(draw.between(0, 64));
+            }
+        }
+        Fault::D7 { .. } => scene.report.io[0].corrupted = 1,
+        Fault::D10 { trusted, .. } => {
+            scene.hit_frame(trusted || spec.iommu == IommuMode::Off, Owner::Tenant1);
+        }
+        Fault::D11 { .. } => scene.hit_frame(true, Owner::Hypervisor),
+        Fault::D12 { death, .. } => {
+            scene.stray(open, true, Some(Owner::Driver));
+            if death {
+                scene.driver_dies("panic: injected crash");
+            } else {
+                scene.restart(MS);
+            }
+        }
+        Fault::D13 { acs, .. } => scene.hit_frame(!acs, Owner::Tenant2),
         Fault::D8 { .. } => scene.stray(open, true, Some(Owner::Driver)),
         Fault::I4 { .. } if spec.intremap => scene.report.refused_interrupts = 1,
         Fault::I4 { .. } => scene.report.forged_interrupts = 1,

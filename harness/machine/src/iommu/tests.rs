@@ -124,6 +124,15 @@ fn lazy_queue_that_is_full_flushes_without_its_timer() {
     assert_eq!(iommu.next_flush(), None);
 }
 
+/// The figures of Linux: `IOVA_DEFAULT_FQ_SIZE` is 256 and `IOVA_DEFAULT_FQ_TIMEOUT` 10 ms
+/// (`drivers/iommu/dma-iommu.c`; there per CPU).
+#[test]
+fn lazy_window_is_that_of_linux() {
+    let config = Config::default();
+    assert_eq!(config.lazy_entries, 256);
+    assert_eq!(config.lazy_delay, Duration::from_millis(10));
+}
+
 #[test]
 fn flush_of_one_domain_leaves_the_stale_entries_of_another() {
     let mut iommu = iommu(&config(IommuMode::Lazy));

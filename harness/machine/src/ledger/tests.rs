@@ -112,6 +112,7 @@ fn driver_that_is_gone_leaves_only_past_mappings() {
     ledger.map(0, live(1, PAGE + 4096..PAGE + 4100, Both), true);
     ledger.map(0, live(2, PAGE..PAGE + 100, FromDevice), true);
     let ended = ledger.unmap_all(0, NOW);
+    let ended: Vec<_> = ended.into_iter().map(|live| live.bytes).collect();
     assert_eq!(ended, [PAGE..PAGE + 100, PAGE + 4096..PAGE + 4100]);
     assert_eq!(ledger.live_count(0), 0);
     let late = ledger.judge(0, &(PAGE..PAGE + 1), true, LATER);

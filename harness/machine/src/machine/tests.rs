@@ -7,6 +7,9 @@ use cofferdam_seam::Direction::{Both, FromDevice, ToDevice};
 use cofferdam_seam::{BarSpec, Bus, BusPort, DmaFault, InterruptKind, Purpose, Reset};
 use proptest::prelude::*;
 
+mod bounce;
+mod claims;
+
 /// A device that does what its registers tell it to, good or bad.
 struct Puppet {
     identity: &'static PciIdentity,
@@ -466,6 +469,8 @@ fn mapped_bytes_are_reached_and_sanctioned_in_every_mode() {
         let at = PhysAddr(pool().0 + 4000);
         let mapping = machine.map(id, at, 200, Both).unwrap();
         assert!(dma_write(&mut machine, id, mapping.iova, 200), "{mode:?}");
+        // What is bounced arrives when the mapping ends.
+        machine.unmap(id, mapping.id).unwrap();
         assert_eq!(byte(&machine, at), 0xab);
         assert_eq!(byte(&machine, PhysAddr(at.0 + 199)), 0xab);
         assert_eq!(byte(&machine, PhysAddr(at.0 + 200)), 0);
@@ -550,6 +555,7 @@ fn use_after_unmap_lands_where_the_physics_says() {
         (IommuMode::Lazy, true, 10_000_000, false),
         (IommuMode::Lazy, false, 1, false),
         (IommuMode::Strict, true, 0, false),
+        (IommuMode::Bounce, true, 0, false),
     ] {
         let (mut machine, id) = mastered(mode);
         let mapping = machine.map(id, pool(), 64, Both).unwrap();

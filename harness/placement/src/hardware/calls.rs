@@ -5,7 +5,7 @@ use super::{Hardware, Infrastructure, RELAX};
 use crate::call::{Answer, COMPLAINTS, Call, status};
 use crate::placement::Restart;
 use cofferdam_machine::{PhysAddr, Read};
-use cofferdam_seam::{Bar, InterruptKind, Time, VectorSet, Width};
+use cofferdam_seam::{Bar, InterruptKind, Iova, Time, VectorSet, Width};
 
 impl Hardware {
     /// Carries out a posted call and decides what becomes of the caller.
@@ -185,7 +185,12 @@ impl Hardware {
                 ),
                 Err(_) => Answer::REFUSED,
             },
-            Call::Map { phys, len, way } => {
+            Call::Map {
+                phys,
+                len,
+                way,
+                coherent,
+            } => {
                 let Ok(bytes) = usize::try_from(len) else {
                     return State::Ready(Answer::REFUSED);
                 };
@@ -193,8 +198,37 @@ impl Hardware {
                 if !self.placement.domains[index].may_touch(phys, len) {
                     return State::Ready(Answer::REFUSED);
                 }
-                match self.machine.map(id, PhysAddr(phys), bytes, way) {
+                let at = PhysAddr(phys);
+                let mapped = if coherent {
+                    self.machine.map_coherent(id, at, bytes, way)
+                } else {
+                    self.machine.map(id, at, bytes, way)
+                };
+                match mapped {
                     Ok(mapping) => Answer::with(mapping.iova.0, mapping.id),
+                    Err(_) => Answer::REFUSED,
+                }
+            }
+            Call::MapAt {
+                iova,
+                phys,
+                len,
+                way,
+            } => {
+                let Ok(bytes) = usize::try_from(len) else {
+                    return State::Ready(Answer::REFUSED);
+                };
+                if !self.placement.domains[index].may_touch(phys, len) {
+                    return State::Ready(Answer::REFUSED);
+                }
+                match self
+                    .machine
+                    .map_at(id, Iova(iova), PhysAddr(phys), bytes, way)
+                {
+                    Ok(mapping) => {
+                        self.reused = Some(iova..iova.saturating_add(len));
+                        Answer::with(mapping.iova.0, mapping.id)
+                    }
                     Err(_) => Answer::REFUSED,
                 }
             }

@@ -1,8 +1,12 @@
 //! The devices of a trial: the honest model, and what it does wrong.
 
+use super::BYSTANDER;
 use crate::sabotage::{Mix, aim};
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
-use cofferdam_seam::{Device, Iova};
+use cofferdam_machine::frames::{FRAME, Owner, Use, run_of};
+use cofferdam_machine::{IOVA_WINDOW, Machine, PhysAddr};
+use cofferdam_seam::{Device, Direction, Iova};
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
@@ -19,7 +23,7 @@ pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
             seed,
             ..BlkConfig::default()
         })),
-        DriverId::Nvme => Box::new(Nvme::new(NvmeConfig {
+        DriverId::Nvme | DriverId::NvmeCrate => Box::new(Nvme::new(NvmeConfig {
             blocks: 2 * crate::tenant::SECTORS,
             seed,
             ..NvmeConfig::default()
@@ -48,12 +52,49 @@ fn completions(driver: DriverId) -> Option<Completions> {
         }),
         // Completion queue entries; the last double word has the command's identifier and, in bit
         // 16, the phase tag, and is written last (NVM Express 1.4, 4.6).
-        DriverId::Nvme => Some(Completions {
+        DriverId::Nvme | DriverId::NvmeCrate => Some(Completions {
             slot: 16,
             id: 12..14,
             publishing: Publishing::Phase { byte: 2, mask: 1 },
         }),
     }
+}
+
+/// Bytes written by faults that aim at a frame.
+const LEN: u32 = 64;
+
+/// The frame that firmware keeps one to one for the device (D11): the last of the hypervisor's.
+pub(super) fn reserved() -> u64 {
+    run_of(Owner::Hypervisor, Use::Pattern).map_or(0, |run| run.first + run.count - 1)
+}
+
+/// The page of tenant 2 that its own device may write to (D13).
+fn lent_page() -> PhysAddr {
+    PhysAddr(run_of(Owner::Tenant2, Use::Pattern).map_or(0, |run| run.bytes().start))
+}
+
+/// Where a device finds that page: mapped first, it is the first of the window.
+fn lent_address(spec: &TrialSpec) -> Iova {
+    Iova(if spec.iommu.translates() {
+        IOVA_WINDOW.start * FRAME
+    } else {
+        lent_page().0
+    })
+}
+
+/// Plugs in a device of tenant 2 that may write to a page of tenant 2.
+pub(super) fn lend_to_bystander(machine: &mut Machine, spec: &TrialSpec) -> io::Result<()> {
+    let bystander = machine.plug(Box::new(Edu::new(EduTiming::default())));
+    let len = usize::try_from(FRAME).map_err(io::Error::other)?;
+    let mapping = machine
+        .map(bystander, lent_page(), len, Direction::Both)
+        .map_err(io::Error::other)?;
+    if (bystander, mapping.iova) != (BYSTANDER, lent_address(spec)) {
+        let at = mapping.iova.0;
+        let moved = format!("{bystander} was lent {at:#x} instead of the page that D13 names");
+        return Err(io::Error::other(moved));
+    }
+    Ok(())
 }
 
 /// What the device does wrong in this trial. `forgery` is the interrupt message of another device.
@@ -88,6 +129,44 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32)) -> Option<Lie> {
         } => Some(Lie::Overrun {
             nth,
             extra: Mix(spec.seed).bytes(extra as usize),
+        }),
+        Fault::D5 {
+            write: true,
+            offset,
+            nth,
+        } => Some(Lie::WildWrite {
+            nth,
+            aim: Aim::BesideLast { gap: offset.into() },
+            bytes: Mix(spec.seed).bytes(8),
+        }),
+        Fault::D5 {
+            write: false,
+            offset,
+            nth,
+        } => Some(Lie::ReadBeside {
+            nth,
+            gap: offset.into(),
+            len: LEN as usize,
+        }),
+        Fault::D10 { target, nth, .. } => Some(Lie::TranslatedWrite {
+            nth,
+            at: Iova(aim(target, LEN.into(), spec.seed)?),
+            bytes: Mix(spec.seed).bytes(LEN as usize),
+        }),
+        Fault::D11 { nth } => Some(Lie::WildWrite {
+            nth,
+            aim: Aim::Address(Iova(reserved() * FRAME)),
+            bytes: Mix(spec.seed).bytes(LEN as usize),
+        }),
+        Fault::D12 { delay_us, .. } => Some(Lie::WriteAfterReset {
+            after: Duration::from_micros(delay_us.into()),
+            bytes_seed: spec.seed,
+        }),
+        Fault::D13 { nth, .. } => Some(Lie::BorrowedWrite {
+            nth,
+            claimed: BYSTANDER,
+            at: lent_address(spec),
+            bytes: Mix(spec.seed).bytes(LEN as usize),
         }),
         Fault::D8 { nth } => Some(Lie::WriteBack {
             nth,

@@ -33,10 +33,19 @@ impl Hardware {
         let by_driver = matches!(
             self.spec.fault,
             Fault::D1 { by: By::Driver, .. }
+                | Fault::D2 { .. }
+                | Fault::D3 { .. }
                 | Fault::D4 { by: By::Driver, .. }
                 | Fault::D6 { by: By::Driver, .. }
         );
         for event in self.machine.drain_events() {
+            if let Some(reused) = &self.reused
+                && event.write
+                && reused.contains(&event.iova.0)
+            {
+                self.marked += 1;
+                self.activated_at.get_or_insert(event.at);
+            }
             if event.verdict.is_sanctioned() {
                 continue;
             }
@@ -146,6 +155,8 @@ impl Hardware {
                 doorbells: self.doorbells,
                 interrupts: counts.interrupts,
                 dma_requests: counts.dma_requests,
+                bounced_bytes: counts.bounced_bytes,
+                leaked_bytes: counts.leaked_bytes,
             },
             end,
             ended_at_ns: ended.nanos(),

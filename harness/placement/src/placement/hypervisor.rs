@@ -30,5 +30,6 @@ pub(super) const PLACEMENT: Placement = Placement {
         Synthetic("we know of no documentation of a one-to-one domain for VMkernel drivers"),
         Synthetic("no hypervisor is known to batch invalidations for its own drivers"),
         Synthetic("we know of no documentation that VMkernel drivers run so"),
+        Synthetic("no hypervisor is known to bounce for its own drivers"),
     ],
 };

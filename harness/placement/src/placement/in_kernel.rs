@@ -27,5 +27,8 @@ pub(super) const PLACEMENT: Placement = Placement {
         Deployed("Linux with iommu=pt (IOMMU_DEFAULT_PASSTHROUGH)"),
         Deployed("Linux on x86 as built by default (IOMMU_DEFAULT_DMA_LAZY)"),
         Deployed("Linux with iommu.strict=1 (IOMMU_DEFAULT_DMA_STRICT)"),
+        Deployed(
+            "Linux for devices on external-facing ports, Thunderbolt (drivers/iommu/dma-iommu.c)",
+        ),
     ],
 };

@@ -43,5 +43,6 @@ pub(super) const PLACEMENT: Placement = Placement {
         Deployed("Xen dom0 with dom0-iommu=passthrough"),
         Synthetic("Xen maps dom0's memory statically, Windows does not document batching"),
         Deployed("Windows with Hyper-V and drivers that opt in to DMA remapping"),
+        Deployed("Linux as dom0 or root, for devices on external-facing ports"),
     ],
 };

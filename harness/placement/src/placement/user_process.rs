@@ -37,5 +37,6 @@ pub(super) const PLACEMENT: Placement = Placement {
         Deployed("DPDK over uio_pci_generic with iommu=pt"),
         Synthetic("VFIO and iommufd invalidate before an unmapping returns"),
         Deployed("DPDK and SPDK over VFIO"),
+        Synthetic("VFIO maps the driver's pages themselves"),
     ],
 };

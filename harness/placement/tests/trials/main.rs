@@ -3,6 +3,7 @@
 mod clean;
 mod jail;
 mod physics;
+mod physics_dma;
 mod replay;
 mod rings;
 

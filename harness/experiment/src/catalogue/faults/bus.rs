@@ -24,6 +24,7 @@ pub(super) static ENTRIES: [Fault; 2] = [
             iommu: None,
             case: Some("B1.machine-check"),
             unprivileged: false,
+            privileged: false,
             reason: "without a completion timeout nothing ends in a machine check",
         }],
     },

@@ -36,6 +36,7 @@ pub(super) static ENTRIES: [Fault; 7] = [
             iommu: None,
             case: Some("X1.kill-task"),
             unprivileged: true,
+            privileged: false,
             reason: "the driver is outside the privileged layer: a crash ends its own domain, \
                      whatever the layer does with an oops of its own",
         }],

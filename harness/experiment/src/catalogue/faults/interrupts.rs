@@ -23,6 +23,7 @@ pub(super) static ENTRIES: [Fault; 1] = [Fault {
         iommu: Some(IommuMode::Off),
         case: Some("I4.remapped"),
         unprivileged: false,
+        privileged: false,
         reason: "interrupt remapping is the IOMMU's: without one there is none",
     }],
 }];

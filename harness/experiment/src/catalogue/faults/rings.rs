@@ -91,6 +91,7 @@ const NO_CHAINS: &[Except] = &[
         iommu: None,
         case: None,
         unprivileged: false,
+        privileged: false,
         reason: "a command names its pages itself: nothing is chained at this size",
     },
 ];
@@ -102,6 +103,7 @@ const NO_RINGS: &[Except] = &[Except {
     iommu: None,
     case: None,
     unprivileged: false,
+    privileged: false,
     reason: "edu has no rings: one command at a time, in registers",
 }];
 

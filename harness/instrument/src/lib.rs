@@ -1,0 +1,25 @@
+//! What lets an unmodified third-party driver run behind the seam although it wants pointers.
+//!
+//! - [`trap`]: address ranges whose every access is carried out by an [`Mmio`](cofferdam_seam::Mmio);
+//! - [`platform`]: the operating system that drivers of the `dma_api` and `mmio_api` family expect,
+//!   over any [`DriverHost`](cofferdam_seam::DriverHost);
+//! - [`wrapper`]: the rustc wrapper that instruments single crates, and what instrumented code does at
+//!   run time: [`trap::callbacks`], [`steps`], [`coverage`].
+//!
+//! The crate sees the seam and nothing else of the harness, so adapters may depend on it. It trusts
+//! the host, the compiler and the kernel; neither the driver, whose wild accesses stay deadly, nor the
+//! device.
+
+pub mod coverage;
+pub mod platform;
+pub mod steps;
+pub mod trap;
+pub mod wrapper;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs what was called in the middle of a driver's instructions, where nobody can be unwound to: a
+/// panic ends the process, after its message.
+fn or_abort<R>(run: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| std::process::abort())
+}

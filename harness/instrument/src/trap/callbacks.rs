@@ -1,0 +1,151 @@
+//! What instrumented code calls before its loads and stores (LLVM SanitizerCoverage,
+//! `trace-loads` and `trace-stores`).
+//!
+//! A window caught this way is ordinary memory. Before a load the register's value is put there.
+//! A store is announced before it happens: it is carried out at the next announcement of any kind,
+//! and by [`settle`].
+
+use super::{Region, Way, region_at};
+use crate::{or_abort, steps};
+use cofferdam_seam::Width;
+use std::cell::Cell;
+
+thread_local! {
+    /// The store that was announced last: its address and bytes.
+    static ANNOUNCED: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// A register is being accessed: whatever instrumented code runs meanwhile is not the driver.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Carries out the announced store.
+#[inline]
+pub fn settle() {
+    if let Some((address, bytes)) = ANNOUNCED.take() {
+        write(address, bytes);
+    }
+}
+
+/// Runs `access` unless one is running on this thread.
+fn alone(access: impl FnOnce()) {
+    if !BUSY.replace(true) {
+        or_abort(access);
+        BUSY.set(false);
+    }
+}
+
+/// Where an access lies, and in which pieces it goes: 16 bytes are two of 8.
+fn pieces(
+    address: usize,
+    bytes: usize,
+) -> Option<(&'static Region, impl Iterator<Item = (u32, usize, Width)>)> {
+    let region = region_at(address, Way::Callbacks)?;
+    let offset = address - region.first;
+    // Beyond the end the access itself faults.
+    let inside = offset + bytes <= region.served;
+    let first = u32::try_from(offset).ok().filter(|_| inside)?;
+    let each = bytes.min(8);
+    let width = Width::from_bytes(each as u64)?;
+    let pieces = (0..bytes).step_by(each).filter_map(move |at| {
+        Some((
+            first.checked_add(u32::try_from(at).ok()?)?,
+            address + at,
+            width,
+        ))
+    });
+    Some((region, pieces))
+}
+
+#[inline]
+fn load(address: usize, bytes: usize) {
+    settle();
+    if region_at(address, Way::Callbacks).is_some() {
+        read(address, bytes);
+    }
+}
+
+#[cold]
+fn read(address: usize, bytes: usize) {
+    alone(|| {
+        let Some((region, pieces)) = pieces(address, bytes) else {
+            return;
+        };
+        for (offset, at, width) in pieces {
+            let value = region.target.read(offset, width).to_le_bytes();
+            let len = width.bytes() as usize;
+            // SAFETY: inside the window, which is writable memory of this thread.
+            unsafe { (at as *mut u8).copy_from_nonoverlapping(value.as_ptr(), len) };
+        }
+    });
+}
+
+#[cold]
+fn write(address: usize, bytes: usize) {
+    alone(|| {
+        let Some((region, pieces)) = pieces(address, bytes) else {
+            return;
+        };
+        for (offset, at, width) in pieces {
+            let (mut value, len) = ([0; 8], width.bytes() as usize);
+            // SAFETY: inside the window, which is readable memory of this thread.
+            unsafe { (at as *const u8).copy_to_nonoverlapping(value.as_mut_ptr(), len) };
+            region
+                .target
+                .write(offset, width, u64::from_le_bytes(value));
+        }
+    });
+}
+
+#[inline]
+fn store(address: usize, bytes: usize) {
+    settle();
+    if !BUSY.get() && region_at(address, Way::Callbacks).is_some() {
+        ANNOUNCED.set(Some((address, bytes)));
+    }
+}
+
+/// A comparison: the driver computes.
+#[inline]
+fn compare() {
+    settle();
+    if !BUSY.get() {
+        steps::step();
+    }
+}
+
+macro_rules! hooks {
+    ($($access:ident: $($name:ident = $bytes:literal),+;)+) => {$($(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name(address: usize) {
+            $access(address, $bytes);
+        }
+    )+)+};
+}
+
+hooks! {
+    load: __sanitizer_cov_load1 = 1, __sanitizer_cov_load2 = 2, __sanitizer_cov_load4 = 4,
+        __sanitizer_cov_load8 = 8, __sanitizer_cov_load16 = 16;
+    store: __sanitizer_cov_store1 = 1, __sanitizer_cov_store2 = 2, __sanitizer_cov_store4 = 4,
+        __sanitizer_cov_store8 = 8, __sanitizer_cov_store16 = 16;
+}
+
+macro_rules! compares {
+    ($($name:ident: $operand:ty),+ $(,)?) => {$(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name(_: $operand, _: $operand) {
+            compare();
+        }
+    )+};
+}
+
+compares! {
+    __sanitizer_cov_trace_cmp1: u8,
+    __sanitizer_cov_trace_cmp2: u16,
+    __sanitizer_cov_trace_cmp4: u32,
+    __sanitizer_cov_trace_cmp8: u64,
+    __sanitizer_cov_trace_const_cmp1: u8,
+    __sanitizer_cov_trace_const_cmp2: u16,
+    __sanitizer_cov_trace_const_cmp4: u32,
+    __sanitizer_cov_trace_const_cmp8: u64,
+    // The value, and a pointer to the cases.
+    __sanitizer_cov_trace_switch: usize,
+}

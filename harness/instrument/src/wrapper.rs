@@ -1,0 +1,123 @@
+//! The rustc wrapper: cargo calls it as `wrapper rustc ARGS...` for every crate, and for the listed
+//! ones it adds LLVM's SanitizerCoverage, which works on stable Rust.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The environment variable that makes a program the wrapper, and lists crates separated by commas.
+/// Programs built by it know the list too.
+pub const VARIABLE: &str = "COFFERDAM_INSTRUMENT";
+
+/// The crates that are instrumented if nothing else is asked for: third-party drivers that read and
+/// write registers through a pointer. Their generic code is compiled where it is used, so an adapter
+/// of a generic driver would have to be listed too; code that the hooks call must not be.
+pub const CRATES: &str = "nvme_driver";
+
+/// What is added to the compiler's arguments.
+const FLAGS: [&str; 8] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=3",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cllvm-args=-sanitizer-coverage-trace-loads",
+    "-Cllvm-args=-sanitizer-coverage-trace-stores",
+    // Otherwise a spin loop's comparison is not reported.
+    "-Cllvm-args=-sanitizer-coverage-prune-blocks=0",
+    "-Ccodegen-units=1",
+];
+
+/// Whether cargo calls this program as its wrapper: the variable is set, and the first argument is
+/// a compiler.
+pub fn is_asked(first: Option<&OsStr>) -> bool {
+    let is_rustc = |first: &OsStr| {
+        Path::new(first)
+            .file_stem()
+            .is_some_and(|name| name == "rustc" || name == "clippy-driver")
+    };
+    env::var_os(VARIABLE).is_some() && first.is_some_and(is_rustc)
+}
+
+/// Calls the compiler as cargo wants it, with the flags added for listed crates. `args` are the
+/// compiler and its arguments, without this program's name.
+pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(rustc) = args.next() else {
+        eprintln!("cofferdam: a rustc wrapper is called with the compiler's path; cargo does so");
+        return ExitCode::from(2);
+    };
+    let args: Vec<OsString> = args.collect();
+    let list = env::var(VARIABLE).unwrap_or_default();
+    let listed = crate_name(&args).is_some_and(|name| lists(&list, name));
+    let mut command = Command::new(&rustc);
+    command.args(&args);
+    if listed {
+        command.args(FLAGS);
+    }
+    match command.status() {
+        // A compiler that was killed has no code.
+        Ok(status) => ExitCode::from(
+            status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(1),
+        ),
+        Err(error) => {
+            eprintln!("cofferdam: cannot run {}: {error}", rustc.display());
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// The crate that is compiled.
+fn crate_name(args: &[OsString]) -> Option<&str> {
+    let at = args.iter().position(|arg| arg == "--crate-name")?;
+    args.get(at + 1)?.to_str()
+}
+
+/// Whether the list names the crate.
+pub(crate) fn lists(list: &str, crate_name: &str) -> bool {
+    list.split(',').any(|listed| listed.trim() == crate_name)
+}
+
+/// The cargo command that builds with `wrapper`, this program's path, as its wrapper, and the directory
+/// it builds in. Cargo does not see what a wrapper does, so each list of crates has a directory of its
+/// own below `target`.
+pub fn cargo(wrapper: &Path, target: &Path, crates: &[String]) -> (Command, PathBuf) {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let own = target.join(crates.join("+"));
+    cargo
+        .env("RUSTC_WRAPPER", wrapper)
+        .env(VARIABLE, crates.join(","))
+        .env("CARGO_TARGET_DIR", &own);
+    (cargo, own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(of: &[&str]) -> Vec<OsString> {
+        of.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn crate_name_is_found_among_the_arguments() {
+        let compile = args(&[
+            "--crate-name",
+            "nvme_driver",
+            "--edition=2024",
+            "src/lib.rs",
+        ]);
+        assert_eq!(crate_name(&compile), Some("nvme_driver"));
+        assert_eq!(crate_name(&args(&["-vV"])), None);
+        assert_eq!(crate_name(&args(&["--crate-name"])), None);
+    }
+
+    #[test]
+    fn whole_names_are_listed_only() {
+        assert!(lists("eth_intel, nvme_driver", "nvme_driver"));
+        assert!(!lists("nvme_driver_tests", "nvme_driver"));
+        assert!(!lists("", "nvme_driver"));
+    }
+}
