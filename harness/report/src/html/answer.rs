@@ -3,7 +3,7 @@
 use super::words::{label, list, many, places, says, symbol, time};
 use crate::factors::{Decided, Factor, Score, decided, scores};
 use cofferdam_experiment::catalogue::{clock_name, driver, fault_named, placement};
-use cofferdam_experiment::gates::GateResult;
+use cofferdam_experiment::gates::{Disagreement, GateResult};
 use cofferdam_experiment::statistics::ENOUGH;
 use cofferdam_experiment::summary::{State, Summary};
 use cofferdam_experiment::verdict::Outcome;
@@ -12,6 +12,9 @@ use cofferdam_placement::trial::PlacementId;
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Faults a sentence spells out; the others are named.
+const IN_FULL: usize = 4;
+
 pub(super) fn section(summary: &Summary) -> Markup {
     let (scores, common) = scores(summary);
     let cases = decided(summary);
@@ -19,6 +22,7 @@ pub(super) fn section(summary: &Summary) -> Markup {
         h1 { "Where should a driver live?" }
         (notices(summary))
         @if let Some(lead) = lead(&scores) { p.lead { (lead) } }
+        @if let Some(deciding) = deciding(&cases) { p.lead { (deciding) } }
         (scoreboard(&scores, common))
         h2 #answer { "What the placement does not settle, and what it does" }
         ul.answers {
@@ -120,25 +124,30 @@ fn scoreboard(scores: &[Score], common: usize) -> Markup {
     }
 }
 
-/// The faults of some cases, each with its line from the catalogue, the first few in full.
+/// The faults of some cases and how many cases of each, the first few with their line from the
+/// catalogue.
 fn faults(cases: &[&Decided<'_>]) -> Markup {
-    let ids: BTreeSet<&str> = cases.iter().map(|case| case.fault).collect();
-    let (first, rest) = {
-        let all: Vec<&str> = ids.into_iter().collect();
-        let cut = all.len().min(4);
-        (all[..cut].to_vec(), all[cut..].to_vec())
-    };
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for case in cases {
+        match counts.iter_mut().find(|(fault, _)| *fault == case.fault) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((case.fault, 1)),
+        }
+    }
+    let (first, rest) = counts.split_at(counts.len().min(IN_FULL));
     html! {
-        @for (at, id) in first.iter().enumerate() {
+        @for (at, (id, count)) in first.iter().enumerate() {
             @if at > 0 { "; " }
             a href={ "#f-" (id) } { (id) } " "
             (fault_named(id).map_or("", |fault| fault.line))
+            @if *count > 1 { " (" (count) ")" }
         }
         @if !rest.is_empty() {
             "; and "
-            @for (at, id) in rest.iter().enumerate() {
+            @for (at, (id, count)) in rest.iter().enumerate() {
                 @if at > 0 { ", " }
                 a href={ "#f-" (id) } { (id) }
+                @if *count > 1 { " (" (count) ")" }
             }
         }
     }
@@ -152,7 +161,6 @@ fn sentences(summary: &Summary, cases: &[Decided<'_>]) -> Vec<Markup> {
         .collect();
     let count = places.len();
     [
-        deciding(&open),
         nothing_helps(&open, count),
         placement_decides(&open),
         others_decide(
@@ -163,7 +171,7 @@ fn sentences(summary: &Summary, cases: &[Decided<'_>]) -> Vec<Markup> {
         others_decide(&open, Factor::Fabric, "The fabric decides"),
         drivers_differ(&open),
         always(&open, count),
-        stall(summary),
+        never_back(summary),
         recovery(summary),
         window(summary),
     ]
@@ -173,7 +181,8 @@ fn sentences(summary: &Summary, cases: &[Decided<'_>]) -> Vec<Markup> {
 }
 
 /// In how many cases each choice changed anything.
-fn deciding(open: &[&Decided<'_>]) -> Option<Markup> {
+fn deciding(cases: &[Decided<'_>]) -> Option<Markup> {
+    let open: Vec<&Decided<'_>> = cases.iter().filter(|case| !case.by_construction).collect();
     if open.is_empty() {
         return None;
     }
@@ -190,10 +199,11 @@ fn deciding(open: &[&Decided<'_>]) -> Option<Markup> {
         .collect();
     let none = open.iter().filter(|case| case.by.is_empty()).count();
     Some(html! {
-        b { "What changed the outcome" }
-        " of " (many(open.len(), "measured case")) ": "
-        @if parts.is_empty() { "no choice in any" } @else { (list(&parts)) }
-        "; nothing in " (none) "."
+        "Of " (many(open.len(), "measured case")) ", "
+        @if parts.is_empty() { "no choice changed any" } @else {
+            b { (list(&parts)) } " changed the outcome"
+        }
+        "; nothing did in " (none) "."
     })
 }
 
@@ -218,7 +228,7 @@ fn nothing_helps(open: &[&Decided<'_>], placements: usize) -> Option<Markup> {
         " " (many(lost.len(), "case")) ": in all " (placements) " placements somebody else is hurt. "
         (faults(&lost))
         "."
-        @if !softer.is_empty() { " Only " (list(&softer)) " changes how badly." }
+        @if !softer.is_empty() { " What changes how badly: " (list(&softer)) "." }
     })
 }
 
@@ -321,33 +331,23 @@ fn always(open: &[&Decided<'_>], placements: usize) -> Option<Markup> {
     })
 }
 
-/// How long bystanders stood still.
-fn stall(summary: &Summary) -> Option<Markup> {
-    let worst: Vec<(PlacementId, u64, bool)> = summary
+/// In how many trials a tenant or the system never came back.
+fn never_back(summary: &Summary) -> Option<Markup> {
+    let stalls: Vec<_> = summary
         .placements
         .iter()
-        .filter_map(|each| {
-            let stall = each.stall?;
-            Some((
-                each.placement,
-                stall.p99_ns,
-                stall.is_at_least(stall.p99_ns),
-            ))
-        })
+        .filter_map(|each| Some((placement(each.placement).id, each.stall?)))
         .collect();
-    if worst.iter().all(|(_, ns, _)| *ns == 0) {
+    if stalls.iter().all(|(_, stall)| stall.censored == 0) {
         return None;
     }
-    let parts: Vec<String> = worst
+    let parts: Vec<String> = stalls
         .iter()
-        .map(|(id, ns, at_least)| {
-            let sign = if *at_least { "at least " } else { "" };
-            format!("{} {sign}{}", placement(*id).id, time(*ns))
-        })
+        .map(|(id, stall)| format!("{id} {} of {}", stall.censored, stall.n))
         .collect();
     Some(html! {
-        a href="#times" { b { "Stall" } } " of bystanders, 99th percentile over all faults: "
-        (list(&parts)) "."
+        a href="#times" { b { "Stalled for good" } } ", a tenant or the system lost to the end of "
+        "the trial: " (list(&parts)) "."
     })
 }
 
@@ -402,20 +402,53 @@ fn window(summary: &Summary) -> Option<Markup> {
     })
 }
 
+/// Disagreements that are the same but for the placement.
+struct Same<'a> {
+    places: Vec<&'a str>,
+    peers: &'a str,
+    first: &'a Disagreement,
+    trials: u32,
+}
+
+fn same(all: &[Disagreement]) -> Vec<Same<'_>> {
+    let mut found: Vec<Same<'_>> = Vec::new();
+    for each in all {
+        let (place, peers) = each.cell.split_once('/').unwrap_or(("", &each.cell));
+        let like = |same: &&mut Same<'_>| {
+            let of = |one: &Disagreement| (one.label, one.expected.clone(), one.found.clone());
+            same.peers == peers && of(same.first) == of(each)
+        };
+        match found.iter_mut().find(like) {
+            Some(same) => {
+                same.places.push(place);
+                same.trials = same.trials.saturating_add(each.trials);
+            }
+            None => found.push(Same {
+                places: vec![place],
+                peers,
+                first: each,
+                trials: each.trials,
+            }),
+        }
+    }
+    found
+}
+
 fn disagreements(summary: &Summary) -> Markup {
     let activated: u32 = summary.cells.iter().map(|cell| cell.activated).sum();
+    let same = same(&summary.disagreements);
     html! {
-        @if summary.disagreements.is_empty() {
+        @if same.is_empty() {
             p.soft {
                 "No prediction from owners, mappings and IOMMU mode was contradicted in "
                 (activated) " activated trials."
             }
         } @else {
-            details.notice open[summary.disagreements.len() <= 12] {
+            details.notice open[same.len() <= 8] {
                 summary {
-                    (many(summary.disagreements.len(), "cell")) " contradict"
-                    @if summary.disagreements.len() == 1 { "s" }
-                    " the prediction: a finding about the machine or about the prediction"
+                    b { "Predictions contradicted" } " in "
+                    (many(summary.disagreements.len(), "cell"))
+                    ": a finding about the machine or about the prediction"
                 }
                 div.scroll tabindex="0" { table {
                     caption.hidden { "Cells that contradict their prediction" }
@@ -425,13 +458,15 @@ fn disagreements(summary: &Summary) -> Markup {
                         th scope="col" { "first" }
                     } }
                     tbody {
-                        @for each in &summary.disagreements {
+                        @for each in &same {
                             tr {
-                                th scope="row" { code { (each.cell) } }
-                                td { (each.expected) small { (label(each.label)) } }
-                                td { (each.found) }
+                                th scope="row" {
+                                    code { (each.peers) } small { (each.places.join(", ")) }
+                                }
+                                td { (each.first.expected) small { (label(each.first.label)) } }
+                                td { (each.first.found) }
                                 td.num { (each.trials) }
-                                td { code { "cofferdam replay RUN_DIR#" (each.first) } }
+                                td { code { "cofferdam replay RUN_DIR#" (each.first.first) } }
                             }
                         }
                     }
