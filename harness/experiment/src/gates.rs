@@ -235,7 +235,7 @@ impl Watch {
 
 /// A digest of a report without the name of the privileged layer.
 fn fingerprint(report: &TrialReport) -> u64 {
-    let mut report = report.clone();
+    let mut report = report.clone().replayed();
     let mut layer = None;
     for domain in &mut report.domains {
         if domain.privileged {

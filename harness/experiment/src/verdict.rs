@@ -389,6 +389,7 @@ mod tests {
             restarts: 0,
             longest_gap_ns: 200_000,
             frozen_ns: 0,
+            resident_bytes: None,
         }
     }
 

@@ -79,6 +79,11 @@ fn between(
     })
 }
 
+/// Pairs among so many.
+fn pairs_of(count: usize) -> u32 {
+    u32::try_from(count * count.saturating_sub(1) / 2).expect("few")
+}
+
 #[test]
 fn crash_that_one_placement_contains_differs_significantly() {
     let summary = summary_of("X1", 30);
@@ -91,13 +96,13 @@ fn crash_that_one_placement_contains_differs_significantly() {
     )
     .expect("they differ");
     assert_eq!((found.table.only_first, found.table.only_second), (0, 30));
-    // 30 of 30 discordant pairs on one side: 2 / 2^30. Four placements have six pairs, and two
-    // questions each.
+    // 30 of 30 discordant pairs on one side: 2 / 2^30. Each pair of placements has two questions.
     let p = found.p.expect("no boot is shared");
     assert!((p - 2.0_f64.powi(-29)).abs() < 1e-15);
-    assert_eq!(found.family, 12);
+    let family = 2 * pairs_of(PLACEMENTS.len());
+    assert_eq!(found.family, family);
     let adjusted = found.adjusted.expect("no boot is shared");
-    assert!(p < adjusted && adjusted <= 12.0 * p);
+    assert!(p < adjusted && adjusted <= f64::from(family) * p);
     assert!(
         summary
             .paired
@@ -119,14 +124,13 @@ fn twins_do_not_differ_and_are_only_counted() {
         assert_eq!(twins, None);
     }
     let paired = &summary.paired;
-    // X1.panic: every pair of placements, two questions; X1.kill-task: of the privileged ones.
-    let all = paired.comparisons.len() as u64 + paired.concordant;
-    let pairs = |places: usize| places * (places - 1) / 2;
-    let privileged = PLACEMENTS
+    // For each driver two questions: X1.panic everywhere, X1.kill-task where it exists.
+    let panicking = PLACEMENTS
         .iter()
-        .filter(|entry| entry.driver_is_privileged());
-    let each = 2 * (pairs(PLACEMENTS.len()) + pairs(privileged.count()));
-    assert_eq!(all, (DRIVERS.len() * each) as u64);
+        .filter(|placement| placement.panic_ends_layer());
+    let pairs = pairs_of(PLACEMENTS.len()) + pairs_of(panicking.count());
+    let all = paired.comparisons.len() as u64 + paired.concordant;
+    assert_eq!(all, DRIVERS.len() as u64 * 2 * u64::from(pairs));
     assert_eq!((paired.left_out, paired.trials_left_out), (0, 0));
 }
 
@@ -249,7 +253,7 @@ fn system_that_is_lost_recovers_at_the_trials_end_at_least() {
 fn placements_have_the_times_of_all_their_faults() {
     let summary = summary_of("X1", 3);
     let placements: Vec<PlacementId> = summary.placements.iter().map(|of| of.placement).collect();
-    assert_eq!(placements.len(), 4);
+    assert_eq!(placements.len(), PLACEMENTS.len());
     for of in &summary.placements {
         let cells = summary.cells.iter();
         let activated: u32 = cells

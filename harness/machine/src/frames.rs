@@ -72,6 +72,9 @@ pub enum Use {
     Bounce,
     /// A tenant's request ring and its data pages, shared with the layer that serves it.
     Ring,
+    /// The driver's side of that tenant's requests where somebody stands between the two: the
+    /// message buffer of a driver server, or a VMM's call ring.
+    Messages(u8),
 }
 
 /// A run of frames of one owner and use.
@@ -104,18 +107,20 @@ const fn run(first: u64, count: u64, owner: Owner, purpose: Use) -> Run {
 }
 
 /// The frame map: 2 MiB, every frame named.
-pub const MAP: [Run; 11] = [
+pub const MAP: [Run; 13] = [
     run(0, 64, Owner::Hypervisor, Use::Pattern),
     run(64, 64, Owner::Kernel, Use::Pattern),
     run(128, 16, Owner::Driver, Use::Pattern),
     run(144, 1, Owner::Driver, Use::Events),
-    run(145, 95, Owner::Driver, Use::DmaPool),
-    run(240, 16, Owner::Driver, Use::Bounce),
-    run(256, 56, Owner::Tenant1, Use::Pattern),
-    run(312, 8, Owner::Tenant1, Use::Ring),
-    run(320, 56, Owner::Tenant2, Use::Pattern),
-    run(376, 8, Owner::Tenant2, Use::Ring),
-    run(384, 128, Owner::Free, Use::Pattern),
+    run(145, 8, Owner::Driver, Use::Messages(1)),
+    run(153, 8, Owner::Driver, Use::Messages(2)),
+    run(161, 95, Owner::Driver, Use::DmaPool),
+    run(256, 16, Owner::Driver, Use::Bounce),
+    run(272, 56, Owner::Tenant1, Use::Pattern),
+    run(328, 8, Owner::Tenant1, Use::Ring),
+    run(336, 56, Owner::Tenant2, Use::Pattern),
+    run(392, 8, Owner::Tenant2, Use::Ring),
+    run(400, 112, Owner::Free, Use::Pattern),
 ];
 
 /// Bytes of memory in the machine.
@@ -123,7 +128,7 @@ pub const MEMORY: u64 = 512 * FRAME;
 
 /// Where the driver's DMA memory answers on a machine that has it above 4 GiB: so that an address
 /// without its upper half is one of the first tenant's.
-pub const HIGH_BANK: u64 = (1 << 32) + 256 * FRAME;
+pub const HIGH_BANK: u64 = (1 << 32) + 272 * FRAME;
 
 /// The address at which a bus finds a frame of the driver's DMA memory in the high bank, or anything
 /// else where it is.

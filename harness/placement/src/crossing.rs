@@ -55,7 +55,7 @@ pub fn empty_requests(link: &Link, ring: Ring, server: u64, count: u32) -> u64 {
         if nth == warm_up {
             started = monotonic();
         }
-        ring.submit(Ask::Nop, &[], nth.into());
+        ring.submit(nth, Ask::Nop, &[], 0);
         link.ring(server);
         while ring.answer(nth, &mut []).is_none() {
             link.wait(VectorSet::EMPTY, server, forever);

@@ -1,10 +1,11 @@
 //! What happens in a forked domain, from the fork to its last breath.
 
 use crate::call::Call;
+use crate::carrier;
 use crate::crossing::{self, Rounds};
 use crate::jail::{self, Confinement};
 use crate::link::Link;
-use crate::placement::{Placement, Role};
+use crate::placement::{Placement, RingAt, Role};
 use crate::port::{self, PortPage, Spin};
 use crate::probe;
 use crate::ring::Ring;
@@ -169,8 +170,10 @@ fn live(
         return;
     };
     let role = placement.domains.get(index).map(|domain| domain.role);
-    // Only the two sides of a measurement poll: anybody else would take a core from them.
-    let measured = matches!(role, Some(Role::Serves | Role::Tenant(1)));
+    // Only the parties to a measurement poll: anybody else would take a core from them.
+    let measured = role.is_some_and(|role| {
+        matches!(role, Role::Serves | Role::Tenant(1)) || role.stands_before(1)
+    });
     let polls = crossing
         .filter(|_| measured)
         .map_or(0, |rounds| rounds.waiting.polls());
@@ -193,17 +196,23 @@ fn live(
                 .map_or(0, |rounds| rounds.count);
             measure(&link, number, placement, rounds)
         }
-        Some(Role::Tenant(number)) => Tenant::new(link, spec, number, placement.server()).run(),
+        Some(Role::Tenant(number)) => {
+            Tenant::new(link, spec, number, placement.attendant(number)).run()
+        }
+        Some(Role::Carries | Role::Emulates(_)) => {
+            carrier::run(&link, placement, index, spec.driver)
+        }
         Some(Role::Idles) => link.rest(),
     }
 }
 
 /// A tenant of a measurement: makes its empty requests, then keeps out of the way.
 fn measure(link: &Link, tenant: u8, placement: &Placement, count: u32) -> ! {
-    let server = Link::bit(placement.server());
+    let server = Link::bit(placement.attendant(tenant));
+    let ring = Ring::of(link.window(), RingAt::Tenant(tenant));
     let took = match count {
         0 => 0,
-        _ => crossing::empty_requests(link, Ring::of(link.window(), tenant), server, count),
+        _ => crossing::empty_requests(link, ring, server, count),
     };
     link.page().store_io(&TenantIo {
         tenant,

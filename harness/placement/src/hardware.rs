@@ -20,7 +20,7 @@ use crate::supervisor::DEATH_BELL;
 use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::config::Config;
-use cofferdam_machine::frames::{Owner, Use, run_of};
+use cofferdam_machine::frames::{MAP, Use};
 use cofferdam_machine::{Ending, Machine, Memory, PhysAddr};
 use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
@@ -157,7 +157,8 @@ pub struct Hardware {
     /// Set by a reset or a death, cleared by the first answer after it.
     recovering: bool,
     recovered_at: Option<Time>,
-    doorbells: u64,
+    /// Calls of the driver that only a privileged layer can carry out.
+    asked: u64,
     machine_check: bool,
     system_lost: bool,
     finished_at: Option<Time>,
@@ -180,6 +181,7 @@ pub fn run(
     };
     match ended {
         Ok(end) => {
+            hardware.share_all_memory();
             let report = ToZygote::Report(Box::new(hardware.report(end)), hardware.confinement);
             match hardware.zygote.send(&report) {
                 // Closing the channel with messages unread would take the report back: the zygote
@@ -276,7 +278,7 @@ impl Hardware {
             resets: 0,
             recovering: false,
             recovered_at: None,
-            doorbells: 0,
+            asked: 0,
             machine_check: false,
             system_lost: false,
             finished_at: None,
@@ -286,6 +288,16 @@ impl Hardware {
 
     fn now(&self) -> Time {
         self.machine.now()
+    }
+
+    /// Touches every frame it has not filled with a pattern, so that none of the machine's memory
+    /// counts as a domain's own.
+    fn share_all_memory(&self) {
+        let others = MAP.iter().filter(|run| run.purpose != Use::Pattern);
+        for frame in others.flat_map(|run| run.bytes().step_by(port::PAGE)) {
+            // A frame that memory does not answer for is nobody's.
+            let _ = self.machine.memory().read(PhysAddr(frame), &mut [0]);
+        }
     }
 
     fn horizon(&self) -> Time {
@@ -389,6 +401,12 @@ impl Hardware {
             self.lose_system();
         }
         self.units[supervisor].bells |= DEATH_BELL;
+        // A virtual machine lives in its VMM.
+        if let Role::Emulates(tenant) = self.placement.domains[index].role
+            && let Some(guest) = self.placement.tenant(tenant)
+        {
+            self.kill(guest, "its VMM died")?;
+        }
         Ok(())
     }
 
@@ -523,7 +541,7 @@ impl Hardware {
         let tenants = self.placement.domains.iter().zip(&self.units);
         let all = tenants
             .filter(|(domain, _)| matches!(domain.role, Role::Tenant(_)))
-            .all(|(_, unit)| unit.finished);
+            .all(|(_, unit)| unit.finished || matches!(unit.state, State::Dead));
         if !all {
             return None;
         }
@@ -560,29 +578,22 @@ impl Hardware {
         }
     }
 
-    /// Requests of all tenants answered so far (wall clock, where answers make no call).
+    /// Requests the server has answered so far (wall clock, where answers make no call).
     fn answered(&self) -> u64 {
-        let tenants = self
-            .placement
-            .domains
-            .iter()
-            .filter_map(|domain| match domain.role {
-                Role::Tenant(tenant) => Some(tenant),
-                Role::Serves | Role::Idles => None,
-            });
-        tenants
-            .map(|tenant| {
-                let ring = PhysAddr(ring::ring_start(tenant));
+        self.placement
+            .served_rings()
+            .map(|(ring, _)| {
+                let ring = PhysAddr(ring::ring_start(ring));
                 // SAFETY: as in `events_of_server`.
                 u64::from(unsafe { ring::answered(self.machine.memory().pointer(ring)) })
             })
             .sum()
     }
 
-    /// The event words of a domain, in this process's mapping (wall clock).
+    /// The event words of the server, in this process's mapping (wall clock).
     fn events_of_server(&self) -> &ring::EventWords {
-        let frame = run_of(Owner::Driver, Use::Events).map_or(0, |run| run.bytes().start);
-        let pointer = self.machine.memory().pointer(PhysAddr(frame));
+        let start = ring::events_start(Role::Serves, self.placement.server()).unwrap_or(0);
+        let pointer = self.machine.memory().pointer(PhysAddr(start));
         // SAFETY: the machine's memory maps every frame for as long as the machine lives, which
         // the borrow of self bounds.
         unsafe { ring::words(pointer) }

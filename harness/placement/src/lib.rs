@@ -9,7 +9,9 @@
 //! Unsafe code is confined to the process layer: mappings, futexes, forks. Nothing a domain stores
 //! is believed by anybody else.
 
+mod boundary;
 pub mod call;
+mod carrier;
 pub mod crossing;
 mod domain;
 pub mod fault;
@@ -21,6 +23,7 @@ mod link;
 pub mod placement;
 mod port;
 mod probe;
+mod resident;
 mod ring;
 mod sabotage;
 mod server;

@@ -5,8 +5,8 @@
 //! in shared frames, and only what needs the hardware goes to the hardware.
 
 use crate::call::{Answer, Call};
-use crate::placement::{Placement, Role};
-use crate::port::{PortPage, Spin};
+use crate::placement::Placement;
+use crate::port::{PortPage, Spin, Toll};
 use crate::ring::{self, EventWords};
 use crate::shared::Window;
 use crate::trial::ClockKind;
@@ -57,11 +57,8 @@ impl Link {
         epoch: u64,
         polls: u32,
     ) -> Self {
-        let events = match placement.domains.get(me).map(|domain| domain.role) {
-            Some(Role::Serves) => Some(ring::server_events(window)),
-            Some(Role::Tenant(tenant)) => Some(ring::tenant_events(window, tenant)),
-            Some(Role::Idles) | None => None,
-        };
+        let domain = placement.domains.get(me);
+        let events = domain.and_then(|domain| ring::events(window, domain.role, me));
         let now = Cell::new(Time::ZERO);
         Self {
             page,
@@ -115,11 +112,14 @@ impl Link {
                     until: until.0.nanos(),
                 })
                 .values;
+            self.page.pay(Toll::Woken, u64::from(raised | rang != 0));
             return (VectorSet(raised), rang);
         };
+        let mut slept = 0;
         loop {
             let (rang, raised) = events.take(bells, vectors);
             if rang != 0 || !raised.is_empty() {
+                self.page.pay(Toll::Woken, slept);
                 return (raised, rang);
             }
             // The clock is read only by those who found nothing.
@@ -131,25 +131,29 @@ impl Link {
                 return (VectorSet::EMPTY, 0);
             }
             events.sleep(bells, vectors, until.0.since(now));
+            slept = 1;
         }
     }
 
     /// Rings the doorbells of the peers whose bits are set.
     pub fn ring(&self, peers: u64) {
+        self.page.pay(Toll::Rang, u64::from(peers.count_ones()));
         if self.clock == ClockKind::Leap {
             self.call(Call::Ring { peers });
             return;
         }
         for (index, domain) in self.placement.domains.iter().enumerate() {
-            if peers >> index & 1 == 1 {
-                let words = match domain.role {
-                    Role::Serves => ring::server_events(self.window),
-                    Role::Tenant(tenant) => ring::tenant_events(self.window, tenant),
-                    Role::Idles => continue,
-                };
+            if peers >> index & 1 == 1
+                && let Some(words) = ring::events(self.window, domain.role, index)
+            {
                 words.post(1 << self.me, VectorSet::EMPTY);
             }
         }
+    }
+
+    /// Counts bytes of a request or an answer that were copied.
+    pub fn copied(&self, bytes: usize) {
+        self.page.pay(Toll::Copied, bytes as u64);
     }
 
     /// Shows that this domain is alive, if it is time to. Returns when it will be again.

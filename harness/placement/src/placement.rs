@@ -2,9 +2,12 @@
 //!
 //! One file a placement. Nothing else in the crate knows a placement by name.
 
+mod hosted;
 mod hypervisor;
 mod in_kernel;
+mod microkernel;
 mod root_partition;
+mod safe_language;
 mod user_process;
 
 use crate::trial::PlacementId;
@@ -22,7 +25,9 @@ pub enum Grant {
     Own(Owner),
     /// The request ring of that tenant, lent by it.
     Ring(Owner),
-    /// The event words of the domain that serves, lent by it.
+    /// The driver's side of that tenant's requests, lent to whoever carries them there.
+    Messages(u8),
+    /// The event words of the domains that serve or carry requests.
     Events,
 }
 
@@ -32,6 +37,7 @@ impl Grant {
             Self::All => true,
             Self::Own(owner) => run.owner == owner,
             Self::Ring(owner) => run.owner == owner && run.purpose == Use::Ring,
+            Self::Messages(tenant) => run.purpose == Use::Messages(tenant),
             Self::Events => run.purpose == Use::Events,
         }
     }
@@ -44,8 +50,34 @@ pub enum Role {
     Serves,
     /// A privileged layer that does not hold the driver: it only has to stay alive.
     Idles,
+    /// A kernel that copies every tenant's messages to the server and the answers back, and looks
+    /// into none.
+    Carries,
+    /// The VMM of that tenant: serves it an emulated device, and calls the server for what the
+    /// tenant asks of that. The tenant lives in it and dies with it.
+    Emulates(u8),
     /// Tenant 1 or 2: makes verified requests.
     Tenant(u8),
+}
+
+impl Role {
+    /// Whether it stands between that tenant and the server.
+    pub const fn stands_before(self, tenant: u8) -> bool {
+        match self {
+            Self::Carries => true,
+            Self::Emulates(own) => own == tenant,
+            Self::Serves | Self::Idles | Self::Tenant(_) => false,
+        }
+    }
+}
+
+/// A ring of requests, by whose memory it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingAt {
+    /// In the frames of that tenant.
+    Tenant(u8),
+    /// Among the driver's frames, for that tenant's requests.
+    Messages(u8),
 }
 
 /// One protection domain: a process with exactly these mappings.
@@ -93,6 +125,9 @@ pub enum Restart {
     Never,
     /// The supervisor starts it again after so much device time. A parameter, not a measurement.
     After(Duration),
+    /// The driver behind an unwinding boundary does, in the same process, after so much device time.
+    /// Its process does not come back: it is the system. A parameter, not a measurement.
+    InPlace(Duration),
 }
 
 /// Whether a placement with an IOMMU mode exists outside this experiment.
@@ -127,11 +162,14 @@ pub struct Placement {
 }
 
 /// Every placement, in the order of the report.
-pub const ALL: [&Placement; 4] = [
+pub const ALL: [&Placement; 7] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
     &root_partition::PLACEMENT,
     &user_process::PLACEMENT,
+    &microkernel::PLACEMENT,
+    &hosted::PLACEMENT,
+    &safe_language::PLACEMENT,
 ];
 
 impl PlacementId {
@@ -142,6 +180,9 @@ impl PlacementId {
             Self::Hypervisor => &hypervisor::PLACEMENT,
             Self::RootPartition => &root_partition::PLACEMENT,
             Self::UserProcess => &user_process::PLACEMENT,
+            Self::Microkernel => &microkernel::PLACEMENT,
+            Self::Hosted => &hosted::PLACEMENT,
+            Self::SafeLanguage => &safe_language::PLACEMENT,
         }
     }
 }
@@ -158,6 +199,11 @@ impl Placement {
     /// Whether the driver is in the privileged layer itself.
     pub fn driver_is_privileged(&self) -> bool {
         self.domains[self.server()].privileged
+    }
+
+    /// Whether a driver that panics takes the privileged layer with it.
+    pub fn panic_ends_layer(&self) -> bool {
+        self.driver_is_privileged() && !matches!(self.restart, Restart::InPlace(_))
     }
 
     /// Whether the domain that holds the driver maps that owner's own frames, rings aside: whether a
@@ -179,6 +225,51 @@ impl Placement {
             Standing::Synthetic("not in the catalogue"),
             |(_, standing)| standing,
         )
+    }
+
+    /// The tenants, and the index of each one's domain.
+    pub fn tenants(&self) -> impl Iterator<Item = (u8, usize)> + '_ {
+        let domains = self.domains.iter().enumerate();
+        domains.filter_map(|(index, domain)| match domain.role {
+            Role::Tenant(tenant) => Some((tenant, index)),
+            Role::Serves | Role::Idles | Role::Carries | Role::Emulates(_) => None,
+        })
+    }
+
+    /// Index of the domain at the other end of a tenant's ring: the server, or who stands before it.
+    pub fn attendant(&self, tenant: u8) -> usize {
+        self.domains
+            .iter()
+            .position(|domain| domain.role.stands_before(tenant))
+            .unwrap_or_else(|| self.server())
+    }
+
+    /// Domains a request of tenant 1 runs through: two, or three where somebody stands between.
+    pub fn parties(&self) -> usize {
+        2 + usize::from(self.attendant(1) != self.server())
+    }
+
+    /// The rings the server serves, and the index of the domain at the other end of each.
+    pub fn served_rings(&self) -> impl Iterator<Item = (RingAt, usize)> + '_ {
+        self.tenants().map(|(tenant, index)| {
+            let attendant = self.attendant(tenant);
+            if attendant == self.server() {
+                (RingAt::Tenant(tenant), index)
+            } else {
+                (RingAt::Messages(tenant), attendant)
+            }
+        })
+    }
+
+    /// Whether two domains share a ring, and so have business with each other.
+    pub fn are_peers(&self, one: usize, other: usize) -> bool {
+        let serves = |index| index == self.server();
+        let across = |a: usize, b: usize| match self.domains.get(b).map(|domain| domain.role) {
+            Some(Role::Tenant(tenant)) => a == self.attendant(tenant),
+            Some(Role::Carries | Role::Emulates(_)) => serves(a),
+            Some(Role::Serves | Role::Idles) | None => false,
+        };
+        across(one, other) || across(other, one)
     }
 
     /// Index of a tenant's domain.
@@ -229,17 +320,54 @@ mod tests {
         }
     }
 
+    fn maps(domain: &Domain, owner: Owner, purpose: Use) -> bool {
+        let bytes = run_of(owner, purpose).expect("in the map").bytes();
+        domain.may_touch(bytes.start, bytes.end - bytes.start)
+    }
+
+    const fn whereabouts(ring: RingAt) -> (Owner, Use) {
+        match ring {
+            RingAt::Tenant(1) => (Owner::Tenant1, Use::Ring),
+            RingAt::Tenant(_) => (Owner::Tenant2, Use::Ring),
+            RingAt::Messages(tenant) => (Owner::Driver, Use::Messages(tenant)),
+        }
+    }
+
     #[test]
-    fn server_maps_the_driver_memory_and_both_rings_everywhere() {
+    fn both_ends_of_every_ring_map_it() {
         for placement in ALL {
             let server = &placement.domains[placement.server()];
-            for (owner, purpose) in [
-                (Owner::Driver, Use::DmaPool),
-                (Owner::Tenant1, Use::Ring),
-                (Owner::Tenant2, Use::Ring),
-            ] {
-                let bytes = run_of(owner, purpose).expect("in the map").bytes();
-                assert!(server.may_touch(bytes.start, bytes.end - bytes.start));
+            assert!(maps(server, Owner::Driver, Use::DmaPool));
+            assert_eq!(placement.served_rings().count(), 2);
+            for (ring, other) in placement.served_rings() {
+                let (owner, purpose) = whereabouts(ring);
+                assert!(maps(server, owner, purpose), "{}", placement.id);
+                let other = &placement.domains[other];
+                assert!(maps(other, owner, purpose), "{}", placement.id);
+            }
+            for (tenant, index) in placement.tenants() {
+                let (owner, purpose) = whereabouts(RingAt::Tenant(tenant));
+                let attendant = &placement.domains[placement.attendant(tenant)];
+                assert!(maps(attendant, owner, purpose), "{}", placement.id);
+                assert!(maps(&placement.domains[index], owner, purpose));
+            }
+        }
+    }
+
+    #[test]
+    fn domains_have_business_only_across_a_ring() {
+        for placement in ALL {
+            let [one, two] = [1, 2].map(|tenant| placement.tenant(tenant).expect("tenant"));
+            assert!(!placement.are_peers(one, two), "{}", placement.id);
+            for (tenant, index) in placement.tenants() {
+                let attendant = placement.attendant(tenant);
+                assert!(placement.are_peers(index, attendant), "{}", placement.id);
+                assert_eq!(
+                    placement.are_peers(index, placement.server()),
+                    attendant == placement.server(),
+                    "{}",
+                    placement.id
+                );
             }
         }
     }
@@ -256,6 +384,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn driver_server_of_a_microkernel_maps_no_frame_of_a_tenant() {
+        let server = &microkernel::PLACEMENT.domains[microkernel::PLACEMENT.server()];
+        assert!(server.runs().all(|run| run.owner == Owner::Driver));
     }
 
     #[test]

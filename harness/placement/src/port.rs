@@ -8,7 +8,7 @@
 //! | `RUNNING` | the domain | the hardware: the grant |
 //! | `BLOCKED` | the hardware | the domain: the call |
 //!
-//! Statistics (`beat`, `gap`, `io`, `text`) are stored by the domain and only read by the hardware,
+//! Statistics (`beat`, `gap`, `io`, `tolls`, `text`) are stored by the domain and only read by the hardware,
 //! which believes them as far as it believes the domain.
 
 use crate::call::{Answer, Call, WORDS};
@@ -52,6 +52,8 @@ pub struct PortPage {
     beat: AtomicU64,
     gap: AtomicU64,
     io: [AtomicU64; 8],
+    /// Of all generations together.
+    tolls: [AtomicU64; Toll::COUNT],
     text: [AtomicU8; TEXT],
 }
 
@@ -63,6 +65,21 @@ pub fn open(ports: BorrowedFd<'_>, index: usize) -> io::Result<&'static PortPage
     // SAFETY: the mapping is page aligned, as large as the type, never unmapped, and every field
     // is an atomic, valid for any bytes another process may store.
     Ok(unsafe { at.cast::<PortPage>().as_ref() })
+}
+
+/// What a domain counts itself: what it costs to get a request from one domain to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toll {
+    /// Doorbells rung.
+    Rang,
+    /// Bytes of requests and answers copied.
+    Copied,
+    /// Sleeps that a doorbell or an interrupt ended.
+    Woken,
+}
+
+impl Toll {
+    const COUNT: usize = 3;
 }
 
 /// How long either side polls before it sleeps.
@@ -223,6 +240,16 @@ impl PortPage {
             self.beat.load(Ordering::Relaxed),
             self.gap.load(Ordering::Relaxed),
         )
+    }
+
+    /// Adds to what the domain counts.
+    pub fn pay(&self, toll: Toll, count: u64) {
+        self.tolls[toll as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// What the domain has counted.
+    pub fn paid(&self, toll: Toll) -> u64 {
+        self.tolls[toll as usize].load(Ordering::Relaxed)
     }
 
     /// Publishes a tenant's counters.

@@ -1,7 +1,8 @@
 //! The crossing: how a tenant's request gets to the domain that serves it.
 //!
 //! A ring of [`SLOTS`] requests and a data page for each, in the tenant's frames, lent to the
-//! server. The bytes are plain shared memory; the doorbell that goes with them is a call to the
+//! server. Where somebody stands between the two there are two rings, the second in the driver's
+//! frames, and that domain copies from one to the other. The bytes are plain shared memory; the doorbell that goes with them is a call to the
 //! hardware under leap, an event word and a futex under the wall clock.
 //!
 //! Who owns what: the tenant owns a slot and its data until it raises `submitted` past it; the
@@ -10,6 +11,7 @@
 //! no unacknowledged one is forgotten. Neither side believes the other's indices.
 
 use crate::futex;
+use crate::placement::{RingAt, Role};
 use crate::shared::Window;
 use cofferdam_machine::frames::{FRAME, Owner, Use, run_of};
 use cofferdam_seam::VectorSet;
@@ -91,28 +93,34 @@ impl EventWords {
     }
 }
 
-/// The event words of the domain that serves tenants.
-pub fn server_events(window: Window) -> &'static EventWords {
-    words_at(
-        window,
-        run_of(Owner::Driver, Use::Events).map_or(0, |run| run.bytes().start),
-    )
+/// Where the event words of domain `index` are, if anybody has business with it: a tenant's at the
+/// head of its ring, everybody else's in a frame for that.
+pub fn events_start(role: Role, index: usize) -> Option<u64> {
+    let frame = run_of(Owner::Driver, Use::Events)?.bytes();
+    let words = size_of::<EventWords>() as u64;
+    match role {
+        Role::Tenant(tenant) => Some(ring_start(RingAt::Tenant(tenant))),
+        Role::Serves | Role::Carries | Role::Emulates(_) => {
+            Some(frame.start + index as u64 * words).filter(|at| at + words <= frame.end)
+        }
+        Role::Idles => None,
+    }
 }
 
-/// The event words of a tenant: the head of its ring.
-pub fn tenant_events(window: Window, tenant: u8) -> &'static EventWords {
-    words_at(window, ring_start(tenant))
+/// The event words of domain `index`, in a window that maps them.
+pub fn events(window: Window, role: Role, index: usize) -> Option<&'static EventWords> {
+    Some(words_at(window, events_start(role, index)?))
 }
 
-/// The event words at the start of a frame.
+/// The event words at an address of [`events_start`].
 ///
 /// # Safety
 ///
-/// `frame` points to a frame that is mapped, shared and writable, for the rest of the process's
+/// `at` points into a frame that is mapped, shared and writable, for the rest of the process's
 /// life.
-pub unsafe fn words<'a>(frame: NonNull<u8>) -> &'a EventWords {
+pub unsafe fn words<'a>(at: NonNull<u8>) -> &'a EventWords {
     // SAFETY: the caller's promise; every field is an atomic, valid for any bytes.
-    unsafe { frame.cast::<EventWords>().as_ref() }
+    unsafe { at.cast::<EventWords>().as_ref() }
 }
 
 fn words_at(window: Window, phys: u64) -> &'static EventWords {
@@ -131,14 +139,14 @@ pub unsafe fn answered(frame: NonNull<u8>) -> u32 {
     header.completed.load(Ordering::Acquire)
 }
 
-/// Physical address of a tenant's ring.
-pub fn ring_start(tenant: u8) -> u64 {
-    let owner = if tenant == 1 {
-        Owner::Tenant1
-    } else {
-        Owner::Tenant2
+/// Physical address of a ring.
+pub fn ring_start(ring: RingAt) -> u64 {
+    let run = match ring {
+        RingAt::Tenant(1) => run_of(Owner::Tenant1, Use::Ring),
+        RingAt::Tenant(_) => run_of(Owner::Tenant2, Use::Ring),
+        RingAt::Messages(tenant) => run_of(Owner::Driver, Use::Messages(tenant)),
     };
-    run_of(owner, Use::Ring).map_or(0, |run| run.bytes().start)
+    run.map_or(0, |run| run.bytes().start)
 }
 
 /// What a tenant asks.
@@ -200,11 +208,29 @@ pub enum Status {
 #[repr(C, align(64))]
 struct Slot {
     op: AtomicU32,
+    /// Bytes of data that come with the request.
     len: AtomicU32,
+    /// Bytes of data the answer may bring.
+    room: AtomicU32,
+    status: AtomicU32,
     argument: AtomicU64,
     id: AtomicU64,
-    status: AtomicU32,
     answered_id: AtomicU64,
+    /// Bytes of data the answer brought.
+    answered_len: AtomicU32,
+}
+
+/// Bytes of a request and of an answer that a message carries beside the data.
+const REQUEST_HEADER: usize = 4 + 4 + 4 + 8 + 8;
+const ANSWER_HEADER: usize = 4 + 8 + 4;
+
+impl Slot {
+    fn status(&self) -> Status {
+        match self.status.load(Ordering::Relaxed) {
+            0 => Status::Good,
+            _ => Status::Failed,
+        }
+    }
 }
 
 #[repr(C)]
@@ -217,17 +243,27 @@ struct Header {
 
 const _: () = assert!(DATA as u64 == FRAME && size_of::<Header>() as u64 <= FRAME);
 
-/// A request as the server sees it.
+/// A request as it was read from a ring, once.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// What is asked.
-    pub ask: Option<Ask>,
-    /// Bytes of data, at most [`DATA`].
+    /// Bytes of data that come with it, at most [`DATA`].
     pub len: usize,
+    /// Bytes of data the answer may bring, at most [`DATA`].
+    pub room: usize,
+    op: u32,
+    argument: u64,
+    id: u64,
     slot: usize,
 }
 
-/// One tenant's ring, seen from either end.
+impl Request {
+    /// What is asked, if it means anything.
+    pub const fn ask(&self) -> Option<Ask> {
+        Ask::decode(self.op, self.argument)
+    }
+}
+
+/// A ring, seen from either end.
 #[derive(Clone, Copy)]
 pub struct Ring {
     header: &'static Header,
@@ -236,9 +272,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of a tenant, in a window that maps it.
-    pub fn of(window: Window, tenant: u8) -> Self {
-        let start = ring_start(tenant);
+    /// A ring, in a window that maps it.
+    pub fn of(window: Window, ring: RingAt) -> Self {
+        let start = ring_start(ring);
         // SAFETY: the ring's frames are mapped in this window for the life of the process, the
         // header fits the first, and every field is an atomic, valid for any bytes.
         let header = unsafe { window.pointer(start).cast::<Header>().as_ref() };
@@ -249,39 +285,49 @@ impl Ring {
         }
     }
 
-    /// Tenant: posts a request. The caller keeps at most [`SLOTS`] open.
-    pub fn submit(&self, ask: Ask, data: &[u8], id: u64) {
-        let at = self.header.submitted.load(Ordering::Relaxed);
-        let index = at as usize % SLOTS;
-        let slot = &self.header.slots[index];
+    /// Tenant: posts its `nth` request, whose answer may bring `room` bytes. The caller keeps at
+    /// most [`SLOTS`] open.
+    pub fn submit(&self, nth: u32, ask: Ask, data: &[u8], room: usize) {
         let (op, argument) = ask.encode();
-        self.write_data(index, data);
-        slot.op.store(op, Ordering::Relaxed);
-        slot.argument.store(argument, Ordering::Relaxed);
-        slot.len
-            .store(u32::try_from(data.len()).unwrap_or(0), Ordering::Relaxed);
-        slot.id.store(id, Ordering::Relaxed);
+        self.write_data(nth as usize % SLOTS, data);
+        let request = Request {
+            len: data.len().min(DATA),
+            room: room.min(DATA),
+            op,
+            argument,
+            id: nth.into(),
+            slot: 0,
+        };
+        self.post(nth, &request);
+    }
+
+    fn post(&self, nth: u32, request: &Request) {
+        let slot = &self.header.slots[nth as usize % SLOTS];
+        slot.op.store(request.op, Ordering::Relaxed);
+        slot.argument.store(request.argument, Ordering::Relaxed);
+        slot.len.store(count(request.len), Ordering::Relaxed);
+        slot.room.store(count(request.room), Ordering::Relaxed);
+        slot.id.store(request.id, Ordering::Relaxed);
         self.header
             .submitted
-            .store(at.wrapping_add(1), Ordering::Release);
+            .store(nth.wrapping_add(1), Ordering::Release);
     }
 
     /// Tenant: the answer to the oldest request, the `nth` it ever submitted, into `data`.
-    pub fn answer(&self, nth: u32, data: &mut [u8]) -> Option<(Status, u64)> {
+    pub fn answer(&self, nth: u32, data: &mut [u8]) -> Option<Status> {
+        let slot = self.answered_slot(nth)?;
+        self.read_data(nth as usize % SLOTS, data);
+        Some(slot.status())
+    }
+
+    fn answered_slot(&self, nth: u32) -> Option<&'static Slot> {
         let completed = self.header.completed.load(Ordering::Acquire);
         // The count is the server's word: only "past mine" is of interest.
         let ahead = completed.wrapping_sub(nth);
         if ahead == 0 || ahead > u32::MAX / 2 {
             return None;
         }
-        let index = nth as usize % SLOTS;
-        let slot = &self.header.slots[index];
-        self.read_data(index, data);
-        let status = match slot.status.load(Ordering::Relaxed) {
-            0 => Status::Good,
-            _ => Status::Failed,
-        };
-        Some((status, slot.answered_id.load(Ordering::Relaxed)))
+        Some(&self.header.slots[nth as usize % SLOTS])
     }
 
     /// Tenant: answers given beyond the `submitted` requests made.
@@ -305,14 +351,12 @@ impl Ring {
         }
         let index = completed as usize % SLOTS;
         let slot = &self.header.slots[index];
-        let ask = Ask::decode(
-            slot.op.load(Ordering::Relaxed),
-            slot.argument.load(Ordering::Relaxed),
-        );
-        let len = (slot.len.load(Ordering::Relaxed) as usize).min(DATA);
         Some(Request {
-            ask,
-            len,
+            len: (slot.len.load(Ordering::Relaxed) as usize).min(DATA),
+            room: (slot.room.load(Ordering::Relaxed) as usize).min(DATA),
+            op: slot.op.load(Ordering::Relaxed),
+            argument: slot.argument.load(Ordering::Relaxed),
+            id: slot.id.load(Ordering::Relaxed),
             slot: index,
         })
     }
@@ -331,12 +375,34 @@ impl Ring {
 
     /// Server: answers the oldest open request.
     pub fn complete(&self, request: &Request, status: Status, data: &[u8]) {
-        let slot = &self.header.slots[request.slot];
         self.write_data(request.slot, data);
+        self.conclude(request, status, data.len());
+    }
+
+    /// Between two rings: copies a request of this ring to another, as the `nth` posted there.
+    /// Returns the bytes copied.
+    pub fn forward(&self, request: &Request, to: &Self, nth: u32) -> usize {
+        self.copy(request.slot, to, nth as usize % SLOTS, request.len);
+        to.post(nth, request);
+        REQUEST_HEADER + request.len
+    }
+
+    /// Between two rings: copies the answer to the `nth` request posted in `from`, if it is there,
+    /// back as the answer to `request` of this one. Returns the bytes copied.
+    pub fn give_back(&self, request: &Request, from: &Self, nth: u32) -> Option<usize> {
+        let slot = from.answered_slot(nth)?;
+        let len = (slot.answered_len.load(Ordering::Relaxed) as usize).min(request.room);
+        from.copy(nth as usize % SLOTS, self, request.slot, len);
+        self.conclude(request, slot.status(), len);
+        Some(ANSWER_HEADER + len)
+    }
+
+    fn conclude(&self, request: &Request, status: Status, len: usize) {
+        let slot = &self.header.slots[request.slot];
         slot.status
             .store(u32::from(status == Status::Failed), Ordering::Relaxed);
-        slot.answered_id
-            .store(slot.id.load(Ordering::Relaxed), Ordering::Relaxed);
+        slot.answered_id.store(request.id, Ordering::Relaxed);
+        slot.answered_len.store(count(len), Ordering::Relaxed);
         let completed = self.header.completed.load(Ordering::Relaxed);
         self.header
             .completed
@@ -345,6 +411,15 @@ impl Ring {
 
     fn page(&self, slot: usize) -> NonNull<u8> {
         self.window.pointer(self.data + (slot * DATA) as u64)
+    }
+
+    fn copy(&self, slot: usize, to: &Self, other: usize, len: usize) {
+        let (from, into) = (self.page(slot), to.page(other));
+        for at in 0..len.min(DATA) {
+            // SAFETY: within a slot's page of either ring, both mapped in this window; volatile
+            // because the other sides may look at any time.
+            unsafe { into.add(at).write_volatile(from.add(at).read_volatile()) };
+        }
     }
 
     fn write_data(&self, slot: usize, data: &[u8]) {
@@ -363,4 +438,22 @@ impl Ring {
             *byte = unsafe { page.add(at).read_volatile() };
         }
     }
+}
+
+/// A request that no ring holds.
+#[cfg(test)]
+pub fn request_for_test(ask: Ask, len: usize, room: usize) -> Request {
+    let (op, argument) = ask.encode();
+    Request {
+        len,
+        room,
+        op,
+        argument,
+        id: 0,
+        slot: 0,
+    }
+}
+
+fn count(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(0)
 }

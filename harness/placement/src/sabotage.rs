@@ -74,8 +74,8 @@ pub struct Sabotage {
     fault: Fault,
     seed: u64,
     link: Rc<Link>,
-    /// How often the domain was started before this time.
-    generation: u32,
+    /// How often the driver was started again after a death, of its own or of its domain.
+    generation: Cell<u32>,
     /// Only the first incarnation is faulty: a fault strikes once.
     armed: Cell<bool>,
     requests: Cell<u32>,
@@ -131,7 +131,7 @@ impl Sabotage {
             fault: spec.fault,
             seed: spec.seed,
             link,
-            generation,
+            generation: Cell::new(generation),
             armed: Cell::new(generation == 0),
             requests: Cell::new(0),
             mappings: Cell::new(0),
@@ -218,17 +218,22 @@ impl Sabotage {
         Onward::Serve
     }
 
+    /// Called when the driver died and the domain around it lives.
+    pub fn outlived(&self) {
+        self.generation.set(self.generation.get().saturating_add(1));
+    }
+
     /// Called at each step of the driver's start: 0 before it touches the device, 1 before it
     /// serves.
     pub fn at_start(&self, now: u8) {
         if let Fault::X5 { step, repeats, .. } = self.fault
             && step == now
-            && (1..=repeats).contains(&self.generation)
+            && (1..=repeats).contains(&self.generation.get())
         {
             self.link.call(Call::Mark);
             panic!(
                 "planned crash of the driver at step {step} of start {} (X5)",
-                self.generation
+                self.generation.get()
             );
         }
     }

@@ -1,13 +1,14 @@
 //! The domain that holds the driver: probes it, serves the tenants' rings with it, and brings it
 //! back when it fails.
 
+use crate::boundary::{Boundary, Crashed};
 use crate::call::{COMPLAINTS, Call};
 use crate::host::PortHost;
 use crate::link::Link;
-use crate::placement::{Placement, Role};
-use crate::ring::{Ask, DATA, Request, Ring, Status};
+use crate::placement::Placement;
+use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Onward, Sabotage, SabotagedHost};
-use crate::trial::{DriverId, Fault, Oops, TrialSpec};
+use crate::trial::{DriverId, Fault, TrialSpec};
 use cofferdam_backends::pool::DmaPool;
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
@@ -15,7 +16,6 @@ use driver_edu::Edu;
 use driver_nvme::Nvme;
 use driver_nvme_crate::NvmeCrate;
 use driver_virtio::VirtioBlk;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,19 +31,36 @@ const START_PAUSE: Duration = Duration::from_millis(50);
 
 type Host = SabotagedHost<PortHost>;
 
-/// A driver behind the service of its class.
+/// A driver behind the service of its class. `data` comes with the request's data and leaves with
+/// the answer's, which may be `room` bytes long.
 trait Serves {
-    fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError>;
+    fn serve(
+        &mut self,
+        ask: Ask,
+        data: &mut Vec<u8>,
+        room: usize,
+        until: Deadline,
+    ) -> Result<(), DriverError>;
 }
 
 /// A driver of a block device.
 struct Disk<B>(B);
 
 impl<B: Block> Serves for Disk<B> {
-    fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError> {
+    fn serve(
+        &mut self,
+        ask: Ask,
+        data: &mut Vec<u8>,
+        room: usize,
+        until: Deadline,
+    ) -> Result<(), DriverError> {
         match ask {
             Ask::Nop => Ok(()),
-            Ask::Read { sector } => self.0.read(sector, data, until),
+            Ask::Read { sector } => {
+                data.clear();
+                data.resize(room, 0);
+                self.0.read(sector, data, until)
+            }
             Ask::Write { sector } => self.0.write(sector, data, until),
             Ask::Factorial { .. } | Ask::RoundTrip => {
                 Err(DriverError::BadRequest("a block device does not compute"))
@@ -53,7 +70,13 @@ impl<B: Block> Serves for Disk<B> {
 }
 
 impl Serves for Edu<Host> {
-    fn serve(&mut self, ask: Ask, data: &mut Vec<u8>, until: Deadline) -> Result<(), DriverError> {
+    fn serve(
+        &mut self,
+        ask: Ask,
+        data: &mut Vec<u8>,
+        _: usize,
+        until: Deadline,
+    ) -> Result<(), DriverError> {
         match ask {
             Ask::Nop => Ok(()),
             Ask::Factorial { n } => {
@@ -76,7 +99,7 @@ impl Serves for Edu<Host> {
     }
 }
 
-/// A tenant's ring, its doorbell bit, and how often its oldest request was tried.
+/// A ring, the doorbell bit of who is at its other end, and how often its oldest request was tried.
 struct Client {
     ring: Ring,
     bit: u64,
@@ -87,7 +110,7 @@ struct Client {
 pub struct Server {
     link: Rc<Link>,
     spec: TrialSpec,
-    privileged: bool,
+    boundary: Boundary,
     /// How many drivers there were before the next one, in this process and its predecessors.
     incarnation: u32,
     clients: Vec<Client>,
@@ -104,24 +127,18 @@ impl Server {
         generation: u32,
     ) -> Self {
         let clients = placement
-            .domains
-            .iter()
-            .enumerate()
-            .filter_map(|(index, domain)| match domain.role {
-                Role::Tenant(tenant) => Some(Client {
-                    ring: Ring::of(link.window(), tenant),
-                    bit: Link::bit(index),
-                    tries: 0,
-                }),
-                Role::Serves | Role::Idles => None,
+            .served_rings()
+            .map(|(ring, index)| Client {
+                ring: Ring::of(link.window(), ring),
+                bit: Link::bit(index),
+                tries: 0,
             })
             .collect();
         let sabotage = Sabotage::new(spec, Rc::clone(&link), generation);
-        let privileged = placement.domains[me].privileged;
         Self {
             link,
             spec: spec.clone(),
-            privileged,
+            boundary: Boundary::of(spec, placement, me),
             incarnation: generation,
             clients,
             sabotage,
@@ -131,24 +148,31 @@ impl Server {
     /// Serves for ever: the hardware ends the domain with the trial.
     pub fn run(mut self) {
         loop {
-            // A privileged layer that merely kills the task which oopsed goes on without a driver.
-            let contained = self.privileged && self.spec.oops == Oops::KillTask;
-            let drove = if contained {
-                catch_unwind(AssertUnwindSafe(|| self.drive())).unwrap_or_else(|_| {
-                    self.complain(6);
-                    Drove::GaveUp
-                })
-            } else {
-                self.drive()
-            };
-            match drove {
-                Drove::Failed => {
+            match (self.drive(), self.boundary) {
+                (Drove::Failed, _) => {
                     // What a driver does about a device that no longer answers: reset, start over.
                     self.link.call(Call::Reset);
                 }
-                Drove::GaveUp => self.refuse(),
+                (Drove::Crashed, Boundary::Unwinds(after)) => {
+                    self.contained();
+                    self.sabotage.outlived();
+                    self.link.call(Call::Reset);
+                    self.link.pause(after);
+                }
+                (Drove::Crashed, Boundary::KillsTask | Boundary::None) => {
+                    self.contained();
+                    self.refuse();
+                }
+                (Drove::GaveUp, _) => self.refuse(),
             }
         }
+    }
+
+    /// The driver panicked and the layer around it lives.
+    fn contained(&self) {
+        self.complain(6);
+        // The panic's message is not this domain's last word.
+        self.link.page().leave_text("");
     }
 
     /// The DMA memory of the next incarnation: all there is, or, if pages of the last are in
@@ -167,25 +191,14 @@ impl Server {
     /// One incarnation of the driver.
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
-            self.sabotage.at_start(0);
-            let host = SabotagedHost::new(
-                PortHost::new(Rc::clone(&self.link), self.pool()),
-                Rc::clone(&self.sabotage),
-            );
-            let served = match self.spec.driver {
-                DriverId::Edu => Edu::probe(host).map(|mut driver| self.serve_with(&mut driver)),
-                DriverId::VirtioBlk => {
-                    VirtioBlk::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
-                }
-                DriverId::Nvme => {
-                    Nvme::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
-                }
-                DriverId::NvmeCrate => {
-                    NvmeCrate::probe(host).map(|driver| self.serve_with(&mut Disk(driver)))
-                }
+            let drove = match self.spec.driver {
+                DriverId::Edu => self.incarnate(Edu::probe),
+                DriverId::VirtioBlk => self.incarnate(|host| Ok(Disk(VirtioBlk::probe(host)?))),
+                DriverId::Nvme => self.incarnate(|host| Ok(Disk(Nvme::probe(host)?))),
+                DriverId::NvmeCrate => self.incarnate(|host| Ok(Disk(NvmeCrate::probe(host)?))),
             };
-            if served.is_ok() {
-                return Drove::Failed;
+            if let Some(drove) = drove {
+                return drove;
             }
             self.complain(3);
             self.link.pause(START_PAUSE);
@@ -194,22 +207,38 @@ impl Server {
         Drove::GaveUp
     }
 
+    /// Starts the driver and serves with it until it ends; `None` if it does not start.
+    fn incarnate<D: Serves>(
+        &mut self,
+        probe: impl FnOnce(Host) -> Result<D, DriverError>,
+    ) -> Option<Drove> {
+        let pool = self.pool();
+        let (boundary, port) = (self.boundary, PortHost::new(Rc::clone(&self.link), pool));
+        let host = SabotagedHost::new(port, Rc::clone(&self.sabotage));
+        let mut driver = match boundary.enter(|| {
+            self.sabotage.at_start(0);
+            probe(host)
+        }) {
+            Ok(started) => started.ok()?,
+            Err(Crashed) => return Some(Drove::Crashed),
+        };
+        let drove = self.serve_with(&mut driver);
+        // Its drop is its code, too.
+        let dropped = boundary.enter(|| drop(driver));
+        Some(dropped.map_or(Drove::Crashed, |()| drove))
+    }
+
     /// Serves until the driver fails.
-    fn serve_with(&mut self, driver: &mut dyn Serves) {
-        self.sabotage.at_start(1);
+    fn serve_with(&mut self, driver: &mut dyn Serves) -> Drove {
+        if self.boundary.enter(|| self.sabotage.at_start(1)).is_err() {
+            return Drove::Crashed;
+        }
         self.link.call(Call::Serving);
         loop {
             for index in 0..self.clients.len() {
                 while let Some(request) = self.clients[index].ring.next() {
-                    if self.sabotage.before_request() == Onward::GiveUp {
-                        return;
-                    }
-                    if let Err(error) = self.handle(index, &request, driver) {
-                        self.complain(match error {
-                            DriverError::TimedOut(_) => 0,
-                            _ => 1,
-                        });
-                        return;
+                    if let Some(drove) = self.handle(index, &request, driver) {
+                        return drove;
                     }
                     self.link.beat();
                 }
@@ -218,53 +247,66 @@ impl Server {
         }
     }
 
-    /// One request. An error is the driver's end.
+    /// One request. Says so if it was the driver's end.
     fn handle(
         &mut self,
         index: usize,
         request: &Request,
         driver: &mut dyn Serves,
-    ) -> Result<(), DriverError> {
+    ) -> Option<Drove> {
+        let mut data = self.clients[index].ring.data(request);
+        self.link.copied(data.len());
+        let served = match request.ask() {
+            Some(ask) => self
+                .boundary
+                .enter(|| match self.sabotage.before_request() {
+                    Onward::GiveUp => None,
+                    Onward::Serve => {
+                        let until = self.link.deadline(REQUEST);
+                        Some(driver.serve(ask, &mut data, request.room, until))
+                    }
+                }),
+            None => Ok(Some(Err(DriverError::BadRequest("unknown operation")))),
+        };
+        let (good, end) = match served {
+            Ok(None) => return Some(Drove::Failed),
+            Ok(Some(Ok(()))) => (true, None),
+            Ok(Some(Err(error))) if error.is_request_only() => {
+                self.complain(2);
+                (false, None)
+            }
+            Ok(Some(Err(error))) => {
+                self.complain(match error {
+                    DriverError::TimedOut(_) => 0,
+                    _ => 1,
+                });
+                (false, Some(Drove::Failed))
+            }
+            Err(Crashed) => (false, Some(Drove::Crashed)),
+        };
         let client = &mut self.clients[index];
-        let mut data = client.ring.data(request);
-        let result = match request.ask {
-            Some(ask) => driver.serve(ask, &mut data, self.link.deadline(REQUEST)),
-            None => Err(DriverError::BadRequest("unknown operation")),
-        };
-        let failed = match result {
-            Ok(()) => None,
-            Err(error) if error.is_request_only() => {
-                self.link.call(Call::Complain { what: 2 });
-                Some(error)
+        if end.is_some() {
+            client.tries += 1;
+            if client.tries < TRIES {
+                return end;
             }
-            Err(error) => {
-                client.tries += 1;
-                if client.tries < TRIES {
-                    return Err(error);
-                }
-                Some(error)
-            }
-        };
+        }
         client.tries = 0;
-        let status = if failed.is_none() {
-            Status::Good
-        } else {
-            Status::Failed
-        };
-        data.truncate(DATA);
-        let answer = if failed.is_none() { &data[..] } else { &[] };
+        let status = if good { Status::Good } else { Status::Failed };
+        data.truncate(if good { request.room } else { 0 });
+        self.link.copied(data.len());
         if let Some(byte) = self.sabotage.torn_answer() {
-            client
-                .ring
-                .begin_answer(request, &answer[..byte.min(answer.len())]);
-            panic!("planned death after {byte} bytes of an answer (X6)");
+            let torn = self.boundary.enter(|| {
+                client
+                    .ring
+                    .begin_answer(request, &data[..byte.min(data.len())]);
+                panic!("planned death after {byte} bytes of an answer (X6)");
+            });
+            return torn.err().map(|Crashed| Drove::Crashed);
         }
-        client.ring.complete(request, status, answer);
+        client.ring.complete(request, status, &data);
         self.link.ring(client.bit);
-        match failed {
-            Some(error) if !error.is_request_only() => Err(error),
-            _ => Ok(()),
-        }
+        end
     }
 
     /// Answers everything with an error: there is no driver any more.
@@ -298,6 +340,8 @@ impl Server {
 enum Drove {
     /// It failed and may be started again.
     Failed,
+    /// It panicked, and a boundary held.
+    Crashed,
     /// It cannot be started any more.
     GaveUp,
 }

@@ -25,6 +25,14 @@ pub enum DriverId {
 impl DriverId {
     /// Every driver, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Edu, Self::VirtioBlk, Self::Nvme, Self::NvmeCrate];
+
+    /// Whether it drives a block device; else one that computes.
+    pub const fn is_block(self) -> bool {
+        match self {
+            Self::Edu => false,
+            Self::VirtioBlk | Self::Nvme | Self::NvmeCrate => true,
+        }
+    }
 }
 
 /// Where a driver lives.
@@ -39,6 +47,12 @@ pub enum PlacementId {
     RootPartition,
     /// In a process of its own.
     UserProcess,
+    /// In a server that a kernel passes messages to.
+    Microkernel,
+    /// In a host's kernel, behind a second device that a VMM emulates.
+    Hosted,
+    /// In the kernel, behind an unwinding boundary.
+    SafeLanguage,
 }
 
 /// Which clock a trial runs by.
@@ -177,6 +191,10 @@ pub struct DomainReport {
     pub longest_gap_ns: u64,
     /// How long its CPU stood still, ns.
     pub frozen_ns: u64,
+    /// Bytes that only its process kept in memory at the end of the trial, the machine's memory and
+    /// the program aside. The host's figure: it does not replay. `None` if the domain had died, or the
+    /// host does not let us look.
+    pub resident_bytes: Option<u64>,
 }
 
 /// One tenant's requests.
@@ -238,13 +256,23 @@ pub struct Counts {
     /// Bytes other than zero that stray reads brought to the device.
     #[serde(default)]
     pub leaked_bytes: u64,
+    /// Times control passed through a wall: requests handed on, answers handed back, and where the
+    /// driver is not in the privileged layer, interrupts delivered to it and its calls to that layer
+    /// (mappings, configuration), there and back. A call inside one process is none.
+    pub crossings: u64,
+    /// Bytes of requests and answers that a domain copied between a tenant's memory and the driver:
+    /// data, and where messages are copied, their headers. The driver's own copies into and out of
+    /// its DMA memory are the same everywhere and not among them.
+    pub copied_bytes: u64,
+    /// Sleeps of a domain that a doorbell or an interrupt ended.
+    pub wakeups: u64,
 }
 
 /// Why a trial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
-    /// Both tenants finished.
+    /// Both tenants finished, or died.
     Finished,
     /// The horizon was reached: times are "at least".
     Horizon,
@@ -291,4 +319,14 @@ pub struct TrialReport {
     pub end: End,
     /// Device time at the end, ns.
     pub ended_at_ns: u64,
+}
+
+impl TrialReport {
+    /// The report without what only the host decides: what replays under leap.
+    pub fn replayed(mut self) -> Self {
+        for domain in &mut self.domains {
+            domain.resident_bytes = None;
+        }
+        self
+    }
 }

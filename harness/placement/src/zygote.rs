@@ -12,6 +12,7 @@ use crate::link::monotonic;
 use crate::placement::Placement;
 use crate::port;
 use crate::probe;
+use crate::resident;
 use crate::shared;
 use crate::trial::{ClockKind, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use crate::wire::Channel;
@@ -223,6 +224,9 @@ struct Cores {
     leap: usize,
     hardware: usize,
     domains: usize,
+    /// Of who stands between the two sides of a measurement.
+    between: usize,
+    count: usize,
 }
 
 impl Cores {
@@ -238,6 +242,8 @@ impl Cores {
             leap,
             hardware: nth(0),
             domains: nth(1),
+            between: nth(2),
+            count: cores.len(),
         })
     }
 
@@ -347,6 +353,13 @@ impl<'a> Trial<'a> {
         let core = match self.spec.clock {
             ClockKind::Leap => self.cores.leap,
             ClockKind::Wall if index == self.placement.domains.len() => self.cores.hardware,
+            ClockKind::Wall
+                if self.crossing.is_some()
+                    && index == self.placement.attendant(1)
+                    && index != self.placement.server() =>
+            {
+                self.cores.between
+            }
             // A measurement has its two sides on a core each.
             ClockKind::Wall if self.crossing.is_some() && index != self.placement.server() => {
                 self.cores.hardware
@@ -417,7 +430,8 @@ impl<'a> Trial<'a> {
             drop(fds);
             if asked {
                 match self.hardware.receive::<ToZygote>(Duration::ZERO) {
-                    Ok(Some(ToZygote::Report(report, confinement))) => {
+                    Ok(Some(ToZygote::Report(mut report, confinement))) => {
+                        self.weigh(&mut report);
                         return Ok(Done::Trial(report, confinement));
                     }
                     Ok(Some(ToZygote::Failed(why))) => return Ok(Done::Failed(why)),
@@ -450,6 +464,15 @@ impl<'a> Trial<'a> {
                 };
                 self.hardware.send(&died)?;
             }
+        }
+    }
+
+    /// Notes how much memory each living domain has to itself.
+    fn weigh(&self, report: &mut TrialReport) {
+        for (index, domain) in report.domains.iter_mut().enumerate() {
+            let living = self.forked.iter().find(|forked| forked.index == index);
+            domain.resident_bytes =
+                living.and_then(|forked| resident::unique_set(forked.pid.as_raw()));
         }
     }
 
@@ -499,8 +522,12 @@ impl Drop for Trial<'_> {
 
 /// Measures a crossing: a wall-clock trial whose tenants do nothing else.
 fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> {
-    if rounds.waiting == Waiting::Spin && cores.hardware == cores.domains {
-        return Err(io::Error::other("polling needs two cores"));
+    let parties = id.placement().parties();
+    if rounds.waiting == Waiting::Spin && cores.count < parties {
+        return Err(io::Error::other(format!(
+            "polling needs a core for each of {parties} domains; there are {}",
+            cores.count
+        )));
     }
     let clean = TrialSpec::new(id, DriverId::Edu, Fault::None);
     let spec = TrialSpec {

@@ -50,7 +50,7 @@ pub struct Except {
     pub iommu: Option<IommuMode>,
     /// The case, by name.
     pub case: Option<&'static str>,
-    /// Only where the driver is outside the privileged layer.
+    /// Only where a crash of the driver does not reach the privileged layer.
     pub unprivileged: bool,
     /// Only where the driver is in the privileged layer.
     pub privileged: bool,
@@ -164,8 +164,8 @@ impl Except {
             && self.fabric.is_none_or(|fabric| fabric == cell.fabric)
             && self.iommu.is_none_or(|iommu| iommu == cell.iommu)
             && self.case.is_none_or(|case| case == cell.case.name())
-            && !(self.unprivileged && placement(cell.placement).driver_is_privileged())
-            && (!self.privileged || placement(cell.placement).driver_is_privileged())
+            && !(self.unprivileged && placement(cell.placement).panic_ends_layer())
+            && (!self.privileged || placement(cell.placement).panic_ends_layer())
     }
 }
 

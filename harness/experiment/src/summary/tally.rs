@@ -240,6 +240,9 @@ fn add_counts(into: &mut Counts, more: &Counts) {
         (&mut into.doorbells, more.doorbells),
         (&mut into.interrupts, more.interrupts),
         (&mut into.dma_requests, more.dma_requests),
+        (&mut into.crossings, more.crossings),
+        (&mut into.copied_bytes, more.copied_bytes),
+        (&mut into.wakeups, more.wakeups),
     ] {
         *into = into.saturating_add(more);
     }

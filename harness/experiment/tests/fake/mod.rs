@@ -92,6 +92,7 @@ fn domain(name: &str, cpu: u8) -> DomainReport {
         restarts: 0,
         longest_gap_ns: 180_000,
         frozen_ns: 0,
+        resident_bytes: None,
     }
 }
 
@@ -101,13 +102,19 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         ..domain(name, cpu)
     };
     let mut domains = match of {
-        PlacementId::InKernel => vec![layer("kernel", 0)],
+        PlacementId::InKernel | PlacementId::SafeLanguage => vec![layer("kernel", 0)],
         PlacementId::Hypervisor => vec![layer("hypervisor", 0)],
         PlacementId::RootPartition => vec![layer("hypervisor", 1), domain("root", 0)],
-        PlacementId::UserProcess => vec![layer("kernel", 1), domain("driver", 0)],
+        PlacementId::UserProcess | PlacementId::Microkernel => {
+            vec![layer("kernel", 1), domain("driver", 0)]
+        }
+        PlacementId::Hosted => {
+            vec![layer("kernel", 0), domain("vmm1", 0), domain("vmm2", 1)]
+        }
     };
-    if let Some(last) = domains.last_mut() {
-        last.holds_driver = true;
+    let holder = placement(of).server();
+    if let Some(holder) = domains.get_mut(holder) {
+        holder.holds_driver = true;
     }
     for tenant in [1, 2] {
         domains.push(DomainReport {
@@ -161,6 +168,9 @@ fn clean(spec: &TrialSpec) -> TrialReport {
                 },
             interrupts: per_request,
             dma_requests: per_request * 4,
+            crossings: per_request * 2,
+            copied_bytes: per_request * 512,
+            wakeups: per_request * 2,
             ..Counts::default()
         },
         end: End::Finished,
@@ -221,8 +231,14 @@ impl Scene<'_> {
     }
 
     fn driver_dies(&mut self, how: &str) {
-        let privileged = placement(self.spec.placement).driver_is_privileged();
+        let placed = placement(self.spec.placement);
+        let privileged = placed.driver_is_privileged();
         let survives = self.spec.oops == Oops::KillTask;
+        if how.starts_with("panic") && privileged && !placed.panic_ends_layer() {
+            self.notice("driver", "the driver crashed and was contained", 0);
+            self.restart(MS / 10);
+            return;
+        }
         for domain in &mut self.report.domains {
             if domain.holds_driver {
                 domain.deaths.push(how.into());

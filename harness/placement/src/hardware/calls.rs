@@ -117,7 +117,7 @@ impl Hardware {
                 self.kill(server, "killed by the supervisor: no sign of life")?;
                 Answer::DONE
             }
-            Call::Restart if supervises && self.placement.restart != Restart::Never => {
+            Call::Restart if supervises && matches!(self.placement.restart, Restart::After(_)) => {
                 match self.units[server].state {
                     State::Dead => self.restart(server)?,
                     _ => return Ok(State::Ready(Answer::REFUSED)),
@@ -133,6 +133,10 @@ impl Hardware {
     /// Calls that reach the device or its IOMMU domain: the driver's alone.
     fn touch_device(&mut self, index: usize, call: Call) -> State {
         let id = self.device;
+        // Registers are the driver's own; everything else it must ask the privileged layer for.
+        if !matches!(call, Call::MmioRead { .. } | Call::MmioWrite { .. }) {
+            self.asked += 1;
+        }
         State::Ready(match call {
             Call::MmioRead { bar, offset, width } => {
                 let Some(bar) = Bar::new(bar) else {
@@ -244,10 +248,8 @@ impl Hardware {
     fn ring(&mut self, from: usize, peers: u64) {
         let server = self.placement.server();
         for to in 0..self.placement.domains.len() {
-            // Only the server and tenants have business with each other.
-            if peers >> to & 1 == 1 && (from == server || to == server) {
+            if peers >> to & 1 == 1 && self.placement.are_peers(from, to) {
                 self.units[to].bells |= 1 << from;
-                self.doorbells += 1;
             }
         }
         if from == server {

@@ -3,6 +3,7 @@
 use super::unit::State;
 use super::{Hardware, STRAYS};
 use crate::placement::Role;
+use crate::port::Toll;
 use crate::trial::{
     By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, StrayDma, TrialReport,
 };
@@ -104,7 +105,7 @@ impl Hardware {
                 holds_driver: domain.role == Role::Serves,
                 tenant: match domain.role {
                     Role::Tenant(tenant) => Some(tenant),
-                    Role::Serves | Role::Idles => None,
+                    _ => None,
                 },
                 cpu: domain.cpu,
                 end: match unit.state {
@@ -117,12 +118,27 @@ impl Hardware {
                 restarts: unit.restarts,
                 longest_gap_ns: unit.longest_gap.max(stored_gap).max(to_the_end),
                 frozen_ns: nanos(frozen[usize::from(domain.cpu)]),
+                // The zygote's to fill in: nobody else may look.
+                resident_bytes: None,
             });
             if let Role::Tenant(tenant) = domain.role {
                 io.push(unit.page.io(tenant));
             }
         }
         let counts = self.machine.counts();
+        let paid = |toll| {
+            self.units
+                .iter()
+                .map(|unit| unit.page.paid(toll))
+                .sum::<u64>()
+        };
+        let doorbells = paid(Toll::Rang);
+        // What is a call in the layer that holds the driver crosses a wall where another does.
+        let outside = if self.placement.driver_is_privileged() {
+            0
+        } else {
+            2 * self.asked + counts.interrupts
+        };
         let after = |at: Option<Time>| Some(at?.0.saturating_sub(self.activated_at?.0));
         TrialReport {
             activated: self.tally.as_ref().map_or(0, |tally| tally.acted()) + self.marked,
@@ -152,7 +168,10 @@ impl Hardware {
                 maps: counts.maps,
                 unmaps: counts.unmaps,
                 invalidations: counts.invalidations,
-                doorbells: self.doorbells,
+                doorbells,
+                crossings: doorbells + outside,
+                copied_bytes: paid(Toll::Copied),
+                wakeups: paid(Toll::Woken),
                 interrupts: counts.interrupts,
                 dma_requests: counts.dma_requests,
                 bounced_bytes: counts.bounced_bytes,

@@ -34,7 +34,7 @@ fn trial_says_how_its_domains_were_confined() {
 }
 
 /// Processes that descend from `pid`, itself included.
-fn family(pid: u32) -> Vec<u32> {
+pub fn family(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let mut at = 0;
     while at < all.len() {
@@ -61,7 +61,7 @@ fn alive(pid: u32) -> bool {
 }
 
 /// Waits until `done`, at most ten seconds.
-fn eventually(done: impl Fn() -> bool) -> bool {
+pub fn eventually(done: impl Fn() -> bool) -> bool {
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
         if done() {
@@ -138,5 +138,5 @@ fn zygote_goes_on_after_a_trial_that_was_broken() {
             .to_string()
             .contains("from outside")
     );
-    assert_eq!(next, run(&spec));
+    assert_eq!(next.replayed(), run(&spec).replayed());
 }

@@ -1,6 +1,8 @@
 //! Trials through real processes: the physics, the jail, deaths and restarts.
 
 mod clean;
+mod costs;
+mod deaths;
 mod jail;
 mod physics;
 mod physics_dma;

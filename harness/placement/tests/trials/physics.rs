@@ -363,8 +363,29 @@ fn crash_of_the_driver_is_as_wide_as_the_layer_it_runs_in() {
             ));
 
             let server = &report.domains[placement.server()];
-            assert!(server.deaths[0].contains("planned crash"), "{server:#?}");
+            let died = server
+                .deaths
+                .first()
+                .is_some_and(|death| death.contains("planned crash"));
+            assert_eq!(
+                died,
+                !matches!(placement.restart, Restart::InPlace(_)),
+                "{server:#?}"
+            );
             match placement.restart {
+                Restart::InPlace(delay) => {
+                    assert!(all_is_well(&report), "{}: {report:#?}", placement.id);
+                    assert!(server.deaths.is_empty() && server.restarts == 0);
+                    let recovered = report.recovered_after_ns.expect("recovered");
+                    assert!(u128::from(recovered) >= delay.as_nanos());
+                    assert!(
+                        report
+                            .detection
+                            .expect("noticed")
+                            .what
+                            .contains("contained")
+                    );
+                }
                 Restart::Never => {
                     assert_eq!(report.end, End::SystemLost, "{}", placement.id);
                     assert!(report.recovered_after_ns.is_none());
@@ -383,7 +404,11 @@ fn crash_of_the_driver_is_as_wide_as_the_layer_it_runs_in() {
 
 #[test]
 fn kernel_that_only_kills_the_task_survives_without_the_driver() {
-    for placement in [PlacementId::InKernel, PlacementId::Hypervisor] {
+    for placement in [
+        PlacementId::InKernel,
+        PlacementId::Hypervisor,
+        PlacementId::Hosted,
+    ] {
         let clean = TrialSpec::new(placement, DriverId::VirtioBlk, Fault::X1 { nth: 5 });
 
         let report = run(&TrialSpec {
@@ -417,7 +442,7 @@ fn driver_that_spins_politely_for_long_is_restarted_where_that_is_possible() {
         let killed = report.domains[placement.server()].restarts;
         assert_eq!(
             killed,
-            u32::from(placement.restart != Restart::Never),
+            u32::from(matches!(placement.restart, Restart::After(_))),
             "{}",
             placement.id
         );
@@ -442,7 +467,7 @@ fn driver_that_spins_without_a_call_is_ended_as_spun() {
         );
         assert_eq!(
             all_is_well(&report),
-            placement.restart != Restart::Never,
+            matches!(placement.restart, Restart::After(_)),
             "{report:#?}"
         );
     }
@@ -552,13 +577,11 @@ fn deaths(clock: ClockKind, count: u32) {
 
         let report = zygote.run(&spec).expect("trial");
 
-        // A busy host may keep the driver from its CPU until the watchdog takes it for dead, too.
         died += report
             .domains
             .iter()
-            .flat_map(|domain| &domain.deaths)
-            .filter(|death| death.contains("(X1)"))
-            .count();
+            .map(|domain| domain.deaths.len())
+            .sum::<usize>();
         if clock == ClockKind::Leap {
             assert!(report.recovered_after_ns.is_some(), "{spec:?}: {report:#?}");
         }
@@ -569,7 +592,12 @@ fn deaths(clock: ClockKind, count: u32) {
             );
         }
     }
-    assert_eq!(died, count as usize);
+    // By the wall clock a busy host may keep the driver from its CPU until the watchdog takes it for
+    // dead: once more, or before its time.
+    match clock {
+        ClockKind::Leap => assert_eq!(died, count as usize),
+        ClockKind::Wall => assert!(died >= count as usize, "{died} deaths"),
+    }
 }
 
 #[test]

@@ -57,8 +57,8 @@ fn leap_trials_replay() {
             for fault in faults() {
                 let spec = TrialSpec::new(placement.placement, driver, fault);
 
-                let first = one.run(&spec).expect("trial");
-                let second = other.run(&spec).expect("trial");
+                let first = one.run(&spec).expect("trial").replayed();
+                let second = other.run(&spec).expect("trial").replayed();
 
                 assert_eq!(first, second, "{spec:?}");
             }
@@ -73,10 +73,11 @@ fn kernel_and_hypervisor_are_one_topology() {
         for fault in faults() {
             let mut kernel = zygote
                 .run(&TrialSpec::new(PlacementId::InKernel, driver, fault))
-                .expect("trial");
+                .expect("trial")
+                .replayed();
             let spec = TrialSpec::new(PlacementId::Hypervisor, driver, fault);
 
-            let hypervisor = zygote.run(&spec).expect("trial");
+            let hypervisor = zygote.run(&spec).expect("trial").replayed();
 
             kernel.domains[0].name = "hypervisor".into();
             assert_eq!(kernel, hypervisor, "{fault:?}");

@@ -24,7 +24,7 @@ pub(super) static ENTRIES: [Fault; 7] = [
         id: "X1",
         line: "the driver crashes",
         by: "driver (Sabotage)",
-        parameters: "oops panic; kill-task where the driver is in the privileged layer",
+        parameters: "oops panic; kill-task where a crash reaches the privileged layer",
         trigger: "before the nth request",
         oracle: "supervisor (death of the domain)",
         iommu: STRICT,
@@ -37,8 +37,8 @@ pub(super) static ENTRIES: [Fault; 7] = [
             case: Some("X1.kill-task"),
             unprivileged: true,
             privileged: false,
-            reason: "the driver is outside the privileged layer: a crash ends its own domain, \
-                     whatever the layer does with an oops of its own",
+            reason: "a crash of the driver ends before it reaches the privileged layer, whatever \
+                     that does with an oops of its own",
         }],
     },
     Fault {
@@ -191,8 +191,7 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
 }
 
 fn crash(cell: &Cell) -> Prediction {
-    let privileged = placement(cell.placement).driver_is_privileged();
-    match (privileged, cell.case.oops) {
+    match (placement(cell.placement).panic_ends_layer(), cell.case.oops) {
         (true, Oops::Panic) => by_construction(
             Expect::SystemLost,
             "the privileged layer panics with the driver in it",
@@ -200,7 +199,7 @@ fn crash(cell: &Cell) -> Prediction {
         (true, Oops::KillTask) => measured(Expect::Open, "depends on what the layer can clean up"),
         (false, _) => measured(
             Expect::OthersLive,
-            "a crash ends the driver's domain and no other",
+            "a crash ends the driver or its domain, and no other",
         ),
     }
 }
