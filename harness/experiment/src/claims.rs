@@ -98,14 +98,14 @@ pub static CLAIMS: [Claim; 7] = [
     Claim {
         id: "layer-costs",
         words: "The added layer is a performance problem.",
-        cells: "clean cells: notifications between domains for each completed request",
+        cells: "clean cells: crossings and copied bytes for each completed request",
         judge: judge::layer_costs,
     },
     Claim {
         id: "wild-dma",
         words: "One runaway driver does a DMA to the wrong physical memory, and it is game over \
                 whatever the layer.",
-        cells: "D1 and D2 aimed at a frame of somebody else: trials that corrupted it",
+        cells: "D1 aimed at a frame of somebody else: trials that corrupted it",
         judge: judge::wild_dma,
     },
     Claim {

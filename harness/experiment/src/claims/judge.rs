@@ -89,23 +89,25 @@ pub(super) fn layer_costs(summary: &Summary) -> Judgement {
     let per_placement: Vec<String> = PLACEMENTS
         .iter()
         .filter_map(|entry| {
-            let (mut doorbells, mut requests) = (0_u64, 0_u64);
-            for cell in &summary.cells {
-                if let Some(costs) = cell
-                    .costs
-                    .as_ref()
-                    .filter(|_| cell.placement == entry.placement)
-                {
-                    doorbells = doorbells.saturating_add(costs.doorbells);
+            let (mut crossings, mut copied, mut requests) = (0_u64, 0_u64, 0_u64);
+            for cell in summary
+                .cells
+                .iter()
+                .filter(|cell| cell.placement == entry.placement)
+            {
+                if let Some(costs) = &cell.costs {
+                    crossings = crossings.saturating_add(costs.crossings);
+                    copied = copied.saturating_add(costs.copied_bytes);
                     requests = requests.saturating_add(cell.requests.completed);
                 }
             }
-            let hundredths = doorbells.saturating_mul(100).checked_div(requests)?;
+            let tenths = crossings.saturating_mul(10).checked_div(requests)?;
+            let copied = copied.checked_div(requests)?;
             Some(format!(
-                "{} {}.{:02}",
+                "{} {}.{} and {copied} bytes",
                 entry.id,
-                hundredths / 100,
-                hundredths % 100
+                tenths / 10,
+                tenths % 10
             ))
         })
         .collect();
@@ -113,13 +115,13 @@ pub(super) fn layer_costs(summary: &Summary) -> Judgement {
         "This run has no clean cells.".to_owned()
     } else {
         format!(
-            "Counted, for each request: notifications {}.",
-            per_placement.join(", ")
+            "Crossings and copied bytes for each request: {}.",
+            per_placement.join("; ")
         )
     };
     Judgement::undecided(
         format!(
-            "{counts} What an event costs in time is not part of this run: every wall is a process \
+            "{counts} What they cost in time is not part of this run: every wall is a process \
              boundary, so no trap, exit or nested page walk was paid for by anybody."
         ),
         Vec::new(),
@@ -395,10 +397,32 @@ pub(super) fn no_stability(summary: &Summary) -> Judgement {
     }
 }
 
-pub(super) fn halved_memory(_: &Summary) -> Judgement {
+pub(super) fn halved_memory(summary: &Summary) -> Judgement {
+    let totals: Vec<String> = PLACEMENTS
+        .iter()
+        .filter_map(|entry| {
+            let cells = summary
+                .cells
+                .iter()
+                .filter(|cell| cell.placement == entry.placement && !cell.resident.is_empty());
+            let sum = |cell: &CellSummary| {
+                let bytes = cell.resident.values();
+                bytes.fold(0_u64, |sum, bytes| sum.saturating_add(*bytes))
+            };
+            let most = cells.map(sum).max()?;
+            Some(format!("{} {} KiB", entry.id, most / 1024))
+        })
+        .collect();
+    let counts = if totals.is_empty() {
+        "No record says what a domain keeps resident.".to_owned()
+    } else {
+        format!("All domains together keep resident: {}.", totals.join(", "))
+    };
     Judgement::undecided(
-        "domains are processes, not images of an operating system: what a second image takes for \
-         itself, and whether sharing would have used it better, is not in any record",
+        format!(
+            "{counts} Domains are processes, not images of an operating system: what a second \
+             image takes for itself, and whether sharing would use it better, is in no record."
+        ),
         Vec::new(),
     )
 }

@@ -100,6 +100,7 @@ fn cell(
         stray: crate::summary::Stray::default(),
         costs: None,
         samples: BTreeMap::new(),
+        resident: BTreeMap::new(),
         flags: Vec::new(),
         curves: crate::summary::Curves::default(),
     }

@@ -141,7 +141,7 @@ pub struct Stray {
     pub stale_window_ns: Option<u64>,
 }
 
-/// Empirical distribution functions, for plots.
+/// Empirical distribution functions of those times that are not "at least", for plots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Curves {
     /// Of the stall of bystanders.
@@ -244,6 +244,10 @@ pub struct CellSummary {
     /// among them.
     #[serde(default)]
     pub samples: BTreeMap<Outcome, Vec<u64>>,
+    /// Most bytes that each domain alone kept resident, in a clean cell. The host's figure. Empty
+    /// where the host does not let us look.
+    #[serde(default)]
+    pub resident: BTreeMap<String, u64>,
     /// What to know before believing the figures.
     #[serde(default)]
     pub flags: Vec<Flag>,

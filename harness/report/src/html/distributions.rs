@@ -1,8 +1,8 @@
 //! How stalls, detection and recovery spread, as a strip for each placement.
 //!
 //! A strip is an empirical distribution function over a logarithmic axis of time: filled up to the
-//! share of trials that were over by then. What is censored never fills: the strip ends below its
-//! top, and the rest is striped.
+//! share of trials that were over by then. What is censored never fills: the strip stays below its
+//! top, and the rest has a colour of its own.
 
 use super::words::{says_time, spread, time};
 use cofferdam_experiment::catalogue::placement;
@@ -60,9 +60,10 @@ pub(super) fn section(summary: &Summary) -> Markup {
             section aria-labelledby="times" {
                 h2 #times { "Stall, detection and recovery" }
                 p {
-                    "Share of the activated trials in which it was over by then, over device time \
-                     on a logarithmic axis. A strip that never fills up is censored: for the \
-                     striped rest, \"at least\" is all that is known. Placements do not meet quite \
+                    "Share of the activated trials that were over by then, over device time on a \
+                     logarithmic axis; the upright line is the median. The red part of a strip is \
+                     censored: in those trials it was not over at the end, and \"at least\" is all \
+                     that is known. Placements do not meet quite \
                      the same faults; compare pairs below."
                 }
                 div.charts {
@@ -91,7 +92,7 @@ fn chart(metric: &Metric, placements: &[PlacementSummary]) -> Markup {
                     }
                     span {}
                     div.axis {
-                        @for tick in (0..=DECADES).step_by(1) {
+                        @for tick in 0..=DECADES {
                             span class=[(tick % 2 == 1).then_some("odd")]
                                 style={ "left:" (percent_at(FROM * 10_u64.pow(tick))) "%" } {
                                 (tick_name(tick))
@@ -180,9 +181,8 @@ fn outline(curve: &[Step], n: u32) -> (String, f64) {
 }
 
 fn strip(curve: &[Step], spread: &Spread) -> Markup {
-    let (path, level) = outline(curve, spread.n);
+    let (path, _) = outline(curve, spread.n);
     let median = format!("{:.0}", place(spread.median_ns) * WIDTH);
-    let from = spread.censored_from_ns.map(|ns| place(ns) * WIDTH);
     html! {
         svg.strip viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" {
             @for tick in 1..DECADES {
@@ -190,10 +190,9 @@ fn strip(curve: &[Step], spread: &Spread) -> Markup {
                 line.grid x1=(x) x2=(x) y1="0" y2=(HEIGHT) {}
             }
             path.ecdf d=(path) {}
-            @if let Some(from) = from {
-                rect.censored x={ (format!("{:.0}", from.min(WIDTH - 12.0))) } y="0"
-                    width=(format!("{:.0}", WIDTH - from.min(WIDTH - 12.0)))
-                    height=(format!("{level:.0}")) {}
+            @if spread.censored > 0 {
+                @let height = f64::from(spread.censored) / f64::from(spread.n.max(1)) * HEIGHT;
+                rect.censored x="0" y="0" width=(WIDTH) height=(format!("{:.0}", height.min(HEIGHT))) {}
             }
             line.median x1=(median) x2=(median) y1="0" y2=(HEIGHT) {}
         }
