@@ -75,13 +75,13 @@ impl Bus for Ram {
 
 /// How the model is reached.
 enum Plug {
-    Bare(Nvme, Pending),
+    Bare(Box<Nvme>, Pending),
     Function(PciFunction),
 }
 
 impl Plug {
     fn bare() -> Self {
-        Self::Bare(model(), Pending::default())
+        Self::Bare(Box::new(model()), Pending::default())
     }
 
     fn function(ram: &mut Ram) -> Self {

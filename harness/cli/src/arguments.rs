@@ -123,6 +123,9 @@ pub struct Compare {
     /// What to print at the end.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    /// Print every case of a fault, not the fault as a whole.
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 #[derive(Args)]

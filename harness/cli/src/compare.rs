@@ -14,7 +14,7 @@ use cofferdam_guest::Guest;
 use cofferdam_reality::Comparison;
 use cofferdam_reality::guest::observe;
 use cofferdam_report::progress::Progress;
-use cofferdam_report::terminal::{Style, render};
+use cofferdam_report::terminal::{Detail, Style, render};
 use cofferdam_report::{html, reality};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -46,7 +46,14 @@ pub fn compare(arguments: &Compare) -> ExitCode {
     let finished = carry_out(arguments, &mut screen);
     screen.finish();
     match finished {
-        Ok(finished) => show(finished, guest, arguments.format, code),
+        Ok(finished) => {
+            let detail = if arguments.verbose {
+                Detail::Cases
+            } else {
+                Detail::Faults
+            };
+            show(finished, guest, (arguments.format, detail), code)
+        }
         Err(error) => refused(&error),
     }
 }
@@ -82,12 +89,15 @@ fn carry_out(arguments: &Compare, screen: &mut Screen) -> Result<Finished, RunEr
 pub fn merge(arguments: &Merge) -> ExitCode {
     match experiment::merge(&arguments.from, &arguments.out, arguments.partial) {
         // What is partial on demand is judged by its gates.
-        Ok(finished) => show(finished, None, arguments.format, |summary| {
-            match summary.passed {
+        Ok(finished) => show(
+            finished,
+            None,
+            (arguments.format, Detail::Faults),
+            |summary| match summary.passed {
                 true => 0,
                 false => GATE,
-            }
-        }),
+            },
+        ),
         Err(error) => {
             let code = match &error {
                 MergeError::Missing { .. } => GATE,
@@ -113,7 +123,7 @@ fn run_code(error: &RunError) -> u8 {
 fn show(
     finished: Finished,
     guest: Option<Guest>,
-    format: Format,
+    (format, detail): (Format, Detail),
     code: impl Fn(&Summary) -> u8,
 ) -> ExitCode {
     let Finished {
@@ -143,7 +153,7 @@ fn show(
         Format::Text => {
             let no_color = std::env::var("NO_COLOR").ok();
             let style = Style::for_output(stdout().is_terminal(), no_color.as_deref());
-            print(&render(&summary, style));
+            print(&render(&summary, style, detail));
             print(&reality::table(&comparisons));
             let report = directory.path().join(REPORT);
             print(&format!("Report: {}\n", report.display()));

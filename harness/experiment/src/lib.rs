@@ -17,6 +17,7 @@
 pub mod assemble;
 pub mod catalogue;
 pub mod cell;
+pub mod claims;
 pub mod engine;
 pub mod environment;
 pub mod gates;

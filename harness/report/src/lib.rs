@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod factors;
 pub mod html;
 pub mod listing;
 pub mod matrix;

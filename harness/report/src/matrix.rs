@@ -1,15 +1,22 @@
-//! The matrix: faults down, placements across, one block for each IOMMU mode.
+//! The matrix: faults down, placements across. A line shows a fault, or one case of it, on those
+//! platforms (IOMMU mode and fabric) that show the same.
 //!
-//! Cells of both drivers, and of the four kinds of victims of a wild DMA, share a square: it shows
-//! the worst outcome and how often it came, among all their activated trials.
+//! What a fault does where everything follows from topology and IOMMU mode, and what it does where
+//! that had to be measured, are lines of their own.
 
-use cofferdam_experiment::catalogue::{FAULTS, IOMMU_MODES, PLACEMENTS};
+use cofferdam_experiment::catalogue::{
+    FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, fabric_name, iommu_name,
+};
 use cofferdam_experiment::predict::Label;
+use cofferdam_experiment::statistics::Flag;
 use cofferdam_experiment::summary::{CellSummary, Summary};
 use cofferdam_experiment::verdict::Outcome;
-use cofferdam_machine::config::IommuMode;
+use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{DriverId, PlacementId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An IOMMU mode and a fabric.
+pub type Platform = (IommuMode, FabricKind);
 
 /// What several cells show together.
 #[derive(Debug, Clone)]
@@ -27,44 +34,28 @@ pub struct Tally {
     pub times: u32,
     /// Activated trials.
     pub activated: u32,
-}
-
-fn tally<'a>(cells: impl Iterator<Item = &'a CellSummary> + Clone) -> Tally {
-    let activated = cells.clone().map(|cell| cell.activated).sum();
-    let worst = cells
-        .clone()
-        .filter_map(|cell| cell.worst())
-        .map(|(outcome, _)| outcome)
-        .max()
-        .unwrap_or(Outcome::NotActivated);
-    Tally {
-        worst,
-        times: cells
-            .filter(|_| worst != Outcome::NotActivated)
-            .filter_map(|cell| cell.outcomes.get(&worst))
-            .sum(),
-        activated,
-    }
+    /// Activated trials in which nobody but the driver's own domain was touched.
+    pub contained: u32,
 }
 
 impl Square<'_> {
     /// The worst outcome over all its cells.
     pub fn tally(&self) -> Tally {
-        tally(self.cells.iter().copied())
-    }
-
-    /// The same for each driver.
-    pub fn by_driver(&self) -> BTreeMap<DriverId, Tally> {
-        let mut drivers: Vec<DriverId> = self.cells.iter().map(|cell| cell.driver).collect();
-        drivers.sort_unstable();
-        drivers.dedup();
-        drivers
-            .into_iter()
-            .map(|driver| {
-                let own = self.cells.iter().copied();
-                (driver, tally(own.filter(move |cell| cell.driver == driver)))
-            })
-            .collect()
+        let worst = self.cells.iter().filter_map(|cell| cell.worst());
+        let worst = worst
+            .map(|(outcome, _)| outcome)
+            .max()
+            .unwrap_or(Outcome::NotActivated);
+        let sum = |of: &dyn Fn(&CellSummary) -> u32| {
+            let each = self.cells.iter().map(|cell| of(cell));
+            each.fold(0, u32::saturating_add)
+        };
+        Tally {
+            worst,
+            times: sum(&|cell| cell.outcomes.get(&worst).copied().unwrap_or(0)),
+            activated: sum(&|cell| cell.activated),
+            contained: sum(&|cell| cell.contained),
+        }
     }
 
     /// Whether every outcome follows from topology and IOMMU mode.
@@ -90,83 +81,61 @@ impl Square<'_> {
         self.median(|cell| cell.recovery.after.map(|spread| spread.median_ns))
     }
 
-    /// Whether times are "at least" in some trial.
-    pub fn censored(&self) -> bool {
-        self.cells.iter().any(|cell| cell.censored > 0)
+    /// Whether one of its cells has that flag.
+    pub fn flagged(&self, flag: Flag) -> bool {
+        self.cells.iter().any(|cell| cell.flags.contains(&flag))
     }
 }
 
-/// Whether two times differ by no more than a tenth.
-fn close(one: Option<u64>, other: Option<u64>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one.abs_diff(other) <= one.max(other) / 10,
-        (one, other) => one == other,
-    }
-}
-
-/// One row: a fault with its parameters.
+/// One line of the matrix.
 #[derive(Debug, Clone)]
-pub struct Row<'a> {
-    /// Its name, at most 19 characters.
-    pub name: String,
-    /// The fault's id.
-    pub fault: &'a str,
+pub struct Line<'a> {
+    /// The platforms that show the same.
+    pub platforms: Vec<Platform>,
+    /// How these differ from the fault's other platforms: `off, passthrough`. Empty where the fault
+    /// has no others.
+    pub platform: String,
     /// A square for each placement of the matrix; `None` where the fault does not exist.
     pub squares: Vec<Option<Square<'a>>>,
 }
 
-impl<'a> Row<'a> {
-    /// The squares as one, if all placements have one and they show the same outcomes and, within
-    /// a tenth, the same times.
-    pub fn uniform(&self) -> Option<Square<'a>> {
-        let squares: Vec<&Square<'a>> = self.squares.iter().flatten().collect();
-        let first = squares.first()?;
-        let same = squares.len() == self.squares.len()
-            && squares.iter().all(|square| {
-                square.by_driver() == first.by_driver()
-                    && close(square.stall(), first.stall())
-                    && close(square.recovery(), first.recovery())
-            });
-        same.then(|| Square {
-            cells: squares
-                .iter()
-                .flat_map(|square| square.cells.iter().copied())
-                .collect(),
-        })
-    }
-
+impl Line<'_> {
     /// Whether every outcome in it follows from topology and IOMMU mode.
     pub fn by_construction(&self) -> bool {
         self.squares.iter().flatten().all(Square::by_construction)
     }
-}
 
-/// The rows of one IOMMU mode.
-#[derive(Debug, Clone)]
-pub struct Block<'a> {
-    /// The mode.
-    pub iommu: IommuMode,
-    /// Its name.
-    pub name: &'static str,
-    /// Its rows, in the order of the plan.
-    pub rows: Vec<Row<'a>>,
-}
-
-impl Block<'_> {
-    /// Whether another block shows the same in every square.
-    fn looks_like(&self, other: &Self) -> bool {
-        let look = |block: &Self| -> Vec<_> {
-            let squares = block.rows.iter().map(|row| {
-                let squares = row.squares.iter();
-                let squares: Vec<_> = squares
-                    .map(|square| square.as_ref().map(Square::by_driver))
-                    .collect();
-                (row.name.clone(), squares)
-            });
-            squares.collect()
-        };
-        look(self) == look(other)
+    /// Whether all placements have a square and all show the same worst outcome and counts.
+    pub fn is_uniform(&self) -> bool {
+        let mut tallies = self
+            .squares
+            .iter()
+            .map(|square| square.as_ref().map(Square::tally));
+        let first = tallies.next().flatten();
+        first.is_some() && tallies.all(|tally| tally == first)
     }
+}
+
+/// A case of a fault, with a line for each set of platforms that show the same.
+#[derive(Debug, Clone)]
+pub struct CaseLines<'a> {
+    /// Its name.
+    pub case: &'a str,
+    /// Its lines.
+    pub lines: Vec<Line<'a>>,
+}
+
+/// A fault.
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// Its id.
+    pub fault: &'a str,
+    /// What happens, from the catalogue.
+    pub says: &'static str,
+    /// The fault as a whole: what was measured first, then what is settled.
+    pub lines: Vec<Line<'a>>,
+    /// Case by case.
+    pub cases: Vec<CaseLines<'a>>,
 }
 
 /// The matrix of a run.
@@ -174,34 +143,93 @@ impl Block<'_> {
 pub struct Matrix<'a> {
     /// The placements across.
     pub placements: Vec<PlacementId>,
-    /// The blocks, weakest IOMMU mode first.
-    pub blocks: Vec<Block<'a>>,
+    /// The faults down, in the order of the catalogue.
+    pub groups: Vec<Group<'a>>,
 }
 
-/// Whether the IOMMU mode matters to a fault: those are crossed with more than one.
-pub fn depends_on_iommu(fault: &str) -> bool {
-    FAULTS
-        .iter()
-        .any(|entry| entry.id == fault && entry.iommu.len() > 1)
+/// What decides whether two platforms show the same: every case and driver of every placement.
+type Look<'a> = BTreeMap<(PlacementId, DriverId, &'a str), (Option<Outcome>, u32, u32)>;
+
+fn look<'a>(cells: &[&'a CellSummary]) -> Look<'a> {
+    let of = |cell: &&'a CellSummary| {
+        let worst = cell.worst().map(|(outcome, _)| outcome);
+        (
+            (cell.placement, cell.driver, cell.case.as_str()),
+            (worst, cell.contained, cell.activated),
+        )
+    };
+    cells.iter().map(of).collect()
 }
 
-/// The row a cell belongs to.
-fn row_name(cell: &CellSummary) -> String {
-    let mut parts = cell.case.split('.');
-    let (fault, first) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    match (fault, first, parts.next()) {
-        ("D1", by, Some("hypervisor" | "kernel" | "tenant1" | "tenant2")) => {
-            format!("D1 {by} victim")
-        }
-        ("D1", by, Some("driver")) => format!("D1 {by} own"),
-        ("B1", "all-ones", None) => format!(
-            "B1 {}",
-            cofferdam_experiment::catalogue::fabric_name(cell.fabric)
-        ),
-        (fault, "", None) => fault.to_owned(),
-        (fault, first, None) => format!("{fault} {first}"),
-        (fault, first, Some(second)) => format!("{fault} {first} {second}"),
+/// The values of an axis that occur, in the catalogue's order, by name.
+fn named<T: Copy + Ord>(
+    order: impl Iterator<Item = T>,
+    occur: &BTreeSet<T>,
+    name: impl Fn(T) -> &'static str,
+) -> String {
+    let names: Vec<&str> = order
+        .filter(|value| occur.contains(value))
+        .map(name)
+        .collect();
+    names.join(", ")
+}
+
+/// What tells these platforms from all those of the fault.
+fn platform_name(own: &[Platform], all: &BTreeSet<Platform>) -> String {
+    let modes = |of: &mut dyn Iterator<Item = &Platform>| -> BTreeSet<IommuMode> {
+        of.map(|platform| platform.0).collect()
+    };
+    let fabrics = |of: &mut dyn Iterator<Item = &Platform>| -> BTreeSet<FabricKind> {
+        of.map(|platform| platform.1).collect()
+    };
+    let mut parts = Vec::new();
+    let own_modes = modes(&mut own.iter());
+    if own_modes != modes(&mut all.iter()) {
+        let order = IOMMU_MODES.iter().map(|item| item.value);
+        parts.push(named(order, &own_modes, iommu_name));
     }
+    let own_fabrics = fabrics(&mut own.iter());
+    if own_fabrics != fabrics(&mut all.iter()) {
+        let order = FABRICS.iter().map(|item| item.value);
+        parts.push(named(order, &own_fabrics, fabric_name));
+    }
+    parts.join(" on ")
+}
+
+fn lines<'a>(
+    cells: &[&'a CellSummary],
+    all: &BTreeSet<Platform>,
+    placements: &[PlacementId],
+) -> Vec<Line<'a>> {
+    let mut platforms: BTreeMap<Platform, Vec<&'a CellSummary>> = BTreeMap::new();
+    for cell in cells {
+        let own = platforms.entry((cell.iommu, cell.fabric)).or_default();
+        own.push(cell);
+    }
+    let mut alike: Vec<(Look<'a>, Vec<Platform>, Vec<&'a CellSummary>)> = Vec::new();
+    for (platform, own) in platforms {
+        let shows = look(&own);
+        match alike.iter_mut().find(|(look, ..)| *look == shows) {
+            Some((_, platforms, cells)) => {
+                platforms.push(platform);
+                cells.extend(own);
+            }
+            None => alike.push((shows, vec![platform], own)),
+        }
+    }
+    let square = |cells: &[&'a CellSummary], id: PlacementId| {
+        let own = cells.iter().copied().filter(|cell| cell.placement == id);
+        let own: Vec<_> = own.collect();
+        (!own.is_empty()).then_some(Square { cells: own })
+    };
+    alike
+        .into_iter()
+        .map(|(_, platforms, cells)| Line {
+            platform: platform_name(&platforms, all),
+            squares: placements.iter().map(|&id| square(&cells, id)).collect(),
+            platforms,
+        })
+        .collect()
 }
 
 impl<'a> Matrix<'a> {
@@ -213,51 +241,61 @@ impl<'a> Matrix<'a> {
             .map(|entry| entry.placement)
             .filter(|id| struck().any(|cell| cell.placement == *id))
             .collect();
-        let blocks = IOMMU_MODES
+        let mut faults: BTreeMap<&str, Vec<&CellSummary>> = BTreeMap::new();
+        for cell in struck() {
+            faults.entry(&cell.fault).or_default().push(cell);
+        }
+        let groups = FAULTS
             .iter()
-            .map(|mode| Block {
-                iommu: mode.value,
-                name: mode.id,
-                rows: rows(
-                    struck().filter(|cell| cell.iommu == mode.value),
-                    &placements,
-                ),
+            .filter_map(|entry| {
+                let (fault, cells) = faults.remove_entry(entry.id)?;
+                Some(group(fault, entry.line, &cells, &placements))
             })
-            .filter(|block| !block.rows.is_empty())
             .collect();
-        Self { placements, blocks }
-    }
-
-    /// The blocks, neighbours that look the same together.
-    pub fn alike(&self) -> impl DoubleEndedIterator<Item = &[Block<'a>]> {
-        self.blocks.chunk_by(|one, next| one.looks_like(next))
+        Self { placements, groups }
     }
 }
 
-fn rows<'a>(
-    cells: impl Iterator<Item = &'a CellSummary>,
+fn group<'a>(
+    fault: &'a str,
+    says: &'static str,
+    cells: &[&'a CellSummary],
     placements: &[PlacementId],
-) -> Vec<Row<'a>> {
-    let mut rows: Vec<Row<'a>> = Vec::new();
+) -> Group<'a> {
+    let all: BTreeSet<Platform> = cells.iter().map(|cell| (cell.iommu, cell.fabric)).collect();
+    let of = |cell: &CellSummary| (cell.case.clone(), cell.iommu, cell.fabric);
+    // A case on a platform is settled if it is so for every placement and driver.
+    let open: BTreeSet<_> = cells
+        .iter()
+        .filter(|cell| cell.label == Label::Measured)
+        .map(|cell| of(cell))
+        .collect();
+    let (measured, settled): (Vec<&CellSummary>, Vec<&CellSummary>) =
+        cells.iter().partition(|cell| open.contains(&of(cell)));
+    let mut whole = lines(&measured, &all, placements);
+    whole.extend(lines(&settled, &all, placements));
+
+    let mut names: Vec<&'a str> = Vec::new();
     for cell in cells {
-        let name = row_name(cell);
-        let at = rows.iter().position(|row| row.name == name);
-        let at = at.unwrap_or_else(|| {
-            rows.push(Row {
-                name,
-                fault: &cell.fault,
-                squares: vec![None; placements.len()],
-            });
-            rows.len() - 1
-        });
-        let column = placements.iter().position(|id| *id == cell.placement);
-        let square = column.and_then(|column| rows.get_mut(at)?.squares.get_mut(column));
-        if let Some(square) = square {
-            square
-                .get_or_insert(Square { cells: Vec::new() })
-                .cells
-                .push(cell);
+        if !names.contains(&cell.case.as_str()) {
+            names.push(&cell.case);
         }
     }
-    rows
+    let cases = names.into_iter().map(|case| {
+        let own: Vec<_> = cells
+            .iter()
+            .copied()
+            .filter(|cell| cell.case == case)
+            .collect();
+        CaseLines {
+            case,
+            lines: lines(&own, &all, placements),
+        }
+    });
+    Group {
+        fault,
+        says,
+        lines: whole,
+        cases: cases.collect(),
+    }
 }

@@ -1,10 +1,11 @@
 //! The matrix on a terminal, within 100 columns.
 
-use crate::matrix::{Matrix, Row, Square, depends_on_iommu};
+use crate::matrix::{Line, Matrix, Square};
 use crate::quantity::{percent, time};
 use cofferdam_experiment::catalogue::{clock_name, placement};
 use cofferdam_experiment::gates::GateResult;
 use cofferdam_experiment::predict::Label;
+use cofferdam_experiment::statistics::Flag;
 use cofferdam_experiment::summary::{State, Summary};
 use cofferdam_experiment::verdict::Outcome;
 use std::ops::Range;
@@ -15,6 +16,17 @@ const NAME: usize = 22;
 const COLUMN: usize = 19;
 /// Placements side by side; more of them come below.
 const ACROSS: usize = (WIDTH - NAME) / COLUMN;
+/// Disagreements shown where cases are not.
+const FEW: usize = 8;
+
+/// How much of the matrix to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// A line for each fault, and one more where platforms differ.
+    Faults,
+    /// A line for each case.
+    Cases,
+}
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,17 +129,59 @@ fn headings(matrix: &Matrix<'_>, band: Range<usize>, style: Style) -> String {
     style.paint(line.trim_end(), "1")
 }
 
-fn row_line(row: &Row<'_>, band: Range<usize>, style: Style) -> String {
-    let mark = if row.by_construction() { " =" } else { "" };
-    let mut line = padded(&format!("{}{mark}", row.name), NAME);
-    for each in &row.squares[band] {
-        line.push_str(&square(each.as_ref(), style));
+/// What a line is called: the fault or case, the mark of what is settled, the platforms.
+fn name(of: &str, line: &Line<'_>) -> String {
+    let mark = if line.by_construction() { " =" } else { "" };
+    format!("{of}{mark} {}", line.platform)
+}
+
+/// Lines with what they are called, for one level of detail.
+fn named<'m, 'a>(matrix: &'m Matrix<'a>, detail: Detail) -> Vec<(&'a str, &'m Line<'a>)> {
+    let groups = matrix.groups.iter();
+    match detail {
+        Detail::Faults => groups
+            .flat_map(|group| group.lines.iter().map(|line| (group.fault, line)))
+            .collect(),
+        Detail::Cases => groups
+            .flat_map(|group| &group.cases)
+            .flat_map(|case| case.lines.iter().map(|line| (case.case, line)))
+            .collect(),
     }
-    line
+}
+
+/// Lines one below the other, a band of placements at a time. A name that is longer than its
+/// column stands on a line of its own.
+fn table(
+    out: &mut String,
+    matrix: &Matrix<'_>,
+    lines: &[(&str, &Line<'_>)],
+    style: Style,
+    text: impl Fn(Option<&Square<'_>>) -> String,
+) {
+    for band in bands(matrix) {
+        push_line(out, &headings(matrix, band.clone(), style));
+        for (of, each) in lines {
+            let squares = &each.squares[band.clone()];
+            if squares.iter().all(Option::is_none) {
+                continue;
+            }
+            let name = name(of, each);
+            let mut line = if name.chars().count() < NAME {
+                padded(&name, NAME)
+            } else {
+                push_line(out, &name);
+                padded("", NAME)
+            };
+            for square in squares {
+                line.push_str(&text(square.as_ref()));
+            }
+            push_line(out, &line);
+        }
+    }
 }
 
 /// The matrix of a run, with its gates and what disagrees with the prediction.
-pub fn render(summary: &Summary, style: Style) -> String {
+pub fn render(summary: &Summary, style: Style, detail: Detail) -> String {
     let matrix = Matrix::of(summary);
     let mut out = String::new();
     push_line(&mut out, &first_line(summary));
@@ -139,22 +193,17 @@ pub fn render(summary: &Summary, style: Style) -> String {
         &mut out,
         "= follows from topology and IOMMU mode; all else is measured.  - does not exist.",
     );
-
-    // Modes that show the same are shown once.
-    for blocks in matrix.alike() {
-        let names: Vec<&str> = blocks.iter().map(|block| block.name).collect();
-        out.push('\n');
-        let title = format!("IOMMU {}", names.join(", "));
-        push_line(&mut out, &style.paint(&title, "1"));
-        for band in bands(&matrix) {
-            push_line(&mut out, &headings(&matrix, band.clone(), style));
-            for row in blocks.first().map_or(&[][..], |block| &block.rows) {
-                push_line(&mut out, &row_line(row, band.clone(), style));
-            }
-        }
+    if detail == Detail::Faults {
+        push_line(
+            &mut out,
+            "A line is a fault with all its cases; --verbose and the report have them one by one.",
+        );
     }
-    durations(&mut out, &matrix, style);
-    conclusions(&mut out, summary, style);
+    out.push('\n');
+    let lines = named(&matrix, detail);
+    table(&mut out, &matrix, &lines, style, |each| square(each, style));
+    durations(&mut out, &matrix, &lines, style);
+    conclusions(&mut out, summary, style, detail);
     out
 }
 
@@ -176,41 +225,26 @@ fn first_line(summary: &Summary) -> String {
     line
 }
 
-/// For how long: measured rows of the strictest mode.
-fn durations(out: &mut String, matrix: &Matrix<'_>, style: Style) {
-    let Some(block) = matrix.blocks.last() else {
-        return;
+/// For how long: measured lines in which somebody had to wait or to come back.
+fn durations(out: &mut String, matrix: &Matrix<'_>, lines: &[(&str, &Line<'_>)], style: Style) {
+    let told = |square: &Square<'_>| {
+        let any = |time: Option<u64>| time.is_some_and(|ns| ns > 0);
+        any(square.stall()) || any(square.recovery())
     };
-    let rows: Vec<_> = block
-        .rows
+    let lines: Vec<_> = lines
         .iter()
-        .filter(|row| !row.by_construction() && !depends_on_iommu(row.fault))
+        .copied()
+        .filter(|(_, line)| !line.by_construction() && line.squares.iter().flatten().any(told))
         .collect();
-    if rows.is_empty() {
+    if lines.is_empty() {
         return;
     }
     out.push('\n');
-    push_line(
-        out,
-        &style.paint(
-            &format!(
-                "IOMMU {}, for how long: bystanders' stall / recovery, medians of the slower driver",
-                block.name
-            ),
-            "1",
-        ),
-    );
-    for band in bands(matrix) {
-        push_line(out, &headings(matrix, band.clone(), style));
-        for row in &rows {
-            let mut line = padded(&row.name, NAME);
-            for each in &row.squares[band.clone()] {
-                let text = each.as_ref().map_or("-".to_owned(), duration);
-                line.push_str(&padded(&text, COLUMN));
-            }
-            push_line(out, &line);
-        }
-    }
+    let title = "For how long: bystanders' stall / recovery, the longest of the cells' medians";
+    push_line(out, &style.paint(title, "1"));
+    table(out, matrix, &lines, style, |square| {
+        padded(&square.map_or("-".to_owned(), duration), COLUMN)
+    });
 }
 
 /// A square's stall and recovery.
@@ -218,7 +252,7 @@ fn duration(square: &Square<'_>) -> String {
     if square.tally().activated == 0 {
         return "-".into();
     }
-    let stall = if square.censored() {
+    let stall = if square.flagged(Flag::Censored) {
         "lost".into()
     } else {
         square.stall().map_or("-".into(), time)
@@ -227,7 +261,7 @@ fn duration(square: &Square<'_>) -> String {
     format!("{stall} / {}", back.map_or("-".into(), time))
 }
 
-fn conclusions(out: &mut String, summary: &Summary, style: Style) {
+fn conclusions(out: &mut String, summary: &Summary, style: Style, detail: Detail) {
     out.push('\n');
     for gate in &summary.gates {
         let (text, code) = match gate.result {
@@ -254,7 +288,11 @@ fn conclusions(out: &mut String, summary: &Summary, style: Style) {
         push_line(out, &line);
     } else {
         push_line(out, "Contradicted predictions:");
-        for each in &summary.disagreements {
+        let shown = match detail {
+            Detail::Faults => FEW,
+            Detail::Cases => summary.disagreements.len(),
+        };
+        for each in summary.disagreements.iter().take(shown) {
             let label = match each.label {
                 Label::ByConstruction => "by construction",
                 Label::Measured => "measured",
@@ -266,6 +304,10 @@ fn conclusions(out: &mut String, summary: &Summary, style: Style) {
                     each.cell, each.expected, each.found, each.trials, each.first
                 )),
             );
+        }
+        let more = summary.disagreements.len().saturating_sub(shown);
+        if more > 0 {
+            push_line(out, &format!("    and {more} more, in the report"));
         }
     }
     intervals(out, summary);

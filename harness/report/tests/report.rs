@@ -9,9 +9,10 @@ use cofferdam_experiment::summary::Summary;
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{Corruption, DomainEnd, End};
+use cofferdam_report::factors::{Factor, Score, decided, scores};
 use cofferdam_report::html;
-use cofferdam_report::matrix::Matrix;
-use cofferdam_report::terminal::{Style, WIDTH, render};
+use cofferdam_report::matrix::{Line, Matrix};
+use cofferdam_report::terminal::{Detail, Style, WIDTH, render};
 use fake::{StopAfter, spoiled};
 
 fn summary_of(settings: Settings, filter: Filter, stop: StopAfter, broken: bool) -> Summary {
@@ -73,51 +74,62 @@ fn terminal_matrix_fits_its_width_whatever_the_counts() {
                 .values_mut()
                 .for_each(|times| *times *= factor);
         }
-        for line in render(&summary, Style::Plain).lines() {
-            assert!(line.chars().count() <= WIDTH, "{line}");
+        for detail in [Detail::Faults, Detail::Cases] {
+            for line in render(&summary, Style::Plain, detail).lines() {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+            }
         }
     }
 }
 
 #[test]
-fn terminal_matrix_shows_every_row_and_the_gates() {
-    let text = render(&whole(), Style::Plain);
-    for row in [
-        "D1 device victim =",
-        "D6 driver early",
-        "M1 tenant1 =",
-        "B1 pcie-notimeout",
-        "B1 machine-check =",
-        "R1 index-7",
-        "X1 kill-task",
-        "X2 polite-300ms",
-        "negative control",
-        "No prediction was contradicted",
-    ] {
-        assert!(text.contains(row), "{row}\n{text}");
+fn terminal_matrix_has_a_line_for_every_fault_and_the_gates() {
+    let summary = whole();
+    let text = render(&summary, Style::Plain, Detail::Faults);
+    for cell in summary.cells.iter().filter(|cell| !cell.is_clean()) {
+        let starts = |line: &str| line.split(' ').next() == Some(&cell.fault);
+        assert!(text.lines().any(starts), "{}\n{text}", cell.fault);
     }
+    assert!(text.contains("negative control"));
+    assert!(text.contains("No prediction was contradicted"));
     assert!(!text.contains('\x1b'));
 }
 
 #[test]
-fn modes_that_show_the_same_share_a_block() {
+fn verbose_matrix_has_a_line_for_every_case() {
+    let summary = whole();
+    let text = render(&summary, Style::Plain, Detail::Cases);
+    for cell in summary.cells.iter().filter(|cell| !cell.is_clean()) {
+        let starts = |line: &str| line.split(' ').next() == Some(&cell.case);
+        assert!(text.lines().any(starts), "{}\n{text}", cell.case);
+    }
+    let faults = render(&summary, Style::Plain, Detail::Faults);
+    assert!(faults.lines().count() < text.lines().count());
+}
+
+#[test]
+fn platforms_that_show_the_same_share_a_line() {
     let filter = Filter {
-        faults: vec!["D1".into(), "D6".into()],
+        faults: vec!["D6".into()],
         ..Filter::default()
     };
     let summary = summary_of(Settings::QUICK, filter, StopAfter::never(), false);
-    let text = render(&summary, Style::Plain);
-    assert!(text.contains("IOMMU off, passthrough"));
-    assert!(text.contains("IOMMU lazy\n"));
-    assert!(text.contains("IOMMU strict\n"));
+    let matrix = Matrix::of(&summary);
+    let names: Vec<&str> = matrix.groups[0]
+        .lines
+        .iter()
+        .map(|line| line.platform.as_str())
+        .collect();
+    assert!(names.contains(&"off, passthrough"), "{names:?}");
+    assert!(names.contains(&"lazy"), "{names:?}");
 }
 
 #[test]
 fn colour_changes_nothing_but_colour() {
     let summary = whole();
-    let coloured = render(&summary, Style::Colour);
+    let coloured = render(&summary, Style::Colour, Detail::Cases);
     assert!(coloured.contains("\x1b[1;31m"));
-    let plain = render(&summary, Style::Plain);
+    let plain = render(&summary, Style::Plain, Detail::Cases);
     let trimmed = |text: &str| -> Vec<String> {
         text.lines()
             .map(|line| line.trim_end().to_owned())
@@ -133,7 +145,7 @@ fn partial_run_says_so_in_both_forms() {
         ..Filter::default()
     };
     let summary = summary_of(Settings::QUICK, filter, StopAfter::trials(20), false);
-    assert!(render(&summary, Style::Plain).contains("PARTIAL"));
+    assert!(render(&summary, Style::Plain, Detail::Faults).contains("PARTIAL"));
     assert!(html::page(&summary, &[]).contains("Partial."));
 }
 
@@ -157,8 +169,8 @@ fn page_leads_with_disagreements_and_escapes_what_domains_said() {
     assert!(!page.contains("<script"));
     assert!(page.contains("&lt;script"));
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text}"));
-    assert!(at("What contradicts the prediction") < at("Measured:"));
-    assert!(at("Measured:") < at("By construction:"));
+    assert!(at("Gate failed") < at("contradict"));
+    assert!(at("contradict") < at("The containment matrix"));
     assert!(
         page.contains("landed in tenant2&#39;s memory")
             || page.contains("landed in tenant2's memory")
@@ -166,11 +178,22 @@ fn page_leads_with_disagreements_and_escapes_what_domains_said() {
 }
 
 #[test]
-fn page_has_every_cell_and_what_was_unavailable() {
-    let summary = whole();
+fn page_has_every_case_its_trials_and_what_was_unavailable() {
+    let filter = Filter {
+        faults: vec!["X1".into(), "D6".into(), "B1".into()],
+        ..Filter::default()
+    };
+    let summary = summary_of(Settings::QUICK, filter, StopAfter::never(), false);
     let page = html::page(&summary, &[]);
     for cell in summary.cells.iter().filter(|cell| !cell.is_clean()) {
-        assert!(page.contains(&cell.id), "{}", cell.id);
+        assert!(
+            page.contains(&format!("id=\"c-{}\"", cell.case)),
+            "{}",
+            cell.case
+        );
+        for index in cell.samples.values().flatten() {
+            assert!(page.contains(&format!("#{index}</code>")), "{index}");
+        }
     }
     for each in &summary.environment.unavailable {
         assert!(page.contains(&each.what));
@@ -181,16 +204,78 @@ fn page_has_every_cell_and_what_was_unavailable() {
 }
 
 #[test]
-fn matrix_has_a_square_for_every_struck_cell() {
+fn matrix_has_a_square_for_every_struck_cell_in_both_forms() {
     let summary = whole();
     let matrix = Matrix::of(&summary);
-    let squared: usize = matrix
-        .blocks
+    let cells = |line: &Line<'_>| -> usize {
+        let squares = line.squares.iter().flatten();
+        squares.map(|square| square.cells.len()).sum()
+    };
+    let by_fault: usize = matrix
+        .groups
         .iter()
-        .flat_map(|block| &block.rows)
-        .flat_map(|row| row.squares.iter().flatten())
-        .map(|square| square.cells.len())
+        .flat_map(|group| &group.lines)
+        .map(cells)
+        .sum();
+    let by_case: usize = matrix
+        .groups
+        .iter()
+        .flat_map(|group| &group.cases)
+        .flat_map(|case| &case.lines)
+        .map(cells)
         .sum();
     let struck = summary.cells.iter().filter(|cell| !cell.is_clean()).count();
-    assert_eq!(squared, struck);
+    assert_eq!((by_fault, by_case), (struck, struck));
+}
+
+#[test]
+fn every_link_of_the_page_leads_somewhere() {
+    let page = html::page(&whole(), &[]);
+    let links = page.split("href=\"#").skip(1);
+    let targets: std::collections::BTreeSet<&str> =
+        links.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(targets.len() > 20);
+    for target in targets {
+        assert!(page.contains(&format!("id=\"{target}\"")), "{target}");
+    }
+}
+
+#[test]
+fn page_of_a_run_with_nothing_finished_stands() {
+    let filter = Filter {
+        faults: vec!["M1".into()],
+        ..Filter::default()
+    };
+    let summary = summary_of(Settings::QUICK, filter, StopAfter::trials(0), false);
+    let page = html::page(&summary, &[]);
+    assert!(page.contains("Partial."));
+    assert!(page.contains("cannot be decided here"));
+}
+
+#[test]
+fn a_choice_decides_only_where_nothing_else_differs() {
+    let summary = whole();
+    let cases = decided(&summary);
+    let by = |name: &str| {
+        let case = cases.iter().find(|case| case.case == name);
+        &case.unwrap_or_else(|| panic!("no {name}")).by
+    };
+    assert!(by("X1.panic").contains(&Factor::Placement));
+    assert!(by("B1.all-ones").contains(&Factor::Fabric));
+    assert!(by("D1.device.tenant1").contains(&Factor::Iommu));
+    assert!(!by("D1.device.tenant1").contains(&Factor::Placement));
+}
+
+#[test]
+fn scores_compare_the_same_cells_and_order_by_containment() {
+    let summary = whole();
+    let (scores, common) = scores(&summary);
+    assert!(common > 0);
+    let share = |score: &Score| f64::from(score.contained) / f64::from(score.activated);
+    assert!(scores.is_sorted_by(|one, other| share(one) >= share(other)));
+    assert!(
+        scores
+            .windows(2)
+            .all(|two| two[0].activated == two[1].activated)
+    );
 }

@@ -2,6 +2,7 @@
 
 mod drivers;
 mod faults;
+mod literature;
 mod nearest;
 mod placements;
 mod platform;
@@ -12,6 +13,7 @@ pub use faults::{
     Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
 };
 pub(crate) use faults::{case_name, prediction};
+pub use literature::{Constant, Here, LITERATURE};
 pub use nearest::nearest;
 pub use placements::{PLACEMENTS, placement, placement_named};
 pub use platform::{

@@ -262,12 +262,22 @@ impl Distribution {
     /// The empirical distribution function in a few points. It ends before the first time that is
     /// "at least", as nobody knows how it goes on.
     pub fn curve(&self) -> Vec<Step> {
-        let sorted = self.sorted(true);
+        let known = |ns: u64| self.censored.min.is_none_or(|from| ns < from);
+        self.steps(true, known)
+    }
+
+    /// The same of those times only that are not "at least". Over all times together it is a lower
+    /// bound: so many, or more, were over by then.
+    pub fn curve_of_ended(&self) -> Vec<Step> {
+        self.steps(false, |_| true)
+    }
+
+    fn steps(&self, all: bool, known: impl Fn(u64) -> bool) -> Vec<Step> {
+        let sorted = self.sorted(all);
         let n = sorted.len();
-        let known = |ns: &u64| self.censored.min.is_none_or(|from| *ns < from);
         let mut steps: Vec<Step> = (1..=STEPS.min(n))
             .map(|nth| sorted.at((nth * n).div_ceil(STEPS.min(n))))
-            .take_while(known)
+            .take_while(|&ns| known(ns))
             .map(|ns| Step {
                 ns,
                 values: sorted.up_to(ns),
@@ -371,6 +381,14 @@ mod tests {
         let spread = times.spread_of_ended(1).expect("two ended");
         assert_eq!((spread.n, spread.max_ns, spread.censored), (2, 20, 0));
         assert_eq!(of([(1, true)]).spread_of_ended(1), None);
+    }
+
+    #[test]
+    fn curve_of_ended_goes_on_behind_an_early_censored_time() {
+        let times = of([(1, true), (10, false), (20, false)]);
+        assert_eq!(times.curve(), []);
+        let ended = [Step { ns: 10, values: 1 }, Step { ns: 20, values: 2 }];
+        assert_eq!(times.curve_of_ended(), ended);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub use pairing::{Comparison, Paired, Question};
 /// Version of the summary's schema.
 pub const SCHEMA: u32 = 1;
 
+/// Trials of each outcome that a cell names.
+pub const SAMPLED: usize = 3;
+
 /// How far a run came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -146,7 +149,7 @@ pub struct Stray {
     pub stale_window_ns: Option<u64>,
 }
 
-/// Empirical distribution functions, for plots.
+/// Empirical distribution functions of those times that are not "at least", for plots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Curves {
     /// Of the stall of bystanders.
@@ -245,6 +248,14 @@ pub struct CellSummary {
     pub stray: Stray,
     /// Costs over all trials, in a clean cell.
     pub costs: Option<Counts>,
+    /// The first trials of each outcome, by index: at most [`SAMPLED`], so that the odd ones are
+    /// among them.
+    #[serde(default)]
+    pub samples: BTreeMap<Outcome, Vec<u64>>,
+    /// Most bytes that each domain alone kept resident, in a clean cell. The host's figure. Empty
+    /// where the host does not let us look.
+    #[serde(default)]
+    pub resident: BTreeMap<String, u64>,
     /// What to know before believing the figures.
     #[serde(default)]
     pub flags: Vec<Flag>,

@@ -1,7 +1,7 @@
 //! What is kept of a cell while its records go by.
 
 use super::pairing::Answers;
-use super::{CellSummary, Curves, Noticed, PlacementSummary, Recovery, Requests, Stray};
+use super::{CellSummary, Curves, Noticed, PlacementSummary, Recovery, Requests, SAMPLED, Stray};
 use crate::catalogue::{Standing, placement};
 use crate::cell::Cell;
 use crate::predict::predict;
@@ -53,10 +53,10 @@ impl Times {
 
     fn curves(&self) -> Curves {
         Curves {
-            stall: self.stall.curve(),
-            io_stall: self.io_stall.curve(),
-            noticed: self.noticed.curve(),
-            recovery: self.recovery.curve(),
+            stall: self.stall.curve_of_ended(),
+            io_stall: self.io_stall.curve_of_ended(),
+            noticed: self.noticed.curve_of_ended(),
+            recovery: self.recovery.curve_of_ended(),
         }
     }
 }
@@ -99,6 +99,8 @@ pub(super) struct Tally {
     requests: Requests,
     stray: Stray,
     costs: Counts,
+    samples: BTreeMap<Outcome, Vec<u64>>,
+    resident: BTreeMap<String, u64>,
 }
 
 fn count(into: &mut BTreeMap<String, u32>, names: &[String]) {
@@ -112,6 +114,10 @@ impl Tally {
         let (report, verdict) = (&record.report, &record.verdict);
         self.injected += 1;
         *self.outcomes.entry(verdict.outcome).or_default() += 1;
+        let samples = self.samples.entry(verdict.outcome).or_default();
+        if samples.len() < SAMPLED {
+            samples.push(record.index);
+        }
         self.unpaired += u32::from(!verdict.paired && !cell.is_clean());
         if verdict.outcome == Outcome::NotActivated {
             return;
@@ -135,6 +141,12 @@ impl Tally {
             .filter(|domain| domain.holds_driver)
             .map(|domain| domain.frozen_ns);
         self.frozen_ns = frozen.fold(self.frozen_ns, u64::max);
+        for domain in &report.domains {
+            if let Some(bytes) = domain.resident_bytes {
+                let most = self.resident.entry(domain.name.clone()).or_default();
+                *most = bytes.max(*most);
+            }
+        }
         if let Some(seen) = &report.detection {
             *self.noticed_by.entry(seen.by.clone()).or_default() += 1;
         }
@@ -218,6 +230,12 @@ impl Tally {
             requests: self.requests,
             stray: self.stray,
             costs: cell.is_clean().then_some(self.costs),
+            samples: self.samples,
+            resident: if cell.is_clean() {
+                self.resident
+            } else {
+                BTreeMap::new()
+            },
             flags,
             curves: self.times.curves(),
         }

@@ -1,0 +1,186 @@
+//! Figures from standards and papers, to hold the machine against.
+
+use crate::summary::Summary;
+use cofferdam_machine::config::{Config, IommuMode};
+use cofferdam_placement::trial::PlacementId;
+
+/// A figure from the literature.
+#[derive(Debug)]
+pub struct Constant {
+    /// What it is a figure of.
+    pub what: &'static str,
+    /// The figure, as published.
+    pub figure: &'static str,
+    /// Where.
+    pub source: &'static str,
+    here: fn(&Summary) -> Here,
+}
+
+/// What this machine has in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Here {
+    /// A parameter of the machine.
+    Parameter(String),
+    /// Measured in this run.
+    Measured(String),
+    /// Nothing, for that reason.
+    Nothing(&'static str),
+}
+
+impl Constant {
+    /// What a run has to put beside it.
+    pub fn here(&self, summary: &Summary) -> Here {
+        (self.here)(summary)
+    }
+}
+
+const UNTIMED: &str = "costs are counted; time is not part of a comparison";
+
+fn lazy(_: &Summary) -> Here {
+    let config = Config::default();
+    Here::Parameter(format!(
+        "{} entries or {:?}",
+        config.lazy_entries, config.lazy_delay
+    ))
+}
+
+fn lazy_window(summary: &Summary) -> Here {
+    let windows = |mode| {
+        let cells = summary.cells.iter().filter(move |cell| cell.iommu == mode);
+        cells.filter_map(|cell| cell.stray.stale_window_ns).max()
+    };
+    windows(IommuMode::Lazy).map_or(
+        Here::Nothing("no stray DMA landed through a stale entry"),
+        |ns| {
+            let window = std::time::Duration::from_nanos(ns);
+            let strict = windows(IommuMode::Strict).map_or("never", |_| "too");
+            Here::Measured(format!(
+                "landed up to {window:?} after the unmapping; strict: {strict}"
+            ))
+        },
+    )
+}
+
+fn completion_timeout(_: &Summary) -> Here {
+    Here::Parameter(format!("{:?}", Config::default().completion_timeout))
+}
+
+fn frozen(summary: &Summary) -> Here {
+    let timeout = u64::try_from(Config::default().completion_timeout.as_nanos()).unwrap_or(0);
+    let stalls = summary.cells.iter().filter(|cell| {
+        cell.fault == "B1" && cell.frozen_ns > 0 && cell.frozen_ns <= timeout.saturating_mul(2)
+    });
+    stalls.map(|cell| cell.frozen_ns).max().map_or(
+        Here::Nothing("B1 was not struck on pcie"),
+        |ns| {
+            Here::Measured(format!(
+                "the driver's CPU stood still for {:?}",
+                std::time::Duration::from_nanos(ns)
+            ))
+        },
+    )
+}
+
+fn reset(summary: &Summary) -> Here {
+    let back = summary
+        .cells
+        .iter()
+        .filter(|cell| cell.placement == PlacementId::UserProcess && cell.recovery.recovered > 0);
+    back.filter_map(|cell| cell.recovery.after)
+        .map(|after| after.median_ns)
+        .min()
+        .map_or(Here::Nothing("no driver had to come back"), |ns| {
+            Here::Measured(format!(
+                "fastest median recovery of user-process: {:?}, reset included",
+                std::time::Duration::from_nanos(ns)
+            ))
+        })
+}
+
+fn storm(summary: &Summary) -> Here {
+    if summary
+        .cells
+        .iter()
+        .any(|cell| cell.fault == "I3" || cell.fault == "I1")
+    {
+        Here::Measured("see I1 and I3".to_owned())
+    } else {
+        Here::Nothing("no interrupt storm is part of this run")
+    }
+}
+
+fn split_lock(summary: &Summary) -> Here {
+    if summary.cells.iter().any(|cell| cell.fault == "B8") {
+        Here::Measured("see B8".to_owned())
+    } else {
+        Here::Nothing("no split lock is part of this run")
+    }
+}
+
+fn untimed(_: &Summary) -> Here {
+    Here::Nothing(UNTIMED)
+}
+
+/// The figures.
+pub static LITERATURE: [Constant; 10] = [
+    Constant {
+        what: "lazy IOTLB invalidation waits for",
+        figure: "256 entries a CPU or 10 ms",
+        source: "Linux, drivers/iommu/dma-iommu.c: IOVA_DEFAULT_FQ_SIZE, IOVA_DEFAULT_FQ_TIMEOUT",
+        here: lazy,
+    },
+    Constant {
+        what: "window in which an unmapped page stays reachable",
+        figure: "up to 10 ms (lazy), none (strict)",
+        source: "Markuze, Morrison and Tsafrir, True IOMMU Protection from DMA Attacks, ASPLOS 2016",
+        here: lazy_window,
+    },
+    Constant {
+        what: "completion timeout",
+        figure: "50 us to 50 ms by default",
+        source: "PCI Express Base 6.0, 7.5.3.16",
+        here: completion_timeout,
+    },
+    Constant {
+        what: "a read that is never completed holds its CPU for",
+        figure: "the completion timeout",
+        source: "PCI Express Base 6.0, 2.8",
+        here: frozen,
+    },
+    Constant {
+        what: "function-level reset",
+        figure: "100 ms; Linux waits up to 60 s",
+        source: "PCI Express Base 6.0, 6.6.2; Linux, drivers/pci/pci.c: PCIE_RESET_READY_POLL_MS",
+        here: reset,
+    },
+    Constant {
+        what: "a stuck interrupt line is switched off after",
+        figure: "99,900 of 100,000 unhandled",
+        source: "Linux, kernel/irq/spurious.c: note_interrupt",
+        here: storm,
+    },
+    Constant {
+        what: "a split lock",
+        figure: "thousands of cycles, on every core",
+        source: "Linux, Documentation/arch/x86/buslock.rst",
+        here: split_lock,
+    },
+    Constant {
+        what: "throughput a strict IOMMU takes",
+        figure: "up to 60 %",
+        source: "Rubin, Agarwal, Cai and Agarwal, Fast & Safe IO Memory Protection, SOSP 2024",
+        here: untimed,
+    },
+    Constant {
+        what: "throughput bounce buffers take",
+        figure: "0 to 25 %",
+        source: "Markuze, Morrison and Tsafrir, True IOMMU Protection from DMA Attacks, ASPLOS 2016",
+        here: untimed,
+    },
+    Constant {
+        what: "throughput a driver VM takes of a network",
+        figure: "3 to 8 %",
+        source: "LeVasseur et al., Unmodified Device Driver Reuse, OSDI 2004",
+        here: untimed,
+    },
+];
