@@ -76,7 +76,7 @@ impl Bus for Ram {
 /// How the model is reached.
 enum Plug {
     Bare(Box<Nvme>, Pending),
-    Function(PciFunction),
+    Function(Box<PciFunction>),
 }
 
 impl Plug {
@@ -88,7 +88,7 @@ impl Plug {
         let mut function = PciFunction::new(Box::new(model()), RequesterId(0));
         // Memory decoding and bus mastering.
         function.config_write(4, Width::Two, 6, ram);
-        Self::Function(function)
+        Self::Function(Box::new(function))
     }
 
     fn write(&mut self, offset: u32, width: Width, value: u64, ram: &mut Ram) {
