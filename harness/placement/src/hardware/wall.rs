@@ -7,6 +7,7 @@
 use super::{Cpu, Hardware, Infrastructure, State, ToZygote};
 use crate::futex;
 use crate::link::monotonic;
+use crate::trace::What;
 use crate::trial::End;
 use cofferdam_seam::{Time, VectorSet};
 use std::time::Duration;
@@ -64,6 +65,7 @@ fn interrupt(hardware: &mut Hardware) {
         .machine
         .take_interrupts(hardware.device, VectorSet(u64::MAX));
     if !raised.is_empty() {
+        hardware.note(|| What::Taken { vectors: raised.0 });
         hardware.events_of_server().post(0, raised);
     }
 }

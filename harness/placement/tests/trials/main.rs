@@ -8,6 +8,7 @@ mod physics;
 mod physics_dma;
 mod replay;
 mod rings;
+mod trace;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::Zygote;
