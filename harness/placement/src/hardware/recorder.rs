@@ -53,10 +53,44 @@ impl Recorder {
         }
     }
 
+    /// How far a tenant's requests have come. Its ring says what its two sides wrote there: no count
+    /// is believed further than the ring is long.
+    fn requests(&mut self, now: Time, tenant: u8, glance: &Glance) {
+        let Some(seen) = self.requests.get_mut(usize::from(tenant).wrapping_sub(1)) else {
+            return;
+        };
+        let (made, answered) = std::mem::replace(seen, (glance.submitted, glance.completed));
+        let slot = |nth: u32| &glance.slots[nth as usize % SLOTS];
+        for nth in upto(answered, glance.completed.min(made)) {
+            let good = slot(nth).1;
+            self.push(now, What::Answered { tenant, nth, good });
+        }
+        for nth in upto(made, glance.submitted) {
+            let ask = slot(nth).0.clone();
+            self.push(now, What::Asked { tenant, nth, ask });
+        }
+        for nth in upto(answered.max(made), glance.completed) {
+            let good = slot(nth).1;
+            self.push(now, What::Answered { tenant, nth, good });
+        }
+    }
+
     /// The trace, in the order of time; what happened at one instant stays in the order it was
     /// seen.
     pub fn finish(mut self) -> Trace {
         self.trace.events.sort_by_key(|event| event.at_ns);
+        // That a fault struck is known a moment later: it belongs after the access that was it.
+        let events = &mut self.trace.events;
+        let struck = events.iter().position(|e| e.what == What::Activated);
+        if let Some(struck) = struck {
+            let at_ns = events[struck].at_ns;
+            let is_it = |e: &Event| {
+                e.at_ns == at_ns && matches!(&e.what, What::Dma(dma) if dma.stray.is_some())
+            };
+            if let Some(first) = events[..struck].iter().position(is_it) {
+                events[first + 1..=struck].rotate_right(1);
+            }
+        }
         self.trace
     }
 }
@@ -84,7 +118,7 @@ impl Hardware {
         }
     }
 
-    /// Writes down what happened without a call: on the bus, in the rings, to the clock.
+    /// Writes down what happened without a call: on the bus, to the IOTLB, in the rings.
     pub(super) fn note_rest(&mut self) {
         if self.recorder.is_none() {
             return;
@@ -92,29 +126,32 @@ impl Hardware {
         self.note_bus();
         let now = self.now();
         let invalidations = self.machine.counts().invalidations;
-        let activated = self.activated_at;
-        let glances = self.placement.tenants().map(|(tenant, _)| {
+        if let Some(recorder) = &mut self.recorder {
+            let before = std::mem::replace(&mut recorder.invalidations, invalidations);
+            let times = invalidations.saturating_sub(before);
+            if times > 0 {
+                recorder.push(now, What::Invalidated { times });
+            }
+            if let Some(at) = self.activated_at
+                && !std::mem::replace(&mut recorder.activated, true)
+            {
+                recorder.push(at, What::Activated);
+            }
+        }
+        self.note_requests();
+    }
+
+    /// Writes down how far the tenants' requests have come.
+    fn note_requests(&mut self) {
+        let now = self.now();
+        for (tenant, _) in self.placement.tenants() {
             let start = PhysAddr(ring::ring_start(RingAt::Tenant(tenant)));
+            let frame = self.machine.memory().pointer(start);
             // SAFETY: the machine's memory maps every frame for as long as the machine lives.
-            (tenant, unsafe {
-                ring::glance(self.machine.memory().pointer(start))
-            })
-        });
-        let glances: Vec<(u8, Glance)> = glances.collect();
-        let Some(recorder) = &mut self.recorder else {
-            return;
-        };
-        if let Some(at) = activated
-            && !std::mem::replace(&mut recorder.activated, true)
-        {
-            recorder.push(at, What::Activated);
-        }
-        let times = invalidations - std::mem::replace(&mut recorder.invalidations, invalidations);
-        if times > 0 {
-            recorder.push(now, What::Invalidated { times });
-        }
-        for (tenant, glance) in glances {
-            note_requests(recorder, now, tenant, &glance);
+            let glance = unsafe { ring::glance(frame) };
+            if let Some(recorder) = &mut self.recorder {
+                recorder.requests(now, tenant, &glance);
+            }
         }
     }
 
@@ -169,6 +206,8 @@ impl Hardware {
         let Some(what) = self.told(index, call, state) else {
             return;
         };
+        // What the caller did to its rings came before the call.
+        self.note_requests();
         let waits = matches!(what, What::Waits { .. });
         self.note(|| what);
         if let Some(recorder) = &mut self.recorder {
@@ -275,31 +314,6 @@ impl Hardware {
     }
 }
 
-/// Writes down how far a tenant's requests have come. Its ring says what its two sides wrote there:
-/// no count is believed further than the ring is long.
-fn note_requests(recorder: &mut Recorder, now: Time, tenant: u8, glance: &Glance) {
-    let Some(seen) = recorder
-        .requests
-        .get_mut(usize::from(tenant).wrapping_sub(1))
-    else {
-        return;
-    };
-    let (made, answered) = std::mem::replace(seen, (glance.submitted, glance.completed));
-    let slot = |nth: u32| &glance.slots[nth as usize % SLOTS];
-    for nth in upto(answered, glance.completed.min(made)) {
-        let good = slot(nth).1;
-        recorder.push(now, What::Answered { tenant, nth, good });
-    }
-    for nth in upto(made, glance.submitted) {
-        let ask = slot(nth).0.clone();
-        recorder.push(now, What::Asked { tenant, nth, ask });
-    }
-    for nth in upto(answered.max(made), glance.completed) {
-        let good = slot(nth).1;
-        recorder.push(now, What::Answered { tenant, nth, good });
-    }
-}
-
 /// The last of the numbers between two counts, as many as a ring has room for.
 fn upto(from: u32, to: u32) -> std::ops::Range<u32> {
     let slots = u32::try_from(SLOTS).unwrap_or(0);
@@ -363,5 +377,77 @@ fn in_words(event: BusEvent) -> (Time, What) {
             };
             (event.at, What::Dma(dma))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_beyond_the_limit_are_counted_and_not_kept() {
+        let mut recorder = Recorder::default();
+        for at in 0..LIMIT as u64 + 5 {
+            recorder.push(Time(at), What::Serves);
+        }
+
+        let trace = recorder.finish();
+
+        assert_eq!((trace.events.len(), trace.dropped), (LIMIT, 5));
+        assert_eq!(trace.events[0].at_ns, 0);
+    }
+
+    #[test]
+    fn count_of_a_ring_is_believed_no_further_than_the_ring_is_long() {
+        let mut recorder = Recorder::default();
+        let glance = Glance {
+            submitted: u32::MAX,
+            completed: 1 << 31,
+            slots: std::array::from_fn(|_| ("nop".to_owned(), true)),
+        };
+
+        for tenant in [0, 1, 2, 3, u8::MAX] {
+            recorder.requests(Time::ZERO, tenant, &glance);
+        }
+
+        assert!(recorder.finish().events.len() <= 2 * 2 * SLOTS);
+    }
+
+    #[test]
+    fn fault_strikes_after_the_access_that_it_is() {
+        let stray = Dma {
+            by: String::new(),
+            iova: 0,
+            len: 1,
+            write: true,
+            why: cofferdam_seam::Purpose::Payload,
+            stray: Some("unbacked".into()),
+            moved: 0,
+            fault: None,
+            path: None,
+            reached: None,
+            owner: None,
+            bytes: Vec::new(),
+        };
+        let mut recorder = Recorder::default();
+        for what in [
+            What::Serves,
+            What::Dma(stray.clone()),
+            What::Serves,
+            What::Activated,
+        ] {
+            recorder.push(Time(7), what);
+        }
+
+        let events = recorder.finish().events;
+
+        let order: Vec<_> = events.into_iter().map(|event| event.what).collect();
+        let expected = [
+            What::Serves,
+            What::Dma(stray),
+            What::Activated,
+            What::Serves,
+        ];
+        assert_eq!(order, expected);
     }
 }
