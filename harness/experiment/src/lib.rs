@@ -2,7 +2,7 @@
 //!
 //! [`catalogue`] is what there is, as data. [`plan`] crosses it into trials, [`run`] drives them
 //! through an [`engine::Engine`], [`verdict`] derives the outcome of each, [`record`] is the line
-//! written for it, and [`summary`] is what the lines say together, beside the prediction of
+//! written for it, from which [`replay`] runs it again, and [`summary`] is what the lines say together, beside the prediction of
 //! [`predict`] and behind the gates of [`gates`]. [`stability`] repeats a run by the wall clock.
 //!
 //! Left out: running a trial (the placement crate does that behind the `Engine` trait) and drawing
@@ -21,6 +21,7 @@ pub mod out;
 pub mod plan;
 pub mod predict;
 pub mod record;
+pub mod replay;
 pub mod run;
 pub mod seed;
 pub mod stability;
