@@ -9,6 +9,7 @@ mod arguments;
 mod compare;
 mod instrument;
 mod interrupt;
+mod replay;
 mod stability;
 mod vfio;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Stability(arguments) => stability::stability(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::List { what, format } => {
             let list = what.into();
             print(&match format {
