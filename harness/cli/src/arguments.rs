@@ -11,6 +11,7 @@ use cofferdam_experiment::catalogue::{
 };
 use cofferdam_experiment::header::Wanted;
 use cofferdam_experiment::plan::Filter;
+use cofferdam_experiment::replay::Address;
 use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId};
@@ -40,6 +41,9 @@ pub enum Command {
         /// Of which file: a line of trials.jsonl, or summary.json.
         of: Written,
     },
+    /// Runs one trial of a finished run again, says whether it comes out as recorded, and tells what
+    /// happens in it, event by event.
+    Replay(Replay),
     /// Lists what can be compared.
     List {
         /// What to list.
@@ -168,6 +172,23 @@ pub struct Stability {
     /// What to print at the end.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 as recorded, or run by the wall clock; 1 not as recorded; 2 wrong \
+                        usage; 3 the harness failed."
+)]
+pub struct Replay {
+    /// The run's directory and the trial's index in its records: `reports/run#17`.
+    #[arg(value_name = "RUN_DIR#TRIAL")]
+    pub trial: Address,
+    /// Where the trace goes instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Also writes the trace for a timeline: a file that ui.perfetto.dev opens.
+    #[arg(long, value_name = "FILE")]
+    pub perfetto: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

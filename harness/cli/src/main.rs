@@ -9,6 +9,7 @@ mod arguments;
 mod compare;
 mod instrument;
 mod interrupt;
+mod replay;
 mod stability;
 mod vfio;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             print(&format!("{:#}\n", schema.as_value()));
             ExitCode::SUCCESS
         }
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::List { what, format } => {
             let list = what.into();
             print(&match format {

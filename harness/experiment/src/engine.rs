@@ -1,6 +1,7 @@
 //! What runs a trial.
 
 use crate::environment::{Fact, Unavailable};
+use cofferdam_placement::trace::Trace;
 use cofferdam_placement::trial::{DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::{Zygote, ZygoteError};
 use thiserror::Error;
@@ -49,6 +50,13 @@ impl Processes {
             Err(ZygoteError::Failed(why)) => Err(EngineError::Unavailable(why)),
             Err(error) => Err(infrastructure(error)),
         }
+    }
+}
+
+impl Processes {
+    /// Runs a trial and writes down what happens in it.
+    pub fn run_traced(&mut self, spec: &TrialSpec) -> Result<(TrialReport, Trace), EngineError> {
+        self.0.run_traced(spec).map_err(infrastructure)
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! [`catalogue`] is what there is, as data. [`plan`] crosses it into trials, [`run`] drives them
 //! through an [`engine::Engine`], [`verdict`] derives the outcome of each, [`record`] is the line
-//! written for it, and [`summary`] is what the lines say together, beside the prediction of
-//! [`predict`] and behind the gates of [`gates`]. Runs come in parts: [`run`] continues one that was
-//! cut short, [`shard`] divides a plan over hosts, and [`merge`] puts the parts together.
-//! [`stability`] repeats a run by the wall clock.
+//! written for it, from which [`replay`] runs it again, and [`summary`] is what the lines say
+//! together, beside the prediction of [`predict`] and behind the gates of [`gates`]. Runs come in
+//! parts: [`run`] continues one that was cut short, [`shard`] divides a plan over hosts, and
+//! [`merge`] puts the parts together. [`stability`] repeats a run by the wall clock.
 //!
 //! Left out: running a trial (the placement crate does that behind the `Engine` trait) and drawing
 //! the result (the report crate). It trusts the engine's observations and nothing else: a
@@ -29,6 +29,7 @@ pub mod outline;
 pub mod plan;
 pub mod predict;
 pub mod record;
+pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod seed;

@@ -20,7 +20,7 @@ const VECTORS: u16 = 64;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub enum Delivery {
     /// It raised a vector of its sender.
     Own,
     /// It raised a vector of somebody else.

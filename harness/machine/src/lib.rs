@@ -25,16 +25,18 @@ mod iommu;
 mod ledger;
 mod machine;
 mod memory;
+mod recording;
 mod root_complex;
 mod service;
 
 pub use fabric::{Ending, Read};
-pub use interrupts::MESSAGES;
+pub use interrupts::{Delivery, MESSAGES};
 pub use iommu::{
     FaultRecord, HIGH_WINDOW as HIGH_IOVA_WINDOW, Path, Refusal, WINDOW as IOVA_WINDOW,
 };
 pub use ledger::{LIVE_LIMIT, Ledger, Live, Verdict};
 pub use machine::{Counts, Machine, MachineError};
 pub use memory::{Memory, NoMemory, PhysAddr};
+pub use recording::{BusEvent, KEPT};
 pub use root_complex::DmaEvent;
 pub use service::{CHECKED, InterruptCost, UNHANDLED};

@@ -8,6 +8,7 @@ use crate::interrupts::{Controller, MESSAGES};
 use crate::iommu::{FaultRecord, NoIova};
 use crate::ledger::{LIVE_LIMIT, Live, pages_of};
 use crate::memory::{Memory, PhysAddr};
+use crate::recording::{BusEvent, Recording};
 use crate::root_complex::{DmaEvent, Event, RootComplex};
 use crate::service::InterruptCost;
 use cofferdam_seam::{
@@ -625,6 +626,19 @@ impl Machine {
     /// Takes the DMA requests out of the log, which has room again.
     pub fn drain_events(&mut self) -> Vec<DmaEvent> {
         std::mem::take(&mut self.complex.log.events)
+    }
+
+    /// From now on keeps what devices do, for [`Machine::take_recorded`].
+    pub fn record(&mut self) {
+        self.complex.recording.get_or_insert_default();
+    }
+
+    /// What devices did since the last look, oldest first, and how much of it there was no room for.
+    /// Nothing unless [`Machine::record`] was called.
+    pub fn take_recorded(&mut self) -> (Vec<BusEvent>, u64) {
+        let taken = self.complex.recording.as_mut().map(std::mem::take);
+        let Recording { events, dropped } = taken.unwrap_or_default();
+        (events, dropped)
     }
 
     /// The first 64 stray DMA requests of all, and how many came after them.

@@ -9,6 +9,7 @@ use crate::interrupts::{Controller, Delivery, MESSAGES};
 use crate::iommu::{FaultRecord, Iommu, Path, Refusal};
 use crate::ledger::{Ledger, Verdict};
 use crate::memory::{Memory, NoMemory, PhysAddr};
+use crate::recording::{BusEvent, KEPT, Recording, tells};
 use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time, VectorSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -116,6 +117,8 @@ pub(crate) struct RootComplex {
     pub(crate) log: Log,
     pub(crate) strays: Log,
     pub(crate) tally: Tally,
+    /// If somebody asked for one.
+    pub(crate) recording: Option<Recording>,
     /// The earliest of wakes and flushes; never later than the truth.
     next_event: Time,
     ports: usize,
@@ -187,6 +190,16 @@ impl Payload<'_> {
         matches!(self, Self::Write(_))
     }
 
+    /// What is kept of the bytes: what was read only if all of it arrived.
+    fn kept(&self, arrived: bool) -> Vec<u8> {
+        let bytes: &[u8] = match self {
+            Self::Read(bytes) if arrived => bytes,
+            Self::Read(_) => &[],
+            Self::Write(bytes) => bytes,
+        };
+        bytes[..bytes.len().min(KEPT)].to_vec()
+    }
+
     fn exchange(
         &mut self,
         memory: &Memory,
@@ -211,6 +224,7 @@ impl RootComplex {
             log: Log::new(LOG),
             strays: Log::new(STRAYS),
             tally: Tally::default(),
+            recording: None,
             next_event: Time::NEVER,
             ports: 0,
             rules: Rules {
@@ -300,16 +314,22 @@ impl RootComplex {
             stale: false,
             reached: None,
         };
+        let (mut last_path, mut refusal) = (None, None);
         while event.moved < len {
             let address = at.offset(event.moved as u64).0;
             let within = address % FRAME;
             let room = usize::try_from(FRAME - within).unwrap_or(len);
             let part = event.moved..event.moved + room.min(len - event.moved);
             let page = address / FRAME;
-            let Ok((frame, path)) = self.translate(by, claim, page, write) else {
-                event.fault = Some(DmaFault::Refused);
-                break;
+            let (frame, path) = match self.translate(by, claim, page, write) {
+                Ok(found) => found,
+                Err(why) => {
+                    refusal = Some(why);
+                    event.fault = Some(DmaFault::Refused);
+                    break;
+                }
             };
+            last_path = Some(path);
             // The frame of an untranslated address may lie far beyond memory, never beyond 64 bits.
             let mut phys = PhysAddr(frame * FRAME + within);
             if self.rules.high_memory && path == Path::Identity {
@@ -328,6 +348,19 @@ impl RootComplex {
             event.moved = end;
         }
         self.enter(event);
+        if let Some(recording) = &mut self.recording {
+            let bytes = if tells(why) {
+                payload.kept(event.fault.is_none())
+            } else {
+                Vec::new()
+            };
+            recording.push(BusEvent::Dma {
+                event,
+                bytes,
+                path: last_path,
+                refusal,
+            });
+        }
         event.fault.map_or(Ok(()), Err)
     }
 
@@ -427,11 +460,18 @@ impl RootComplex {
             return false;
         }
         let now = self.clock.now();
-        let delivery = self
-            .interrupts
-            .message(slot(by), u32::from_le_bytes(data), now);
+        let data = u32::from_le_bytes(data);
+        let became = self.interrupts.message(slot(by), data, now);
         self.expect_interrupt();
-        match delivery {
+        if let Some(recording) = &mut self.recording {
+            recording.push(BusEvent::Message {
+                at: now,
+                by,
+                data,
+                became,
+            });
+        }
+        match became {
             Delivery::Own => self.tally.interrupts += 1,
             Delivery::Forged => {
                 self.tally.interrupts += 1;

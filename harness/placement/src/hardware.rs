@@ -7,6 +7,7 @@
 mod calls;
 mod devices;
 mod leap;
+mod recorder;
 mod report;
 mod unit;
 mod wall;
@@ -17,6 +18,7 @@ use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage};
 use crate::ring;
 use crate::supervisor::DEATH_BELL;
+use crate::trace::{Event, What};
 use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::config::{Config, INTERRUPT_TIME};
@@ -24,6 +26,7 @@ use cofferdam_machine::frames::{MAP, Use};
 use cofferdam_machine::{Ending, InterruptCost, Machine, Memory, PhysAddr};
 use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
+use recorder::Recorder;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::ops::Range;
@@ -51,6 +54,8 @@ pub enum ToZygote {
     Stop(usize),
     /// Continue it.
     Continue(usize),
+    /// Some of what was recorded, in order, and how much more there was no room for.
+    Trace(Vec<Event>, u64),
     /// The trial is over; how confined the least confined domain was.
     Report(Box<TrialReport>, Option<Confinement>),
     /// The trial could not be carried out.
@@ -169,18 +174,24 @@ pub struct Hardware {
     system_lost: bool,
     finished_at: Option<Time>,
     epoch: u64,
+    /// Where somebody asked for a trace.
+    recorder: Option<Recorder>,
 }
 
 /// Runs a trial and reports it to the zygote. `memory` and `ports` are the files; `epoch` is device time zero on
-/// the monotonic clock.
+/// the monotonic clock; `traced` asks for a trace, which goes before the report.
 pub fn run(
     spec: &TrialSpec,
     memory: BorrowedFd<'_>,
     ports: BorrowedFd<'_>,
     zygote: Channel,
     epoch: u64,
+    traced: bool,
 ) -> Result<(), (Channel, Infrastructure)> {
     let mut hardware = Hardware::new(spec, memory, ports, zygote, epoch)?;
+    if traced {
+        hardware.start_recording();
+    }
     let ended = match spec.clock {
         ClockKind::Leap => leap::run(&mut hardware),
         ClockKind::Wall => wall::run(&mut hardware),
@@ -189,7 +200,8 @@ pub fn run(
         Ok(end) => {
             hardware.share_all_memory();
             let report = ToZygote::Report(Box::new(hardware.report(end)), hardware.confinement);
-            match hardware.zygote.send(&report) {
+            let sent = hardware.send_trace();
+            match sent.and_then(|()| hardware.zygote.send(&report)) {
                 // Closing the channel with messages unread would take the report back: the zygote
                 // ends this process when it has it.
                 Ok(()) => {
@@ -294,6 +306,7 @@ impl Hardware {
             system_lost: false,
             finished_at: None,
             epoch,
+            recorder: None,
         })
     }
 
@@ -402,9 +415,10 @@ impl Hardware {
         if how.starts_with(crate::domain::CANNOT_START) || index == supervisor {
             return Err(Infrastructure::NotStarted { domain, why: how });
         }
-        unit.deaths.push(how);
+        unit.deaths.push(how.clone());
         unit.state = State::Dead;
         unit.serving = false;
+        self.note(|| What::Died { who: index, how });
         if index == self.placement.server() {
             self.recovering = true;
         }
@@ -424,6 +438,7 @@ impl Hardware {
     /// The privileged layer stopped: so does everything on it.
     fn lose_system(&mut self) {
         self.system_lost = true;
+        self.note(|| What::SystemLost);
         for unit in &mut self.units {
             if !matches!(unit.state, State::Dead) {
                 unit.state = State::Halted;
@@ -465,6 +480,10 @@ impl Hardware {
         unit.serving = false;
         unit.state = State::Running;
         let generation = unit.restarts;
+        self.note(|| What::Restarted {
+            who: index,
+            times: generation,
+        });
         self.zygote.send(&ToZygote::Spawn { index, generation })?;
         self.await_hello(index)
     }
@@ -490,6 +509,7 @@ impl Hardware {
             };
             self.cpus[number].frozen += until.since(self.cpus[number].since);
             self.cpus[number].until = None;
+            self.note_at(until, || What::Thawed { cpu: number });
             for index in 0..self.units.len() {
                 let State::Frozen { then, width } = self.units[index].state else {
                     continue;
@@ -543,7 +563,7 @@ impl Hardware {
     /// Domains whose awaited event has come become ready.
     fn wake(&mut self) {
         let now = self.now();
-        for unit in &mut self.units {
+        for (index, unit) in self.units.iter_mut().enumerate() {
             let State::Waiting {
                 vectors,
                 bells,
@@ -561,6 +581,9 @@ impl Hardware {
             if rang != 0 || !raised.is_empty() || until <= now {
                 unit.bells &= !rang;
                 unit.state = State::Ready(Answer::with(raised.0, rang));
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.wakes(now, index, raised, rang);
+                }
             }
         }
     }

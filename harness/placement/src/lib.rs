@@ -30,6 +30,7 @@ mod server;
 mod shared;
 mod supervisor;
 mod tenant;
+pub mod trace;
 pub mod trial;
 mod wire;
 pub mod zygote;

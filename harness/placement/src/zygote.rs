@@ -14,6 +14,7 @@ use crate::port;
 use crate::probe;
 use crate::resident;
 use crate::shared;
+use crate::trace::{Event, Trace};
 use crate::trial::{ClockKind, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::frames::MEMORY;
@@ -43,6 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
     Trial(Box<TrialSpec>),
+    Traced(Box<TrialSpec>),
     ProbeJail(PlacementId),
     Crossing(PlacementId, Rounds),
     PingPong(Rounds),
@@ -51,6 +53,8 @@ enum Job {
 #[derive(Debug, Serialize, Deserialize)]
 enum Done {
     Trial(Box<TrialReport>, Option<Confinement>),
+    /// Some of a trace: the rest, and then the trial, follow.
+    Trace(Vec<Event>, u64),
     Probed(Vec<(String, String)>),
     Took(u64),
     Failed(String),
@@ -101,11 +105,25 @@ impl Zygote {
 
     /// Runs a trial.
     pub fn run(&mut self, spec: &TrialSpec) -> Result<TrialReport, ZygoteError> {
-        let limit = match spec.clock {
-            ClockKind::Leap => PATIENCE,
-            ClockKind::Wall => PATIENCE + Duration::from_nanos(spec.horizon_ns),
-        };
-        match self.ask(&Job::Trial(Box::new(spec.clone())), limit)? {
+        let done = self.ask(&Job::Trial(Box::new(spec.clone())), patience(spec))?;
+        self.report(done)
+    }
+
+    /// Runs a trial and writes down what happens in it. Under leap the report is that of
+    /// [`Zygote::run`].
+    pub fn run_traced(&mut self, spec: &TrialSpec) -> Result<(TrialReport, Trace), ZygoteError> {
+        let mut done = self.ask(&Job::Traced(Box::new(spec.clone())), patience(spec))?;
+        let mut trace = Trace::default();
+        while let Done::Trace(events, dropped) = done {
+            trace.events.extend(events);
+            trace.dropped += dropped;
+            done = self.hear(patience(spec))?;
+        }
+        Ok((self.report(done)?, trace))
+    }
+
+    fn report(&mut self, done: Done) -> Result<TrialReport, ZygoteError> {
+        match done {
             Done::Trial(report, confinement) => {
                 self.confinement = confinement;
                 Ok(*report)
@@ -158,6 +176,11 @@ impl Zygote {
         self.channel
             .send(job)
             .map_err(|error| gone(&format!("is gone ({error})")))?;
+        self.hear(limit)
+    }
+
+    fn hear(&mut self, limit: Duration) -> Result<Done, ZygoteError> {
+        let gone = |what: &str| ZygoteError::Gone(what.to_owned());
         match self.channel.receive(limit) {
             Ok(Some(Done::Failed(why))) => Err(ZygoteError::Failed(why)),
             Ok(Some(done)) => Ok(done),
@@ -167,6 +190,14 @@ impl Zygote {
             ))),
             Err(error) => Err(gone(&format!("is gone ({error})"))),
         }
+    }
+}
+
+/// How long a trial may take.
+fn patience(spec: &TrialSpec) -> Duration {
+    match spec.clock {
+        ClockKind::Leap => PATIENCE,
+        ClockKind::Wall => PATIENCE + Duration::from_nanos(spec.horizon_ns),
     }
 }
 
@@ -209,7 +240,10 @@ fn live() -> io::Result<()> {
             Err(error) => return Err(error),
         };
         let done = match job {
-            Job::Trial(spec) => Trial::start(&spec, &cores, None).and_then(Trial::attend),
+            Job::Trial(spec) => Trial::start(&spec, &cores, None, None).and_then(Trial::attend),
+            Job::Traced(spec) => {
+                Trial::start(&spec, &cores, None, Some(&channel)).and_then(Trial::attend)
+            }
             Job::ProbeJail(id) => probe_jail(id.placement()),
             Job::Crossing(id, rounds) => crossing(id, rounds, &cores),
             Job::PingPong(rounds) => ping_pong(rounds, &cores),
@@ -272,6 +306,8 @@ struct Trial<'a> {
     placement: &'static Placement,
     cores: &'a Cores,
     crossing: Option<Rounds>,
+    /// Where a trace goes, if one is wanted.
+    trace: Option<&'a Channel>,
     memory: OwnedFd,
     ports: OwnedFd,
     epoch: u64,
@@ -280,7 +316,12 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn start(spec: &'a TrialSpec, cores: &'a Cores, crossing: Option<Rounds>) -> io::Result<Self> {
+    fn start(
+        spec: &'a TrialSpec,
+        cores: &'a Cores,
+        crossing: Option<Rounds>,
+        trace: Option<&'a Channel>,
+    ) -> io::Result<Self> {
         let placement = spec.placement.placement();
         let memory = shared::file(c"cofferdam-memory", MEMORY)?;
         let pages = placement.domains.len() + 1;
@@ -292,6 +333,7 @@ impl<'a> Trial<'a> {
             placement,
             cores,
             crossing,
+            trace,
             memory,
             ports,
             epoch,
@@ -334,6 +376,7 @@ impl<'a> Trial<'a> {
                 self.ports.as_fd(),
                 channel,
                 self.epoch,
+                self.trace.is_some(),
             ),
             Err(error) => Err((channel, error.into())),
         };
@@ -430,6 +473,11 @@ impl<'a> Trial<'a> {
             drop(fds);
             if asked {
                 match self.hardware.receive::<ToZygote>(Duration::ZERO) {
+                    Ok(Some(ToZygote::Trace(events, dropped))) => {
+                        if let Some(coordinator) = self.trace {
+                            coordinator.send(&Done::Trace(events, dropped))?;
+                        }
+                    }
                     Ok(Some(ToZygote::Report(mut report, confinement))) => {
                         self.weigh(&mut report);
                         return Ok(Done::Trial(report, confinement));
@@ -503,7 +551,7 @@ impl<'a> Trial<'a> {
                     kill(forked.pid, Signal::SIGCONT)?;
                 }
             }
-            ToZygote::Report(..) | ToZygote::Failed(_) => {}
+            ToZygote::Trace(..) | ToZygote::Report(..) | ToZygote::Failed(_) => {}
         }
         Ok(())
     }
@@ -535,13 +583,15 @@ fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> 
         horizon_ns: 60_000_000_000,
         ..clean
     };
-    Ok(match Trial::start(&spec, cores, Some(rounds))?.attend()? {
-        Done::Trial(report, _) => match report.io.first() {
-            Some(io) if io.finished => Done::Took(io.longest_ns),
-            _ => Done::Failed("the requests did not end before the horizon".into()),
+    Ok(
+        match Trial::start(&spec, cores, Some(rounds), None)?.attend()? {
+            Done::Trial(report, _) => match report.io.first() {
+                Some(io) if io.finished => Done::Took(io.longest_ns),
+                _ => Done::Failed("the requests did not end before the horizon".into()),
+            },
+            other => other,
         },
-        other => other,
-    })
+    )
 }
 
 /// Measures a bare ping-pong between two processes, a core each.

@@ -1,4 +1,5 @@
-//! What a comparison looks like: the matrix on a terminal, the HTML report, lists and progress.
+//! What a comparison looks like: the matrix on a terminal, the HTML report, lists and progress, and
+//! one trial of it, event by event.
 //!
 //! It renders [`Summary`](cofferdam_experiment::summary::Summary) and the catalogue and derives
 //! nothing that is not in them. The HTML page is one file without scripts or network; every string
@@ -15,3 +16,4 @@ pub mod progress;
 pub mod quantity;
 pub mod reality;
 pub mod terminal;
+pub mod trace;

@@ -17,6 +17,8 @@
 mod controller;
 #[cfg(test)]
 mod controller_tests;
+mod decode;
 pub mod spec;
 
 pub use controller::{Edu, EduTiming};
+pub use decode::Decoder;

@@ -16,8 +16,8 @@ pub(crate) const SUBSYSTEM_VENDOR: u16 = 0x1af4;
 
 /// Bytes in BAR 0: registers, doorbells, MSI-X table and pending bits, on a page each.
 pub(crate) const BAR_BYTES: u32 = 0x4000;
-const TABLE: u32 = 0x2000;
-const PENDING: u32 = 0x3000;
+pub(crate) const TABLE: u32 = 0x2000;
+pub(crate) const PENDING: u32 = 0x3000;
 
 /// The MSI-X structures of a controller with that many I/O queue pairs: one vector for each and
 /// one for the admin queue.

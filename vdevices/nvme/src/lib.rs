@@ -31,6 +31,7 @@ mod admin;
 mod controller;
 #[cfg(test)]
 mod controller_tests;
+mod decode;
 mod events;
 mod features;
 mod identify;
@@ -44,5 +45,6 @@ mod regs;
 pub mod spec;
 
 pub use controller::{Nvme, NvmeConfig};
+pub use decode::Decoder;
 pub use identity::{MAX_DOORBELL_STRIDE, MAX_QUEUES};
 pub use medium::MAX_BLOCKS;

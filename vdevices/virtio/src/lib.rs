@@ -21,6 +21,7 @@
 mod controller;
 #[cfg(test)]
 mod controller_tests;
+mod decode;
 mod disk;
 mod identity;
 mod queue;
@@ -28,4 +29,5 @@ mod regs;
 pub mod spec;
 
 pub use controller::{BlkConfig, VirtioBlk};
+pub use decode::Decoder;
 pub use disk::MAX_SECTORS;

@@ -2,6 +2,8 @@ use super::*;
 use crate::config::{FabricKind, IommuMode, TimeoutEnds};
 use crate::fabric::Ending;
 use crate::frames::{Owner, Use, run_of};
+use crate::interrupts::Delivery;
+use crate::iommu::{Path, Refusal};
 use crate::ledger::Verdict;
 use cofferdam_seam::Direction::{Both, FromDevice, ToDevice};
 use cofferdam_seam::{BarSpec, Bus, BusPort, DmaFault, InterruptKind, Purpose, Reset};
@@ -867,4 +869,39 @@ proptest! {
             prop_assert!(!event.stale);
         }
     }
+}
+
+#[test]
+fn recording_keeps_what_devices_did_and_nothing_before_it_was_asked_for() {
+    let (mut machine, id) = mastered(IommuMode::Strict);
+    let mapping = machine.map(id, pool(), 4096, Both).unwrap();
+    assert!(dma_write(&mut machine, id, mapping.iova, 4));
+    assert_eq!(machine.take_recorded(), (Vec::new(), 0));
+
+    machine.record();
+    assert!(!dma_write(&mut machine, id, Iova(pool().0), 4));
+    set(&mut machine, id, register::IOVA, mapping.iova.0);
+    set(&mut machine, id, register::LEN, 7);
+    set(&mut machine, id, register::WORD, 1);
+    machine.enable_interrupts(id, 1).unwrap();
+    set(&mut machine, id, register::RAISE, 0);
+
+    let (events, dropped) = machine.take_recorded();
+    assert_eq!(dropped, 0);
+    let [blocked, published, message] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert!(matches!(
+        blocked,
+        BusEvent::Dma { bytes, refusal: Some(Refusal::NotMapped), .. } if bytes.is_empty()
+    ));
+    assert!(matches!(
+        published,
+        BusEvent::Dma { bytes, path: Some(Path::Mapped), refusal: None, .. } if *bytes == [7, 0, 0, 0]
+    ));
+    assert!(matches!(
+        message,
+        BusEvent::Message { by, became: Delivery::Own, .. } if *by == id
+    ));
+    assert_eq!(machine.take_recorded(), (Vec::new(), 0));
 }

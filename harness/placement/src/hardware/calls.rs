@@ -12,7 +12,12 @@ impl Hardware {
     pub(super) fn serve(&mut self, index: usize) -> Result<(), Infrastructure> {
         let call = self.units[index].page.posted_call();
         let state = match call {
-            Some(call) => self.carry_out(index, call)?,
+            Some(call) => {
+                self.note_ahead(index, call);
+                let state = self.carry_out(index, call)?;
+                self.note_call(index, call, state);
+                state
+            }
             None => State::Ready(Answer::REFUSED),
         };
         // The call itself may have killed the caller, or stopped the system.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 impl Hardware {
     pub(super) fn detected(&mut self, by: String, what: String, at: Time) {
+        self.note_detection(&by, &what, at);
         let Some(activated) = self.activated_at.filter(|activated| *activated <= at) else {
             return;
         };
@@ -79,6 +80,7 @@ impl Hardware {
                 self.detected("iommu".into(), what, at);
             }
         }
+        self.note_rest();
     }
 
     pub(super) fn report(&mut self, end: End) -> TrialReport {

@@ -7,6 +7,7 @@
 use super::{Cpu, Hardware, Infrastructure, State, ToZygote};
 use crate::futex;
 use crate::link::monotonic;
+use crate::trace::What;
 use crate::trial::End;
 use cofferdam_seam::{Time, VectorSet};
 use std::time::Duration;
@@ -69,6 +70,7 @@ fn interrupt(hardware: &mut Hardware) {
         .machine
         .take_interrupts(hardware.device, VectorSet(!unheard.0));
     if !raised.is_empty() {
+        hardware.note(|| What::Taken { vectors: raised.0 });
         hardware.events_of_server().post(0, raised);
     }
 }

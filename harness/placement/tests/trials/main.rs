@@ -9,6 +9,7 @@ mod physics_dma;
 mod physics_interrupts;
 mod replay;
 mod rings;
+mod trace;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::Zygote;

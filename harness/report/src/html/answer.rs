@@ -386,10 +386,12 @@ fn recovery(summary: &Summary) -> Option<Markup> {
     })
 }
 
-/// For how long an unmapped page stayed reachable.
+/// For how long an unmapped page stayed reachable by the address it had. (D7 gives the address to
+/// another buffer, which is reached by right of its own mapping.)
 fn window(summary: &Summary) -> Option<Markup> {
     let longest = |mode: IommuMode| {
-        let cells = summary.cells.iter().filter(|cell| cell.iommu == mode);
+        let cells = summary.cells.iter();
+        let cells = cells.filter(|cell| cell.iommu == mode && cell.fault == "D6");
         cells.filter_map(|cell| cell.stray.stale_window_ns).max()
     };
     let lazy = longest(IommuMode::Lazy)?;

@@ -1,0 +1,71 @@
+//! `cofferdam replay`: runs a trial of a finished run again, and tells it.
+
+use crate::arguments::Replay;
+use crate::compare::{INFRASTRUCTURE, USAGE, fail};
+use crate::print;
+use cofferdam_experiment::engine::Processes;
+use cofferdam_experiment::replay::{Replayed, compare, find};
+use cofferdam_report::trace::text::conclusion;
+use cofferdam_report::trace::{Story, perfetto, text};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+const DIFFERS: u8 = 1;
+
+pub fn replay(arguments: &Replay) -> ExitCode {
+    let address = &arguments.trial;
+    let record = match find(address) {
+        Ok(record) => record,
+        Err(error) => return fail(&error, USAGE),
+    };
+    // A file that cannot be written is known before the trial.
+    let files = [&arguments.out, &arguments.perfetto].map(|path| path.as_deref().map(open));
+    let [out, timeline] = files.map(Option::transpose);
+    let (mut out, mut timeline) = match (out, timeline) {
+        (Ok(out), Ok(timeline)) => (out, timeline),
+        (Err(why), _) | (_, Err(why)) => return fail(&why, USAGE),
+    };
+    let ran = Processes::start().and_then(|mut engine| engine.run_traced(&record.spec));
+    let (report, trace) = match ran {
+        Ok(ran) => ran,
+        Err(error) => return fail(&error, INFRASTRUCTURE),
+    };
+    let replayed = compare(&record, &report);
+    let story = Story {
+        address,
+        record: &record,
+        report: &report,
+        replayed: &replayed,
+        trace: &trace,
+    };
+    let told = text::text(&story);
+    let written = match &mut out {
+        Some(file) => {
+            print(&format!("{}\n", conclusion(&replayed)));
+            file.write_all(told.as_bytes())
+        }
+        None => {
+            print(&told);
+            Ok(())
+        }
+    };
+    let written = written.and_then(|()| match &mut timeline {
+        Some(file) => writeln!(file, "{}", perfetto::document(&story)),
+        None => Ok(()),
+    });
+    match (written, &replayed) {
+        (Err(error), _) => fail(&error, INFRASTRUCTURE),
+        (Ok(()), Replayed::Differs { .. }) => ExitCode::from(DIFFERS),
+        (Ok(()), Replayed::Same | Replayed::NotRepeatable) => ExitCode::SUCCESS,
+    }
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    let because = |error: io::Error| {
+        let path = path.display();
+        format!("cannot write {path}: {error}; name a file in a directory that can be written")
+    };
+    File::create(path).map_err(because)
+}
