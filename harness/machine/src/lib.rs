@@ -1,12 +1,11 @@
 //! The computer a device is plugged into.
 //!
-//! [`Machine`] is memory with named owners, an IOMMU, a PCI Express fabric with one root port a
-//! device, message and pin interrupts, a clock that its user moves, and a ledger that knows which
+//! [`Machine`] is memory with named owners, an IOMMU, a fabric (PCI Express with root ports and a
+//! switch, or one conventional bus) that can hang, lock up and lose devices, message and pin interrupts, a clock that its user moves, and a ledger that knows which
 //! DMA was sanctioned. It is deterministic: the same calls end in the same state.
 //!
-//! Left out so far: ATS, peer-to-peer
-//! requests (a DMA to a BAR finds no memory), switches and conventional buses, spoofed requester
-//! IDs, and the time a DMA or an invalidation takes (none).
+//! Left out so far: ATS, spoofed requester IDs, and the time that an honest transaction, a DMA or an
+//! invalidation takes (none).
 //!
 //! It trusts its user: the privileged layer of a placement, which decides who may call what. It
 //! trusts neither devices nor drivers: every address, length, value and time that comes from them
@@ -14,6 +13,8 @@
 
 #![forbid(unsafe_code)]
 
+mod aer;
+mod arbiter;
 mod clock;
 pub mod config;
 mod fabric;
@@ -23,12 +24,18 @@ mod iommu;
 mod ledger;
 mod machine;
 mod memory;
+mod port;
+mod reset;
 mod root_complex;
+mod topology;
 
-pub use fabric::{Ending, Read};
+pub use aer::{ErrorRecord, PortError, Severity};
+pub use fabric::{Ending, Read, Write};
 pub use interrupts::MESSAGES;
 pub use iommu::{FaultRecord, Path, Refusal, WINDOW as IOVA_WINDOW};
 pub use ledger::{LIVE_LIMIT, Ledger, Live, Verdict};
 pub use machine::{Counts, Machine, MachineError};
 pub use memory::{Memory, NoMemory, PhysAddr};
+pub use reset::ResetProgress;
 pub use root_complex::DmaEvent;
+pub use topology::Place;
