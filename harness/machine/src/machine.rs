@@ -173,6 +173,22 @@ impl Machine {
         id
     }
 
+    /// Where firmware would put BAR 0 of a second device, were these two plugged in now.
+    pub fn bar_address_after(&self, first: &PciIdentity, second: &PciIdentity) -> Option<Iova> {
+        let mut bars = self.bars.clone();
+        for bar in first.bars {
+            bars.take(bar.size, bar.wide)?;
+        }
+        let mut given = second.bars.iter().map(|bar| {
+            let address = bars.take(bar.size, bar.wide)?;
+            Some((bar.bar, Iova(address)))
+        });
+        given.find_map(|given| match given {
+            Some((Bar::ZERO, address)) => Some(address),
+            _ => None,
+        })
+    }
+
     /// The parameters.
     pub const fn config(&self) -> &Config {
         &self.config

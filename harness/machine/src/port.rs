@@ -11,7 +11,7 @@ pub(crate) const LOW_BARS: std::ops::Range<u64> = 0xc000_0000..0xfec0_0000;
 pub(crate) const HIGH_BARS: std::ops::Range<u64> = 0x40_0000_0000..0x80_0000_0000;
 
 /// What is left of the address space for BARs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct BarSpace {
     low: u64,
     high: u64,
@@ -28,7 +28,7 @@ impl Default for BarSpace {
 
 impl BarSpace {
     /// An address for a BAR of `size` bytes, a multiple of its size.
-    fn take(&mut self, size: u64, wide: bool) -> Option<u64> {
+    pub(crate) fn take(&mut self, size: u64, wide: bool) -> Option<u64> {
         let (next, end) = if wide {
             (&mut self.high, HIGH_BARS.end)
         } else {

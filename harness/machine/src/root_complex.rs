@@ -124,10 +124,6 @@ pub(crate) struct RootComplex {
     pub(crate) fabric: Fabric,
     pub(crate) resets: Resets,
     /// A function that runs is out of its slot: who asks it something meanwhile finds nobody.
-    #[expect(
-        clippy::vec_box,
-        reason = "a port holds a configuration space: moving pointers to them is cheaper"
-    )]
     functions: Vec<Option<Box<Port>>>,
     /// The slot of the function that runs: who really sends, whatever a request says of itself.
     speaking: Option<usize>,

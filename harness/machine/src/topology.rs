@@ -115,7 +115,7 @@ impl Topology {
     /// Whether an address may be a BAR's: memory and messages are not.
     #[inline]
     pub(crate) fn may_be_bar(at: u64) -> bool {
-        at >= LOW_BARS.start && at < HIGH_BARS.end
+        (LOW_BARS.start..HIGH_BARS.end).contains(&at)
     }
 
     /// The function another one reaches at that address.

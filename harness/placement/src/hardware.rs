@@ -2,8 +2,10 @@
 //!
 //! It is the only process that maps all port pages, and the only one that lets a domain run. What
 //! a domain may ask for is in [`calls`], how time passes in [`leap`] and [`wall`], what was seen in
-//! [`report`], what the device does wrong in [`devices`].
+//! [`report`], what the device does wrong in [`devices`]
+//! and, as far as it concerns the bus, in [`bus_lies`].
 
+mod bus_lies;
 mod calls;
 mod devices;
 mod leap;
@@ -17,12 +19,13 @@ use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage};
 use crate::ring;
 use crate::supervisor::DEATH_BELL;
-use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
+use crate::trial::{ClockKind, Detection, End, Fault, Route, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
+use bus_lies::{Neighbour, bus_lie};
 use cofferdam_machine::config::Config;
 use cofferdam_machine::frames::{Owner, Use, run_of};
-use cofferdam_machine::{Ending, Machine, Memory, PhysAddr};
-use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
+use cofferdam_machine::{Ending, Machine, Memory, PhysAddr, Place, ResetProgress};
+use cofferdam_seam::{Device, RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -141,6 +144,8 @@ pub struct Hardware {
     placement: &'static Placement,
     machine: Machine,
     device: RequesterId,
+    /// The second tenant's device, where a trial has one.
+    sibling: Option<RequesterId>,
     tally: Option<Arc<Tally>>,
     units: Vec<Unit>,
     cpus: [Cpu; 2],
@@ -215,6 +220,8 @@ impl Hardware {
             Config {
                 iommu: spec.iommu,
                 interrupt_remapping: spec.intremap,
+                acs: spec.acs,
+                errors_are_fatal: matches!(spec.fault, Fault::B10 { fatal: true, .. }),
                 fabric: spec.fabric,
                 timeout_ends: spec.timeout_ends,
                 ..Config::default()
@@ -223,13 +230,27 @@ impl Hardware {
         );
         let honest = device(spec.driver, spec.seed);
         let forgery = machine.message(BYSTANDER, Vector(0));
-        let (device, tally) = match lie(spec, forgery) {
+        let others = Edu::new(EduTiming::default());
+        let neighbour = Neighbour {
+            id: BYSTANDER,
+            bar: machine.bar_address_after(honest.describe(), others.describe()),
+        };
+        let place = |route| match route {
+            Route::Near => Place::Switch,
+            Route::Far => Place::RootPort,
+        };
+        let route = spec.fault.sibling();
+        // Near means near each other; far, that each has a root port.
+        let own = route.map_or(Place::RootPort, place);
+        let lie = lie(spec, forgery).or_else(|| bus_lie(&spec.fault, &neighbour));
+        let (device, tally) = match lie {
             Some(lie) => {
                 let (tamper, tally) = Tamper::new(honest, vec![lie]);
-                (machine.plug(Box::new(tamper)), Some(tally))
+                (machine.plug_at(Box::new(tamper), own), Some(tally))
             }
-            None => (machine.plug(honest), None),
+            None => (machine.plug_at(honest, own), None),
         };
+        let sibling = route.map(|route| machine.plug_at(Box::new(others), place(route)));
         if matches!(spec.fault, Fault::I4 { .. }) {
             // A device of somebody else, whose interrupt is there to be forged.
             let bystander = machine.plug(Box::new(Edu::new(EduTiming::default())));
@@ -251,6 +272,7 @@ impl Hardware {
             placement,
             machine,
             device,
+            sibling,
             tally,
             units,
             cpus: [Cpu::default(); 2],
@@ -449,17 +471,21 @@ impl Hardware {
             self.cpus[number].frozen += until.since(self.cpus[number].since);
             self.cpus[number].until = None;
             for index in 0..self.units.len() {
-                let State::Frozen { then, width } = self.units[index].state else {
+                let State::Frozen { then, access } = self.units[index].state else {
                     continue;
                 };
                 if self.units[index].cpu != Some(number) {
                     continue;
                 }
-                self.detected("fabric".into(), "a completion timeout".into(), until);
                 match then {
                     Ending::AllOnes => {
-                        self.units[index].state = State::Ready(Answer::with(width.all_ones(), 0));
+                        // The domain cuts it to the width it asked for.
+                        self.units[index].state = State::Ready(Answer::with(u64::MAX, 0));
                     }
+                    Ending::Value(value) => {
+                        self.units[index].state = State::Ready(Answer::with(value, 0));
+                    }
+                    Ending::Again => self.units[index].state = self.access(index, access),
                     Ending::MachineCheck => {
                         self.machine_check = true;
                         self.lose_system();
@@ -476,7 +502,19 @@ impl Hardware {
     /// Domains whose awaited event has come become ready.
     fn wake(&mut self) {
         let now = self.now();
+        let reset = self
+            .units
+            .iter()
+            .any(|unit| matches!(unit.state, State::Resetting));
+        let over = match reset.then(|| self.machine.reset_progress(self.device)) {
+            None | Some(ResetProgress::Waiting { .. }) => None,
+            Some(ResetProgress::Done) => Some(Answer::DONE),
+            Some(ResetProgress::Failed) => Some(Answer::REFUSED),
+        };
         for unit in &mut self.units {
+            if let (State::Resetting, Some(answer)) = (unit.state, over) {
+                unit.state = State::Ready(answer);
+            }
             let State::Waiting {
                 vectors,
                 bells,
@@ -530,8 +568,14 @@ impl Hardware {
             _ => None,
         });
         let thaws = self.cpus.iter().filter_map(|cpu| cpu.until);
+        let awaited = self
+            .units
+            .iter()
+            .any(|unit| matches!(unit.state, State::Resetting));
+        let reset = self.machine.reset_until(self.device).filter(|_| awaited);
         waits
             .chain(thaws)
+            .chain(reset)
             .chain(self.machine.next_event())
             .min()
             .unwrap_or(Time::NEVER)

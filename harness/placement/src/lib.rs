@@ -25,6 +25,7 @@ mod ring;
 mod sabotage;
 mod server;
 mod shared;
+mod sibling;
 mod supervisor;
 mod tenant;
 pub mod trial;

@@ -70,6 +70,15 @@ pub struct Sabotage {
     mappings: Cell<u32>,
 }
 
+/// What the driver does about the request it is about to take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// It serves it.
+    Serve,
+    /// It gives its device up, resets it and starts over.
+    GiveUp,
+}
+
 impl Sabotage {
     /// The sabotage of a trial; none unless the driver's side commits its fault.
     pub fn new(spec: &TrialSpec, link: Rc<Link>, first_incarnation: bool) -> Rc<Self> {
@@ -96,7 +105,7 @@ impl Sabotage {
     }
 
     /// Called before the driver takes up a request.
-    pub fn before_request(&self) {
+    pub fn before_request(&self) -> Onward {
         match self.fault {
             Fault::M1 { target, len, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
@@ -118,8 +127,10 @@ impl Sabotage {
                     self.link.call(Call::Relax);
                 }
             }
+            Fault::C5 { nth, .. } if self.strikes(&self.requests, nth) => return Onward::GiveUp,
             _ => {}
         }
+        Onward::Serve
     }
 
     /// The driver's CPU stores where it has no business to. If this domain does not map the frame,

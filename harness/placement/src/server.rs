@@ -6,7 +6,7 @@ use crate::host::PortHost;
 use crate::link::Link;
 use crate::placement::{Placement, Role};
 use crate::ring::{Ask, DATA, Request, Ring, Status};
-use crate::sabotage::{Sabotage, SabotagedHost};
+use crate::sabotage::{Onward, Sabotage, SabotagedHost};
 use crate::trial::{DriverId, Oops, TrialSpec};
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
@@ -135,7 +135,7 @@ impl Server {
             match drove {
                 Drove::Failed => {
                     // What a driver does about a device that no longer answers: reset, start over.
-                    self.link.call(Call::Reset);
+                    self.reset();
                 }
                 Drove::GaveUp => self.refuse(),
             }
@@ -160,9 +160,16 @@ impl Server {
             }
             self.complain(3);
             self.link.pause(START_PAUSE);
-            self.link.call(Call::Reset);
+            self.reset();
         }
         Drove::GaveUp
+    }
+
+    /// Resets the device, and waits for that as long as the standard says.
+    fn reset(&self) {
+        if !self.link.call(Call::Reset).ok {
+            self.complain(9);
+        }
     }
 
     /// Serves until the driver fails.
@@ -171,7 +178,9 @@ impl Server {
         loop {
             for index in 0..self.clients.len() {
                 while let Some(request) = self.clients[index].ring.next() {
-                    self.sabotage.before_request();
+                    if self.sabotage.before_request() == Onward::GiveUp {
+                        return;
+                    }
                     if let Err(error) = self.handle(index, &request, driver) {
                         self.complain(match error {
                             DriverError::TimedOut(_) => 0,

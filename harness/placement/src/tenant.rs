@@ -8,6 +8,7 @@ use crate::call::Call;
 use crate::link::Link;
 use crate::ring::{Ask, Ring, Status};
 use crate::sabotage::Mix;
+use crate::sibling::{Found, Sibling};
 use crate::trial::{DriverId, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Time};
@@ -34,6 +35,8 @@ pub struct Tenant {
     mix: Mix,
     io: TenantIo,
     submitted: u32,
+    /// The device of its own, if it has one in this trial.
+    sibling: Option<Sibling>,
     /// What each acknowledged sector must hold.
     written: Vec<Option<Vec<u8>>>,
 }
@@ -54,6 +57,7 @@ impl Tenant {
                 ..TenantIo::default()
             },
             submitted: 0,
+            sibling: (number == 2 && spec.fault.sibling().is_some()).then(Sibling::default),
             written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
             link,
         }
@@ -69,6 +73,7 @@ impl Tenant {
             };
             good &= done;
             self.io.completed += u32::from(done);
+            self.look_after_sibling();
             self.publish();
             self.link.pause(THINK);
         }
@@ -79,6 +84,19 @@ impl Tenant {
         self.publish();
         self.link.call(Call::Finished);
         self.link.rest()
+    }
+
+    /// Finds out whether its own device is as it left it, and leaves it in another state.
+    fn look_after_sibling(&mut self) {
+        let Some(sibling) = &mut self.sibling else {
+            return;
+        };
+        let found = sibling.turn(&self.link);
+        self.io.device_changed += u32::from(found == Found::Changed);
+        self.io.device_lost += u32::from(found == Found::Lost);
+        if found != Found::Well {
+            self.link.call(Call::Complain { what: 10 });
+        }
     }
 
     fn publish(&mut self) {

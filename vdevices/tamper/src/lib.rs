@@ -4,8 +4,8 @@
 //! of [`Lie`]s; the model inside stays as honest as it was and does not know. The [`Tally`] it
 //! shares with whoever set it up says when the lies begin, how often they acted and when first.
 //!
-//! Left out: whatever needs the fabric's help (forged requester IDs, pre-translated addresses,
-//! peer-to-peer requests, a held bus) and lies in configuration space, which the PCI layer owns.
+//! Breaches of the bus's rules are told to the bus, which knows what they do. Left out: forged
+//! requester IDs, pre-translated addresses, and lies in configuration space, which the PCI layer owns.
 //!
 //! A lie goes through the same port as the truth: under the device's own requester ID, past the
 //! bus-master enable bit, into the IOMMU. It trusts the lies it is given, which are the
@@ -20,6 +20,6 @@ mod tamper;
 #[cfg(test)]
 mod tamper_tests;
 
-pub use lie::{Aim, Lie};
+pub use lie::{Aim, Lie, Trigger};
 pub use tally::Tally;
 pub use tamper::Tamper;

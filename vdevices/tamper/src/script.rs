@@ -1,7 +1,8 @@
 //! The lies of one device, and how far the device has come towards them.
 
-use crate::{Aim, Lie, Tally};
-use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time};
+use crate::{Aim, Lie, Tally, Trigger};
+use cofferdam_seam::{Bus, Completion, DmaFault, Iova, Purpose, RequesterId, Time, Violation};
+use core::time::Duration;
 use std::sync::Arc;
 
 /// A stale write that waits for its time.
@@ -16,10 +17,12 @@ struct Stale {
 pub(crate) enum Answer {
     /// The model answers.
     Honest,
-    /// No completion.
-    Never,
+    /// That instead of the model's answer.
+    Instead(Completion),
     /// All ones.
     AllOnes,
+    /// The model answers, so much later.
+    Late(Duration),
 }
 
 /// The lies, and the counts since arming that trigger them.
@@ -62,7 +65,23 @@ impl Script {
             match *lie {
                 Lie::NeverCompletes { nth } if nth == self.reads => {
                     self.tally.act(now);
-                    return Answer::Never;
+                    return Answer::Instead(Completion::Never);
+                }
+                Lie::Late { nth, delay } if nth == self.reads => {
+                    self.tally.act(now);
+                    return Answer::Late(delay);
+                }
+                Lie::Retries { nth, times } if nth == self.reads => {
+                    self.tally.act(now);
+                    return Answer::Instead(Completion::Retry { times });
+                }
+                Lie::Fails { nth, poisoned } if nth == self.reads => {
+                    self.tally.act(now);
+                    return Answer::Instead(if poisoned {
+                        Completion::Poisoned
+                    } else {
+                        Completion::Abort
+                    });
                 }
                 Lie::AllOnes { nth, window } if nth == self.reads => {
                     dark = true;
@@ -87,6 +106,24 @@ impl Script {
         }
         if let Some(due) = self.stale.iter().map(|stale| stale.due).min() {
             bus.wake_at(by, due);
+        }
+    }
+
+    /// Breaks the rules that are due, after so many of what they wait for.
+    pub fn violate(&self, on: Trigger, by: RequesterId, bus: &mut dyn Bus) {
+        let count = match on {
+            Trigger::Dma => self.payloads.saturating_add(self.payloads_read),
+            Trigger::Read => self.reads,
+        };
+        for lie in &self.lies {
+            if let Lie::Violates { on: of, nth, what } = *lie
+                && (of, nth) == (on, count)
+                && bus.violate(by, what)
+                // Disobedience acts when there is something to obey: the bus counts that.
+                && !matches!(what, Violation::IgnoreReset | Violation::SlowReset { .. })
+            {
+                self.tally.act(bus.now());
+            }
         }
     }
 
@@ -212,6 +249,7 @@ impl Bus for LyingBus<'_> {
         let result = self.bus.dma_read(by, at, into, why);
         if why == Purpose::Payload {
             self.script.after_read(by, at, into.len(), self.bus);
+            self.script.violate(Trigger::Dma, by, self.bus);
         }
         result
     }
@@ -236,8 +274,13 @@ impl Bus for LyingBus<'_> {
         }
         if why == Purpose::Payload {
             self.script.after_payload(by, at, from.len(), self.bus);
+            self.script.violate(Trigger::Dma, by, self.bus);
         }
         result
+    }
+
+    fn violate(&mut self, by: RequesterId, what: Violation) -> bool {
+        self.bus.violate(by, what)
     }
 
     fn now(&self) -> Time {
