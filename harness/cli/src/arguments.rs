@@ -63,6 +63,12 @@ pub struct Compare {
     /// Only this driver; may be given again.
     #[arg(long = "driver", value_name = "D", value_parser = drivers(), ignore_case = true)]
     drivers: Vec<DriverId>,
+    /// Only cases with interrupt remapping, or only those without.
+    #[arg(long, value_enum, value_name = "S", ignore_case = true)]
+    intremap: Option<Switch>,
+    /// Only cases with Access Control Services, or only those without.
+    #[arg(long, value_enum, value_name = "S", ignore_case = true)]
+    acs: Option<Switch>,
     /// Only this fault, with its clean trials; may be given again.
     #[arg(long = "fault", value_name = "F", value_parser = faults(), ignore_case = true)]
     faults: Vec<String>,
@@ -91,6 +97,12 @@ pub struct Compare {
 pub enum Format {
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -133,6 +145,8 @@ impl Compare {
             iommu: self.iommu.clone(),
             fabrics: self.fabrics.clone(),
             drivers: self.drivers.clone(),
+            intremap: self.intremap.map(|switch| switch == Switch::On),
+            acs: self.acs.map(|switch| switch == Switch::On),
             faults: self.faults.clone(),
         }
     }

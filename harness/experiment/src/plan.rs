@@ -64,6 +64,12 @@ pub struct Filter {
     pub fabrics: Vec<FabricKind>,
     /// Drivers.
     pub drivers: Vec<DriverId>,
+    /// With interrupt remapping, or without.
+    #[serde(default)]
+    pub intremap: Option<bool>,
+    /// With Access Control Services, or without.
+    #[serde(default)]
+    pub acs: Option<bool>,
     /// Faults, by id. The clean trials of what is left are always added.
     pub faults: Vec<String>,
 }
@@ -78,6 +84,8 @@ impl Filter {
             && allows(&self.iommu, &cell.iommu)
             && allows(&self.fabrics, &cell.fabric)
             && allows(&self.drivers, &cell.driver)
+            && self.intremap.is_none_or(|on| on == cell.case.intremap)
+            && self.acs.is_none_or(|on| on == cell.case.acs)
     }
 
     fn fault(&self, cell: &Cell) -> bool {
@@ -118,17 +126,17 @@ pub struct Plan {
 /// Every cell there is: clean ones first, then fault by fault; within a case placements come last,
 /// so that peers run one after the other.
 fn all_cells() -> Vec<Cell> {
-    FAULTS
+    let mut cells: Vec<Cell> = FAULTS
         .iter()
         .flat_map(|fault| cells_of(fault))
-        .filter(|cell| {
-            // The clean pair of B1 without a timeout is crossed with strict.
-            !cell.is_clean()
-                || cell.fabric != FabricKind::PcieNotimeout
-                || cell.iommu == IommuMode::Strict
-        })
         .filter(|cell| why_not(cell).is_none())
-        .collect()
+        .collect();
+    let faulty = cells.iter().filter(|cell| !cell.is_clean());
+    let pairs: HashSet<Cell> = faulty.map(Cell::clean).collect();
+    // On the usual fabric every mode is measured without faults too.
+    cells
+        .retain(|cell| !cell.is_clean() || cell.fabric == FabricKind::Pcie || pairs.contains(cell));
+    cells
 }
 
 /// A fault crossed with all its axes, the corners where it does not exist included.
@@ -226,6 +234,7 @@ impl Plan {
             timeout_ends: cell.case.timeout_ends,
             oops: cell.case.oops,
             intremap: cell.case.intremap,
+            acs: cell.case.acs,
             fault: cell.case.strike(&mut Draw::new(!seed), settings.requests),
             clock: settings.clock,
             horizon_ns: settings.horizon_ns,
@@ -341,13 +350,24 @@ mod tests {
         // Without an IOMMU nothing is remapped.
         assert_eq!(count_of(&plan, "I4"), places * drivers * (2 * modes - 1));
         assert_eq!(count_of(&plan, "M1"), places * drivers * 6);
-        assert_eq!(count_of(&plan, "B1"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "B1"), places * drivers * 5);
+        assert_eq!(count_of(&plan, "B2"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "B3"), places * drivers * 2);
+        assert_eq!(count_of(&plan, "B4"), places * drivers * 2);
+        assert_eq!(count_of(&plan, "B5"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "B6"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "B7"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "B10"), places * drivers * 6);
+        assert_eq!(count_of(&plan, "C1"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "C5"), places * drivers * 6);
+        assert_eq!(count_of(&plan, "D9"), places * drivers * 2 * 4);
         assert_eq!(count_of(&plan, "B9"), places * drivers * 2);
         assert_eq!(count_of(&plan, "R1"), places * 2);
         assert_eq!(count_of(&plan, "X1"), (places + 2) * drivers);
         assert_eq!(count_of(&plan, "X2"), places * drivers * 3);
-        assert_eq!(count_of(&plan, "none"), places * drivers * (modes + 1));
-        assert_eq!(plan.len(), 3 * (780 + 96 + 32 + 56));
+        // pcie-notimeout and pcie-dpc with strict, pci with off too.
+        assert_eq!(count_of(&plan, "none"), places * drivers * (modes + 4));
+        assert_eq!(plan.len(), 3 * (780 + 96 + 32 + 56 + 40 + 328));
     }
 
     #[test]
@@ -421,8 +441,8 @@ mod tests {
                 assert!(clean.contains(&(trial.cell.clean(), trial.number)));
             }
         }
-        // Four placements on two fabrics, strict only.
-        assert_eq!(count_of(&plan, "none"), 8);
+        // Four placements on four fabrics, strict only.
+        assert_eq!(count_of(&plan, "none"), 16);
     }
 
     #[test]
@@ -451,7 +471,10 @@ mod tests {
         let corners = plan(Filter::default()).not_applicable();
         let of = |case: &str| corners.iter().filter(|entry| entry.case == case).count();
         assert_eq!(of("R1.index-64"), 1);
-        assert_eq!(of("B1.machine-check"), 1);
+        assert_eq!(of("B1.machine-check"), 3);
+        assert_eq!(of("B3.for-ever"), 3);
+        assert_eq!(of("B7.gone"), 1);
+        assert_eq!(of("D9.near.acs"), 1);
         assert_eq!(of("X1.kill-task"), 2);
         assert_eq!(of("I4.remapped"), 1);
     }

@@ -25,7 +25,7 @@ use bus_lies::{Neighbour, bus_lie};
 use cofferdam_machine::config::Config;
 use cofferdam_machine::frames::{Owner, Use, run_of};
 use cofferdam_machine::{Ending, Machine, Memory, PhysAddr, Place, ResetProgress};
-use cofferdam_seam::{Device, RequesterId, Time, Vector, VectorSet};
+use cofferdam_seam::{Bar, Device, RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -234,6 +234,11 @@ impl Hardware {
         let neighbour = Neighbour {
             id: BYSTANDER,
             bar: machine.bar_address_after(honest.describe(), others.describe()),
+            own: honest
+                .describe()
+                .bars
+                .first()
+                .map_or(Bar::ZERO, |bar| bar.bar),
         };
         let place = |route| match route {
             Route::Near => Place::Switch,

@@ -9,12 +9,14 @@ use vdevice_tamper::{Aim, Lie, Trigger};
 /// A clock of the conventional bus at 33 MHz (PCI Local Bus 3.0, 4.2.3.1).
 const CLOCK: Duration = Duration::from_nanos(30);
 
-/// The second tenant's device, as the lying one sees it.
+/// The second tenant's device and itself, as the lying one sees them.
 pub(super) struct Neighbour {
     /// Its requester ID.
     pub id: RequesterId,
     /// Where its BAR 0 is.
     pub bar: Option<Iova>,
+    /// The lying device's own BAR of registers.
+    pub own: Bar,
 }
 
 /// The lie of a fault of the bus.
@@ -72,7 +74,10 @@ pub(super) fn bus_lie(fault: &Fault, neighbour: &Neighbour) -> Option<Lie> {
             Lie::Violates {
                 on: Trigger::Read,
                 nth,
-                what: Violation::MoveBar { bar: Bar::ZERO, to },
+                what: Violation::MoveBar {
+                    bar: neighbour.own,
+                    to,
+                },
             }
         }
         Fault::C5 { ignored, ms, .. } => Lie::Violates {
@@ -98,6 +103,7 @@ mod tests {
         let neighbour = Neighbour {
             id: RequesterId::new(2, 0, 0),
             bar: Some(Iova(0xc010_0000)),
+            own: Bar::ZERO,
         };
         let route = Route::Near;
         let lie = bus_lie(&Fault::D9 { route, nth: 2 }, &neighbour);

@@ -3,6 +3,7 @@
 mod clean;
 mod jail;
 mod physics;
+mod physics_bus;
 mod replay;
 
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
