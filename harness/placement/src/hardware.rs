@@ -136,6 +136,8 @@ struct Cpu {
     until: Option<Time>,
     since: Time,
     frozen: Duration,
+    /// It goes on as soon as the fabric takes its access.
+    again: bool,
 }
 
 /// The hardware of one trial.
@@ -454,13 +456,14 @@ impl Hardware {
         self.await_hello(index)
     }
 
-    /// A read does not complete: the CPU of the domain that made it stands still.
-    fn freeze(&mut self, index: usize, until: Option<Time>) {
+    /// An access does not complete: the CPU of the domain that made it stands still.
+    fn freeze(&mut self, index: usize, until: Option<Time>, then: Ending) {
         if let Some(cpu) = self.units[index].cpu {
             let now = self.now();
             self.cpus[cpu] = Cpu {
                 until: Some(until.unwrap_or(Time::NEVER)),
                 since: now,
+                again: then == Ending::Again,
                 ..self.cpus[cpu]
             };
         }

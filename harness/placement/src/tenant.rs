@@ -83,7 +83,13 @@ impl Tenant {
         self.io.finished = good;
         self.publish();
         self.link.call(Call::Finished);
-        self.link.rest()
+        if self.sibling.is_none() {
+            self.link.rest()
+        }
+        loop {
+            self.link.wait_alive(0, Deadline(Time::NEVER));
+            self.look_after_sibling();
+        }
     }
 
     /// Finds out whether its own device is as it left it, and leaves it in another state.
@@ -95,6 +101,7 @@ impl Tenant {
         self.io.device_changed += u32::from(found == Found::Changed);
         self.io.device_lost += u32::from(found == Found::Lost);
         if found != Found::Well {
+            self.publish();
             self.link.call(Call::Complain { what: 10 });
         }
     }

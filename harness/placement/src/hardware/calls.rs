@@ -189,7 +189,7 @@ impl Hardware {
             None => State::Ready(Answer::REFUSED),
             Some(Read::Done(value)) => State::Ready(Answer::with(value, 0)),
             Some(Read::Waiting { until, then }) => {
-                self.freeze(index, until);
+                self.freeze(index, until, then);
                 State::Frozen { then, access: call }
             }
         }
@@ -198,16 +198,10 @@ impl Hardware {
     /// Whatever kept accesses waiting may be over.
     fn try_again(&mut self) {
         let now = self.now();
-        for unit in &self.units {
-            if let (
-                State::Frozen {
-                    then: Ending::Again,
-                    ..
-                },
-                Some(cpu),
-            ) = (unit.state, unit.cpu)
-            {
-                self.cpus[cpu].until = Some(now);
+        // The domain may be dead: the access is its CPU's.
+        for cpu in &mut self.cpus {
+            if cpu.again && cpu.until.is_some() {
+                cpu.until = Some(now);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::{all_is_well, domain, zygote};
 use cofferdam_machine::config::{FabricKind, IommuMode};
-use cofferdam_placement::placement::ALL;
+use cofferdam_placement::placement::{ALL, Restart};
 use cofferdam_placement::trial::{
     DomainEnd, DriverId, End, Fault, Lock, PlacementId, Route, TenantIo, TrialReport, TrialSpec,
 };
@@ -81,15 +81,18 @@ fn late_completion_freezes_its_cpu_until_it_comes_or_the_timeout_does() {
 fn retries_hold_the_reading_cpu_and_nobody_else() {
     let mut zygote = zygote();
     for driver in DRIVERS {
-        let retry = |count| {
+        let retry = |placement, count| {
             let fault = Fault::B3 { count, nth: 3 };
-            on(FabricKind::Pci, PlacementId::UserProcess, driver, fault)
+            on(FabricKind::Pci, placement, driver, fault)
         };
-        let some = trial(&mut zygote, &retry(100_000));
+        let some = trial(&mut zygote, &retry(PlacementId::UserProcess, 100_000));
         assert_eq!(frozen(&some), [24 * MS, 0]);
         assert!(all_is_well(&some), "{some:#?}");
 
-        let endless = trial(&mut zygote, &retry(u32::MAX));
+        // A device that was reset answers at last.
+        let reset = trial(&mut zygote, &retry(PlacementId::UserProcess, u32::MAX));
+        assert_eq!(domain(&reset, "tenant1").end, DomainEnd::Alive);
+        let endless = trial(&mut zygote, &retry(PlacementId::InKernel, u32::MAX));
         assert_eq!(domain(&endless, "tenant1").end, DomainEnd::Frozen);
         assert_eq!(domain(&endless, "tenant2").end, DomainEnd::Alive);
     }
@@ -111,6 +114,25 @@ fn kept_grant_stops_every_cpu_that_uses_the_bus() {
             }
             assert!(all_is_well(&report), "{spec:?}: {report:#?}");
         }
+    }
+}
+
+#[test]
+fn bus_that_is_never_given_back_is_freed_by_who_can_reset_it() {
+    let mut zygote = zygote();
+    for placement in ALL {
+        let fault = Fault::B4 {
+            clocks: u32::MAX,
+            nth: 2,
+        };
+        let spec = on(FabricKind::Pci, placement.placement, DriverId::Edu, fault);
+        let report = trial(&mut zygote, &spec);
+        let freed = placement.restart != Restart::Never;
+        for stood in frozen(&report) {
+            assert_eq!(stood < 200 * MS, freed, "{}: {report:#?}", placement.id);
+        }
+        // The other tenant's device is reset with the bus.
+        assert_eq!(second(&report).device_lost > 0, freed, "{}", placement.id);
     }
 }
 
