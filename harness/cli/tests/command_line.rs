@@ -51,7 +51,7 @@ fn unknown_id_is_answered_with_the_value_the_ids_and_the_nearest() {
     for (option, wrong, nearest) in [
         ("--placement", "in-kernal", "in-kernel"),
         ("--iommu", "strikt", "strict"),
-        ("--fabric", "pci", "pcie"),
+        ("--fabric", "pcie-dcp", "pcie-dpc"),
         ("--driver", "virtio-blok", "virtio-blk"),
         ("--clock", "wal", "wall"),
     ] {
@@ -62,9 +62,9 @@ fn unknown_id_is_answered_with_the_value_the_ids_and_the_nearest() {
         assert!(error.contains("possible values"), "{error}");
         assert!(error.contains(&format!("'{nearest}'")), "{error}");
     }
-    let (code, _, error) = run(&["compare", "--fault", "D9"]);
+    let (code, _, error) = run(&["compare", "--fault", "D99"]);
     assert_eq!(code, 2);
-    for id in ["D9", "D1", "D6", "X2"] {
+    for id in ["D99", "D1", "D6", "X2"] {
         assert!(error.contains(id), "{error}");
     }
 }

@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(count_of(&plan, "X2"), places * drivers * 3);
         // pcie-notimeout and pcie-dpc with strict, pci with off too.
         assert_eq!(count_of(&plan, "none"), places * drivers * (modes + 4));
-        assert_eq!(plan.len(), 3 * (780 + 96 + 32 + 56 + 40 + 328));
+        assert_eq!(plan.len(), 3 * (780 + 96 + 32 + 56 + 16 + 280 + 64 + 24));
     }
 
     #[test]

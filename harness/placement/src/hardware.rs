@@ -236,10 +236,11 @@ impl Hardware {
         let neighbour = Neighbour {
             id: BYSTANDER,
             bar: machine.bar_address_after(honest.describe(), others.describe()),
+            // An MSI-X table of its own comes before the registers.
             own: honest
                 .describe()
                 .bars
-                .first()
+                .last()
                 .map_or(Bar::ZERO, |bar| bar.bar),
         };
         let place = |route| match route {

@@ -123,7 +123,7 @@ fn bus_that_is_never_given_back_is_freed_by_who_can_reset_it() {
     for placement in ALL {
         let fault = Fault::B4 {
             clocks: u32::MAX,
-            nth: 2,
+            nth: 6,
         };
         let spec = on(FabricKind::Pci, placement.placement, DriverId::Edu, fault);
         let report = trial(&mut zygote, &spec);
