@@ -71,7 +71,7 @@ fn machine(iommu: IommuMode) -> (Machine, RequesterId) {
 }
 
 fn ring(machine: &mut Machine, id: RequesterId, register: u32, at: u64) {
-    machine.mmio_write(id, Bar::ZERO, register, Width::Eight, black_box(at));
+    let _ = machine.mmio_write(id, Bar::ZERO, register, Width::Eight, black_box(at));
 }
 
 fn name(iommu: IommuMode) -> String {

@@ -8,7 +8,7 @@
 //! without calling its host hangs here, as it does on a machine of its own.
 
 use crate::pool::{DmaPool, Lease};
-use cofferdam_machine::{Ending, Machine, MachineError, PhysAddr, Read};
+use cofferdam_machine::{Ending, Machine, MachineError, PhysAddr, Read, Write};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, Interrupts, Mapping, Mmio, RawDma,
     RequesterId, Time, Vector, VectorSet, Wake, Width,
@@ -104,6 +104,17 @@ impl MockMachine {
         self.shared.borrow().stopped()
     }
 
+    /// The machine for a configuration access, when the fabric can take it.
+    fn configuring(&self, device: RequesterId) -> Result<RefMut<'_, Shared>, HostError> {
+        let mut shared = self.running(CONFIG)?;
+        while let Some(until) = shared.machine.config_waits(device) {
+            if !shared.wait_for(until) {
+                return Err(HostError::Stopped);
+            }
+        }
+        Ok(shared)
+    }
+
     fn running(&self, cost: Duration) -> Result<RefMut<'_, Shared>, HostError> {
         let mut shared = self.shared.borrow_mut();
         if shared.spend(cost) {
@@ -153,20 +164,28 @@ impl Shared {
         self.limit == Time::ZERO
     }
 
-    /// A read to which no completion came.
+    /// Lets the CPU stand still until then, for ever if none. Whether it still runs then.
     #[cold]
-    fn hang(&mut self, until: Option<Time>, then: Ending) {
-        match (until, then) {
-            (Some(until), Ending::AllOnes) => {
-                self.pass(until);
-            }
-            (Some(until), Ending::MachineCheck) => {
-                self.stop(until);
-            }
-            (None, _) => {
-                self.stop(Time::NEVER);
+    fn wait_for(&mut self, until: Option<Time>) -> bool {
+        match until {
+            Some(until) => self.pass(until),
+            None => self.stop(Time::NEVER),
+        }
+    }
+
+    /// A read that was not answered at once: its value, or none if it is to be made again.
+    #[cold]
+    fn hang(&mut self, until: Option<Time>, then: Ending) -> Option<u64> {
+        if then == Ending::MachineCheck {
+            self.stop(until.unwrap_or(Time::NEVER));
+        } else if self.wait_for(until) {
+            match then {
+                Ending::Value(value) => return Some(value),
+                Ending::Again => return None,
+                Ending::AllOnes | Ending::MachineCheck => {}
             }
         }
+        Some(u64::MAX)
     }
 
     fn set_command(&mut self, device: RequesterId, bit: u32, on: bool) {
@@ -202,12 +221,12 @@ impl DriverHost for MockHost {
     }
 
     fn config_read(&mut self, offset: u16, width: Width) -> Result<u32, HostError> {
-        let mut shared = self.machine.running(CONFIG)?;
+        let mut shared = self.machine.configuring(self.device)?;
         Ok(shared.machine.config_read(self.device, offset, width))
     }
 
     fn config_write(&mut self, offset: u16, width: Width, value: u32) -> Result<(), HostError> {
-        let mut shared = self.machine.running(CONFIG)?;
+        let mut shared = self.machine.configuring(self.device)?;
         shared
             .machine
             .config_write(self.device, offset, width, value);
@@ -215,7 +234,7 @@ impl DriverHost for MockHost {
     }
 
     fn set_bus_master(&mut self, on: bool) -> Result<(), HostError> {
-        let mut shared = self.machine.running(CONFIG)?;
+        let mut shared = self.machine.configuring(self.device)?;
         shared.set_command(self.device, BUS_MASTER, on);
         Ok(())
     }
@@ -348,12 +367,15 @@ impl Mmio for MockMmio {
         if !shared.spend(READ) {
             return width.all_ones();
         }
-        let machine = &mut shared.machine;
-        match machine.mmio_read(self.device, self.bar, offset, width) {
-            Read::Done(value) => value,
-            Read::Waiting { until, then } => {
-                shared.hang(until, then);
-                width.all_ones()
+        loop {
+            let machine = &mut shared.machine;
+            match machine.mmio_read(self.device, self.bar, offset, width) {
+                Read::Done(value) => return value,
+                Read::Waiting { until, then } => {
+                    if let Some(value) = shared.hang(until, then) {
+                        return value & width.all_ones();
+                    }
+                }
             }
         }
     }
@@ -361,9 +383,13 @@ impl Mmio for MockMmio {
     #[inline]
     fn write(&self, offset: u32, width: Width, value: u64) {
         let mut shared = self.shared.borrow_mut();
-        if shared.spend(WRITE) {
+        let mut runs = shared.spend(WRITE);
+        while runs {
             let machine = &mut shared.machine;
-            machine.mmio_write(self.device, self.bar, offset, width, value);
+            match machine.mmio_write(self.device, self.bar, offset, width, value) {
+                Write::Done => return,
+                Write::Waiting { until } => runs = shared.wait_for(until),
+            }
         }
     }
 

@@ -79,6 +79,12 @@ struct Selection {
     /// Only this driver; may be given again.
     #[arg(long = "driver", value_name = "D", value_parser = drivers(), ignore_case = true)]
     drivers: Vec<DriverId>,
+    /// Only cases with interrupt remapping, or only those without.
+    #[arg(long, value_enum, value_name = "S", ignore_case = true)]
+    intremap: Option<Switch>,
+    /// Only cases with Access Control Services, or only those without.
+    #[arg(long, value_enum, value_name = "S", ignore_case = true)]
+    acs: Option<Switch>,
     /// Only this fault, with its clean trials; may be given again.
     #[arg(long = "fault", value_name = "F", value_parser = faults(), ignore_case = true)]
     faults: Vec<String>,
@@ -197,6 +203,12 @@ pub enum Format {
     Json,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Written {
     Trials,
@@ -241,6 +253,8 @@ impl Selection {
                 iommu: self.iommu.clone(),
                 fabrics: self.fabrics.clone(),
                 drivers: self.drivers.clone(),
+                intremap: self.intremap.map(|switch| switch == Switch::On),
+                acs: self.acs.map(|switch| switch == Switch::On),
                 faults: self.faults.clone(),
             },
             shard: None,

@@ -52,7 +52,7 @@ fn unknown_id_is_answered_with_the_nearest_and_the_way_to_all() {
     for (option, wrong, nearest, list) in [
         ("--placement", "in-kernal", "in-kernel", "placements"),
         ("--iommu", "strikt", "strict", "iommu"),
-        ("--fabric", "pci", "pcie", "fabrics"),
+        ("--fabric", "pcie-dcp", "pcie-dpc", "fabrics"),
         ("--driver", "virtio-blok", "virtio-blk", "drivers"),
         ("--clock", "wal", "wall", "clocks"),
     ] {

@@ -17,6 +17,8 @@ pub struct Case {
     pub oops: Oops,
     /// Whether interrupts are remapped.
     pub intremap: bool,
+    /// Whether switches check what passes them (Access Control Services).
+    pub acs: bool,
 }
 
 /// A target's name in cell ids and on the report.
@@ -52,13 +54,14 @@ pub(crate) fn micros(us: u32) -> String {
 
 impl Case {
     /// The case with the usual platform: a timeout ends in all ones, an oops in a panic, interrupts
-    /// are not remapped.
+    /// are not remapped, switches let everything pass.
     pub const fn of(fault: Fault) -> Self {
         Self {
             fault,
             timeout_ends: TimeoutEnds::AllOnes,
             oops: Oops::Panic,
             intremap: false,
+            acs: false,
         }
     }
 
@@ -123,6 +126,7 @@ impl Cell {
                 timeout_ends: spec.timeout_ends,
                 oops: spec.oops,
                 intremap: spec.intremap,
+                acs: spec.acs,
             },
         }
     }

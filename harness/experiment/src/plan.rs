@@ -66,6 +66,12 @@ pub struct Filter {
     pub fabrics: Vec<FabricKind>,
     /// Drivers.
     pub drivers: Vec<DriverId>,
+    /// With interrupt remapping, or without.
+    #[serde(default)]
+    pub intremap: Option<bool>,
+    /// With Access Control Services, or without.
+    #[serde(default)]
+    pub acs: Option<bool>,
     /// Faults, by id. The clean trials of what is left are always added.
     pub faults: Vec<String>,
 }
@@ -80,6 +86,8 @@ impl Filter {
             && allows(&self.iommu, &cell.iommu)
             && allows(&self.fabrics, &cell.fabric)
             && allows(&self.drivers, &cell.driver)
+            && self.intremap.is_none_or(|on| on == cell.case.intremap)
+            && self.acs.is_none_or(|on| on == cell.case.acs)
     }
 
     fn fault(&self, cell: &Cell) -> bool {
@@ -133,17 +141,17 @@ pub struct Plan {
 /// Every cell there is: clean ones first, then fault by fault; within a case placements come last,
 /// so that peers run one after the other.
 fn all_cells() -> Vec<Cell> {
-    FAULTS
+    let mut cells: Vec<Cell> = FAULTS
         .iter()
         .flat_map(|fault| cells_of(fault))
-        .filter(|cell| {
-            // The clean pair of B1 without a timeout is crossed with strict.
-            !cell.is_clean()
-                || cell.fabric != FabricKind::PcieNotimeout
-                || cell.iommu == IommuMode::Strict
-        })
         .filter(|cell| why_not(cell).is_none())
-        .collect()
+        .collect();
+    let faulty = cells.iter().filter(|cell| !cell.is_clean());
+    let pairs: HashSet<Cell> = faulty.map(Cell::clean).collect();
+    // On the usual fabric every mode is measured without faults too.
+    cells
+        .retain(|cell| !cell.is_clean() || cell.fabric == FabricKind::Pcie || pairs.contains(cell));
+    cells
 }
 
 /// A fault crossed with all its axes, the corners where it does not exist included.
@@ -316,6 +324,7 @@ impl Plan {
             timeout_ends: cell.case.timeout_ends,
             oops: cell.case.oops,
             intremap: cell.case.intremap,
+            acs: cell.case.acs,
             fault: cell.case.strike(&mut Draw::new(!seed), settings.requests),
             clock: settings.clock,
             horizon_ns: settings.horizon_ns,
@@ -461,6 +470,11 @@ mod tests {
         assert_eq!(count_of(&plan, "R1"), places * (drivers - 1) * 2);
         assert_eq!(count_of(&plan, "X1"), (places + panicking) * drivers);
         assert_eq!(count_of(&plan, "X2"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "B1"), places * drivers * 5);
+        assert_eq!(count_of(&plan, "B2"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "B5"), places * drivers * 3);
+        assert_eq!(count_of(&plan, "B6"), places * drivers * 4);
+        assert_eq!(count_of(&plan, "D9"), places * drivers * 2 * 4);
     }
 
     #[test]
@@ -534,8 +548,8 @@ mod tests {
                 assert!(clean.contains(&(trial.cell.clean(), trial.number)));
             }
         }
-        // Every placement on two fabrics, strict only.
-        assert_eq!(count_of(&plan, "none"), 2 * PLACEMENTS.len());
+        // Every placement on every fabric, strict only.
+        assert_eq!(count_of(&plan, "none"), FABRICS.len() * PLACEMENTS.len());
     }
 
     #[test]
@@ -650,7 +664,7 @@ mod tests {
         let corners = plan(Filter::default()).not_applicable();
         let of = |case: &str| corners.iter().filter(|entry| entry.case == case).count();
         assert_eq!(of("R1.index-64"), 1);
-        assert_eq!(of("B1.machine-check"), 1);
+        assert_eq!(of("B1.machine-check"), 3);
         let spared = PLACEMENTS
             .iter()
             .filter(|placement| !placement.panic_ends_layer());

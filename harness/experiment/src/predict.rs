@@ -9,7 +9,7 @@ use crate::catalogue;
 use crate::cell::Cell;
 use crate::verdict::Verdict;
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::trial::{By, DomainEnd, DomainReport, End, Fault, TrialReport};
+use cofferdam_placement::trial::{By, DomainEnd, DomainReport, End, Fault, TenantIo, TrialReport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -58,12 +58,35 @@ pub enum Expect {
         /// At most.
         at_most: u64,
     },
+    /// For this long, ns (`None`: to the end of the trial), the driver's CPU stands still whenever
+    /// `driver` says so, and that of the other tenant whenever `other` does; else they never do.
+    Stops {
+        /// The driver's.
+        driver: bool,
+        /// The other.
+        other: bool,
+        /// How long.
+        ns: Option<u64>,
+    },
+    /// What a tenant finds of its own device.
+    Sibling(Effect),
     /// The system is lost.
     SystemLost,
     /// The privileged layer and the tenants live, and no acknowledged write is lost.
     OthersLive,
     /// Nothing is certain.
     Open,
+}
+
+/// What happens to a device of somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Its registers change.
+    Changed,
+    /// It is gone, or was reset.
+    Lost,
 }
 
 /// A cell's prediction.
@@ -132,6 +155,21 @@ impl Expect {
                 at_least / 1000,
                 at_most / 1000
             ),
+            Self::Stops { driver, other, ns } => {
+                let whose = match (driver, other) {
+                    (true, true) => "every CPU that uses the bus",
+                    (true, false) => "the driver's CPU",
+                    (false, true) => "the other tenant's CPU",
+                    (false, false) => "no CPU",
+                };
+                match ns {
+                    Some(ns) => format!("stops {whose} for {} ms", ns / 1_000_000),
+                    None => format!("stops {whose} for good"),
+                }
+            }
+            Self::Sibling(Effect::None) => "leaves the other tenant's device alone".into(),
+            Self::Sibling(Effect::Changed) => "changes the other tenant's device".into(),
+            Self::Sibling(Effect::Lost) => "takes the other tenant's device along".into(),
             Self::SystemLost => "the system is lost".into(),
             Self::OthersLive => "everybody else lives, no acknowledged write is lost".into(),
             Self::Open => "open".into(),
@@ -191,6 +229,23 @@ impl Expect {
             }
             Self::Freezes(at_least) => unfrozen(report, at_least),
             Self::Interrupted { at_least, at_most } => uninterrupted(report, at_least..=at_most),
+            Self::Stops { driver, other, ns } => unstopped(report, driver, other, ns),
+            Self::Sibling(effect) => {
+                let count = |of: fn(&TenantIo) -> u32| report.io.iter().map(of).sum::<u32>();
+                let changed = count(|io| io.device_changed);
+                let lost = count(|io| io.device_lost);
+                let right = match effect {
+                    Effect::None => changed == 0 && lost == 0,
+                    Effect::Changed => changed > 0,
+                    Effect::Lost => lost > 0,
+                };
+                says(
+                    !right,
+                    format!(
+                        "another's device was found changed {changed} times, lost {lost} times"
+                    ),
+                )
+            }
             Self::SystemLost => {
                 let lost = report.end == End::SystemLost
                     || report.machine_check
@@ -279,6 +334,39 @@ fn uninterrupted(report: &TrialReport, range: RangeInclusive<u64>) -> Option<Str
     Some(format!(
         "interrupts held CPU {} for {} ns",
         wrong.cpu, wrong.interrupt_ns
+    ))
+}
+
+/// By how much a CPU may come later to a bus that stands still: a tenant looks after its device once
+/// a heartbeat and once a request.
+const LATE_NS: u64 = 10_000_000;
+
+fn unstopped(
+    report: &TrialReport,
+    driver: bool,
+    other: bool,
+    at_least: Option<u64>,
+) -> Option<String> {
+    let cpu = report
+        .domains
+        .iter()
+        .find(|domain| domain.holds_driver)
+        .map(|domain| domain.cpu)?;
+    let to_the_end = report
+        .ended_at_ns
+        .saturating_sub(report.activated_at_ns.unwrap_or(0));
+    let least = at_least.unwrap_or(to_the_end).min(to_the_end);
+    let wrong = report.domains.iter().find(|domain| {
+        let stops = if domain.cpu == cpu { driver } else { other };
+        if stops {
+            domain.frozen_ns.saturating_add(LATE_NS) < least
+        } else {
+            domain.frozen_ns > SLACK_NS
+        }
+    })?;
+    Some(format!(
+        "{} on CPU {} stood still for {} ns",
+        wrong.name, wrong.cpu, wrong.frozen_ns
     ))
 }
 

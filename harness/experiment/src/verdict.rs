@@ -180,6 +180,7 @@ pub fn judge(fault: &Fault, report: &TrialReport, clean: Option<&Baseline>) -> V
         || io_stall_ns > STALL_NS
         || answered_wrongly
         || report.forged_interrupts > 0
+        || report.io.iter().any(|io| io.device_lost > 0)
         || bystanders(report).any(|domain| domain.restarts > 0 || !domain.deaths.is_empty());
     let own = driver_differs(report, baseline);
 
@@ -211,6 +212,8 @@ pub fn judge(fault: &Fault, report: &TrialReport, clean: Option<&Baseline>) -> V
                     || io.duplicated > 0
                     || io.corrupted > 0
                     || io.lost > 0
+                    || io.device_changed > 0
+                    || io.device_lost > 0
                     || baseline.request_excess(io) > STALL_NS)
         });
         let slow = baseline.excess(domain) > STALL_NS;
@@ -279,10 +282,16 @@ fn corrupted(report: &TrialReport) -> Vec<String> {
         .iter()
         .filter(|io| io.corrupted > 0 || io.lost > 0)
         .map(|io| format!("tenant{}'s data", io.tenant));
+    let devices = report
+        .io
+        .iter()
+        .filter(|io| io.device_changed > 0)
+        .map(|io| format!("tenant{}'s device", io.tenant));
     owners
         .into_iter()
         .map(|owner| owner.name().to_owned())
         .chain(data)
+        .chain(devices)
         .collect()
 }
 
@@ -535,6 +544,21 @@ mod tests {
         lost.io[1].lost = 1;
         let verdict = judge(&FAULT, &lost, None);
         assert_eq!(verdict.corrupted, ["tenant2's data"]);
+    }
+
+    #[test]
+    fn device_of_somebody_else_counts_as_corrupted_or_disturbed() {
+        let mut changed = good();
+        changed.io[1].device_changed = 1;
+        let verdict = judge(&FAULT, &changed, None);
+        assert_eq!(verdict.outcome, Outcome::SilentCorruption);
+        assert_eq!(verdict.corrupted, ["tenant2's device"]);
+
+        let mut lost = good();
+        lost.io[1].device_lost = 1;
+        let verdict = judge(&FAULT, &lost, Some(&Baseline::of(&good())));
+        assert_eq!(verdict.outcome, Outcome::Disturbed);
+        assert_eq!(verdict.hurt, ["tenant2"]);
     }
 
     #[test]

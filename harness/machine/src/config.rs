@@ -46,15 +46,30 @@ impl IommuMode {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum FabricKind {
+    /// One conventional bus that all functions and the CPUs share: no completion timeout.
+    Pci,
     /// PCI Express with the completion timeout switched off.
     PcieNotimeout,
     /// PCI Express with a completion timeout.
     Pcie,
+    /// The same, and a port that saw an uncorrectable error is contained until software releases it
+    /// (Downstream Port Containment, PCI Express Base 6.0, 6.2.11).
+    PcieDpc,
 }
 
 impl FabricKind {
     /// Every fabric, weakest first.
-    pub const ALL: [Self; 2] = [Self::PcieNotimeout, Self::Pcie];
+    pub const ALL: [Self; 4] = [Self::Pci, Self::PcieNotimeout, Self::Pcie, Self::PcieDpc];
+
+    /// Whether a request that nobody completes ends by itself.
+    pub const fn times_out(self) -> bool {
+        matches!(self, Self::Pcie | Self::PcieDpc)
+    }
+
+    /// Whether it has links with credits, and ports that report errors.
+    pub const fn is_express(self) -> bool {
+        !matches!(self, Self::Pci)
+    }
 }
 
 /// What a completion timeout does to the CPU that waited.
@@ -93,7 +108,7 @@ pub struct Config {
     pub iommu: IommuMode,
     /// The fabric.
     pub fabric: FabricKind,
-    /// How long a non-posted request may stay open on [`FabricKind::Pcie`]. 50 us to 50 ms by
+    /// How long a non-posted request may stay open where it times out. 50 us to 50 ms by
     /// default in the standard (PCI Express Base 6.0, 7.5.3.16).
     pub completion_timeout: Duration,
     /// How such a timeout ends.
@@ -127,6 +142,23 @@ pub struct Config {
     /// Whether the driver's DMA memory answers above 4 GiB, see
     /// [`HIGH_BANK`](crate::frames::HIGH_BANK), and IOVAs are handed out there too.
     pub high_memory: bool,
+    /// Whether switches redirect requests from device to device upstream instead of delivering them
+    /// (Access Control Services, P2P request redirect, PCI Express Base 6.0, 6.12.1.1).
+    pub acs: bool,
+    /// Whether the root complex forwards requests from one root port to another, which it need not
+    /// (PCI Express Base 6.0, 1.3.1). Those that do are many enough for a list in Linux
+    /// (`drivers/pci/p2pdma.c`).
+    pub peer_to_peer: bool,
+    /// Whether the platform makes a poisoned or aborted completion fatal (AER severity, PCI Express
+    /// Base 6.0, 7.8.4.4).
+    pub errors_are_fatal: bool,
+    /// Error records the ports can hold before they drop them.
+    pub error_log: usize,
+    /// How long software waits after a reset before it looks at the function (PCI Express Base 6.0,
+    /// 6.6.1 and 6.6.2).
+    pub reset_wait: Duration,
+    /// How long it waits then for a function that is not ready (Linux, `PCIE_RESET_READY_POLL_MS`).
+    pub reset_limit: Duration,
 }
 
 impl Default for Config {
@@ -148,6 +180,12 @@ impl Default for Config {
             reserved: None,
             source_validation: false,
             high_memory: false,
+            acs: false,
+            peer_to_peer: true,
+            errors_are_fatal: false,
+            error_log: 16,
+            reset_wait: Duration::from_millis(100),
+            reset_limit: Duration::from_secs(60),
         }
     }
 }

@@ -36,6 +36,8 @@ pub enum Verdict {
         /// Whose frame has that physical address.
         owner: Owner,
     },
+    /// It goes to the registers of another function.
+    PeerToPeer,
     /// It goes to an address that is neither mapped nor memory.
     Unbacked,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Verdict {
                 write!(f, "use after unmap ({} us ago)", ago.as_micros())
             }
             Self::Foreign { owner } => write!(f, "foreign ({owner})"),
+            Self::PeerToPeer => f.write_str("peer-to-peer"),
             Self::Unbacked => f.write_str("unbacked"),
         }
     }

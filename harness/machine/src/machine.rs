@@ -1,16 +1,20 @@
 //! The machine: what the privileged layer of a placement has in its hands.
 
+use crate::aer::ErrorRecord;
 use crate::bounce::Bounce;
 use crate::config::{Config, IommuMode};
-use crate::fabric::{BarSpace, PORTS, Read, RootPort, Timeouts, find_capability, requester, slot};
+use crate::fabric::{Ending, Kind, PORTS, Passage, Read, Write, requester, slot};
 use crate::frames::{FRAME, MEMORY, into_high_bank};
 use crate::interrupts::{Controller, MESSAGES};
 use crate::iommu::{FaultRecord, NoIova};
 use crate::ledger::{LIVE_LIMIT, Live, pages_of};
 use crate::memory::{Memory, PhysAddr};
+use crate::port::{BarSpace, Port, find_capability};
 use crate::recording::{BusEvent, Recording};
+use crate::reset::{Finding, ResetProgress};
 use crate::root_complex::{DmaEvent, Event, RootComplex};
 use crate::service::InterruptCost;
+use crate::topology::{Place, Target};
 use cofferdam_seam::{
     Access, Bar, Budget, Capability, Completion, Device, Direction, InterruptKind, Interrupts,
     Iova, Mapping, MsixLocation, PciIdentity, Progress, RequesterId, Time, Vector, VectorSet,
@@ -113,6 +117,12 @@ pub struct Counts {
     pub bounced_bytes: u64,
     /// Device resets.
     pub resets: u64,
+    /// Function-level resets that were not done when software looked for the function.
+    pub disobeyed_resets: u64,
+    /// Functions that lost their state by the reset of another.
+    pub neighbours_reset: u64,
+    /// Requests from device to device.
+    pub peer_to_peer: u64,
 }
 
 /// What the machine counts on the CPU's side.
@@ -132,14 +142,9 @@ struct Accesses {
 /// is answered by nobody: reads are all ones, the rest does nothing. Time stands still but for
 /// [`Machine::advance`].
 pub struct Machine {
-    #[expect(
-        clippy::vec_box,
-        reason = "a port holds a configuration space: indexing pointers to them is cheaper"
-    )]
-    ports: Vec<Box<RootPort>>,
     complex: RootComplex,
     bars: BarSpace,
-    timeouts: Timeouts,
+    devices: usize,
     config: Config,
     accesses: Accesses,
     bounce: Bounce,
@@ -162,10 +167,9 @@ impl Machine {
     /// A machine without devices. The memory keeps what it holds.
     pub fn new(config: Config, memory: Memory) -> Self {
         Self {
-            ports: Vec::new(),
             complex: RootComplex::new(&config, memory),
             bars: BarSpace::default(),
-            timeouts: Timeouts::new(&config),
+            devices: 0,
             config,
             accesses: Accesses::default(),
             bounce: Bounce::default(),
@@ -180,13 +184,39 @@ impl Machine {
     ///
     /// If all 64 root ports are taken, or the device's BARs find no room in the address space.
     pub fn plug(&mut self, device: Box<dyn Device>) -> RequesterId {
-        assert!(self.ports.len() < PORTS, "all {PORTS} root ports are taken");
-        let id = requester(self.ports.len());
+        self.plug_at(device, Place::RootPort)
+    }
+
+    /// The same, at a place of the caller's choice.
+    ///
+    /// # Panics
+    ///
+    /// As [`Machine::plug`].
+    pub fn plug_at(&mut self, device: Box<dyn Device>, place: Place) -> RequesterId {
+        assert!(self.devices < PORTS, "all {PORTS} ports are taken");
+        let id = requester(self.devices);
         self.complex.attach(id);
         let function = PciFunction::new(device, id);
-        let port = RootPort::plug(function, &mut self.bars, &mut self.complex);
-        self.ports.push(Box::new(port));
+        let port = Port::plug(function, &mut self.bars, &mut self.complex);
+        self.complex.insert(place, Box::new(port));
+        self.devices += 1;
         id
+    }
+
+    /// Where firmware would put BAR 0 of a second device, were these two plugged in now.
+    pub fn bar_address_after(&self, first: &PciIdentity, second: &PciIdentity) -> Option<Iova> {
+        let mut bars = self.bars.clone();
+        for bar in first.bars {
+            bars.take(bar.size, bar.wide)?;
+        }
+        let mut given = second.bars.iter().map(|bar| {
+            let address = bars.take(bar.size, bar.wide)?;
+            Some((bar.bar, Iova(address)))
+        });
+        given.find_map(|given| match given {
+            Some((Bar::ZERO, address)) => Some(address),
+            _ => None,
+        })
     }
 
     /// The parameters.
@@ -201,7 +231,7 @@ impl Machine {
 
     /// What the device says it is.
     pub fn identity(&self, id: RequesterId) -> Option<&PciIdentity> {
-        Some(self.ports.get(slot(id))?.function.identity())
+        Some(self.complex.port(slot(id))?.function.identity())
     }
 
     /// Device time.
@@ -249,8 +279,21 @@ impl Machine {
         if !self.complex.clock.take_due(slot) {
             return;
         }
-        let function = &mut self.ports[slot].function;
-        if function.step(STEP, &mut self.complex) == Progress::More {
+        let now = self.now();
+        if !self.complex.fabric.quiet {
+            // A function without a link is in reset; one without the bus cannot do its work.
+            if !self.complex.fabric.is_joined(slot, now) {
+                return;
+            }
+            if let Some(until) = self.complex.fabric.keeps_out(slot, None, now) {
+                self.complex.clock.wake_at(slot, until);
+                return;
+            }
+        }
+        let progress = self
+            .complex
+            .lend(slot, |port, bus| port.function.step(STEP, bus));
+        if progress == Some(Progress::More) {
             self.complex.clock.wake_at(slot, Time::ZERO);
         }
     }
@@ -259,47 +302,146 @@ impl Machine {
     #[inline]
     pub fn mmio_read(&mut self, id: RequesterId, bar: Bar, offset: u32, width: Width) -> Read {
         self.accesses.reads += 1;
-        let nobody = Read::Done(width.all_ones());
-        let Some(port) = self.ports.get_mut(slot(id)) else {
-            return nobody;
-        };
         let Some(at) = Access::new(bar, offset, width, WHOLE_SPACE) else {
-            return nobody;
+            return Read::Done(width.all_ones());
         };
-        let completion = port.function.read(at, &mut self.complex);
+        if !self.complex.fabric.quiet {
+            return self.hindered_read(id, at);
+        }
+        let answer = self
+            .complex
+            .lend(slot(id), |port, bus| port.function.read(at, bus));
         // Data first: this is the hot path of every run.
-        if let Completion::Data(value) = completion {
+        if let Some(Completion::Data(value)) = answer {
             return Read::Done(value & width.all_ones());
         }
-        match completion {
-            Completion::Never => self.timeouts.unanswered(self.complex.clock.now()),
-            _ => nobody,
+        self.ended(id, answer, width)
+    }
+
+    fn ended(&mut self, id: RequesterId, answer: Option<Completion>, width: Width) -> Read {
+        let now = self.now();
+        let answer = answer.unwrap_or(Completion::Unsupported);
+        let fabric = &mut self.complex.fabric;
+        fabric.ended(id, slot(id), answer, width, now)
+    }
+
+    /// A read while something is not as it should be.
+    #[cold]
+    fn hindered_read(&mut self, id: RequesterId, at: Access) -> Read {
+        let (slot, width, now) = (slot(id), at.width(), self.now());
+        match self.complex.fabric.passage(slot, Kind::NonPosted, now) {
+            Passage::Nobody => return Read::Done(width.all_ones()),
+            Passage::Waits(until) => {
+                return Read::Waiting {
+                    until: (until != Time::NEVER).then_some(until),
+                    then: Ending::Again,
+                };
+            }
+            Passage::Open => {}
         }
+        // Where two functions drive the bus at once, a zero wins over a one.
+        let mut value = width.all_ones();
+        for target in self.claimants(slot, at) {
+            let answer = self.complex.lend(target.slot, |port, bus| {
+                let at = Access::new(target.bar, target.offset, width, WHOLE_SPACE)?;
+                Some(port.function.read(at, bus))
+            });
+            match self.ended(requester(target.slot), answer.flatten(), width) {
+                Read::Done(data) => value &= data,
+                waiting @ Read::Waiting { .. } => return waiting,
+            }
+        }
+        Read::Done(value)
+    }
+
+    /// The functions that take an access for theirs.
+    fn claimants(&self, slot: usize, at: Access) -> Vec<Target> {
+        let topology = &self.complex.fabric.topology;
+        let Some(address) = topology.address(slot, at.bar(), at.offset()) else {
+            return Vec::new();
+        };
+        // A link carries what is routed there, a bus carries everything to everybody.
+        topology
+            .slots()
+            .filter(|&other| topology.share_bus(slot, other))
+            .filter_map(|other| topology.claim(other, address))
+            .collect()
     }
 
     /// A posted write to a register.
     #[inline]
-    pub fn mmio_write(&mut self, id: RequesterId, bar: Bar, offset: u32, width: Width, value: u64) {
+    pub fn mmio_write(
+        &mut self,
+        id: RequesterId,
+        bar: Bar,
+        offset: u32,
+        width: Width,
+        value: u64,
+    ) -> Write {
         self.accesses.writes += 1;
-        let Some(port) = self.ports.get_mut(slot(id)) else {
-            return;
+        let Some(at) = Access::new(bar, offset, width, WHOLE_SPACE) else {
+            return Write::Done;
         };
-        if let Some(at) = Access::new(bar, offset, width, WHOLE_SPACE) {
-            let value = value & width.all_ones();
-            port.function.write(at, value, &mut self.complex);
+        let value = value & width.all_ones();
+        if !self.complex.fabric.quiet {
+            return self.hindered_write(id, at, value);
+        }
+        self.complex
+            .lend(slot(id), |port, bus| port.function.write(at, value, bus));
+        Write::Done
+    }
+
+    /// A write while something is not as it should be.
+    #[cold]
+    fn hindered_write(&mut self, id: RequesterId, at: Access, value: u64) -> Write {
+        let (slot, now) = (slot(id), self.now());
+        match self.complex.fabric.passage(slot, Kind::Posted, now) {
+            Passage::Nobody => return Write::Done,
+            Passage::Waits(until) => {
+                return Write::Waiting {
+                    until: (until != Time::NEVER).then_some(until),
+                };
+            }
+            Passage::Open => {}
+        }
+        for target in self.claimants(slot, at) {
+            self.complex.lend(target.slot, |port, bus| {
+                let at = Access::new(target.bar, target.offset, at.width(), WHOLE_SPACE);
+                if let Some(at) = at {
+                    port.function.write(at, value, bus);
+                }
+            });
+        }
+        Write::Done
+    }
+
+    /// Whether a configuration request to the device would have to wait now, and until when; it is
+    /// made again then. As [`Write::Waiting`].
+    pub fn config_waits(&mut self, id: RequesterId) -> Option<Option<Time>> {
+        if self.complex.fabric.quiet {
+            return None;
+        }
+        let now = self.now();
+        let fabric = &mut self.complex.fabric;
+        match fabric.passage(slot(id), Kind::NonPosted, now) {
+            Passage::Waits(until) => Some((until != Time::NEVER).then_some(until)),
+            Passage::Nobody | Passage::Open => None,
         }
     }
 
     /// Reads configuration space.
     pub fn config_read(&mut self, id: RequesterId, offset: u16, width: Width) -> u32 {
         self.accesses.config += 1;
-        match self.ports.get_mut(slot(id)) {
-            Some(port) => {
-                let now = self.complex.clock.now();
-                port.function.answer_config(offset, width, now)
-            }
-            None => u32::MAX >> (32 - 8 * width.bytes().min(4)),
+        let nobody = u32::MAX >> (32 - 8 * width.bytes().min(4));
+        let now = self.now();
+        if !self.complex.fabric.is_joined(slot(id), now) {
+            return nobody;
         }
+        self.complex
+            .lend(slot(id), |port, _| {
+                port.function.answer_config(offset, width, now)
+            })
+            .unwrap_or(nobody)
     }
 
     /// Writes configuration space. A write that starts a function-level reset does what
@@ -307,20 +449,33 @@ impl Machine {
     /// set. BARs answer where firmware put them, whatever is written to them.
     pub fn config_write(&mut self, id: RequesterId, offset: u16, width: Width, value: u32) {
         self.accesses.config += 1;
-        let Some(port) = self.ports.get_mut(slot(id)) else {
+        if !self.complex.fabric.is_joined(slot(id), self.now()) {
             return;
-        };
-        if port.starts_reset(offset, width, value) {
+        }
+        let starts = self.complex.lend(slot(id), |port, bus| {
+            let starts = port.starts_reset(offset, width, value);
+            if !starts {
+                port.function.config_write(offset, width, value, bus);
+            }
+            starts
+        });
+        if starts == Some(true) {
             self.reset(id);
-        } else {
-            port.function
-                .config_write(offset, width, value, &mut self.complex);
         }
     }
 
     /// Bytes in a BAR, if the device has it.
     pub fn bar_size(&self, id: RequesterId, bar: Bar) -> Option<u64> {
-        self.ports.get(slot(id))?.function.bar_size(bar)
+        self.complex.port(slot(id))?.function.bar_size(bar)
+    }
+
+    /// The address of a BAR, as firmware gave it: where other devices reach it too.
+    pub fn bar_address(&self, id: RequesterId, bar: Bar) -> Option<Iova> {
+        self.complex
+            .fabric
+            .topology
+            .address(slot(id), bar, 0)
+            .map(Iova)
     }
 
     /// Programs up to `wanted` vectors (at least one) of the best kind the function has: MSI-X,
@@ -332,7 +487,8 @@ impl Machine {
     ) -> Result<Interrupts, MachineError> {
         let slot = self.slot_of(id)?;
         self.disable_messages(slot);
-        let identity = self.ports[slot].function.identity();
+        let nobody = MachineError::NoSuchDevice(id);
+        let identity = self.identity(id).ok_or(nobody)?;
         let pin = identity.intx;
         let msix = identity.capabilities.iter().find_map(|c| match *c {
             Capability::Msix { vectors, table, .. } => Some((vectors, table)),
@@ -602,19 +758,68 @@ impl Machine {
         self.complex.settle();
     }
 
-    /// Resets the device: function-level reset if it has one, else a hot reset of its port. BARs
-    /// are restored, memory decoding is on, bus mastering and interrupts are off.
+    /// Begins to reset the device: function-level reset if it has one that can be told, else a reset of
+    /// its secondary bus, which takes along whoever is on it. An obedient function is reset when this
+    /// returns: BARs are restored, memory decoding is on, bus mastering and interrupts are off. But
+    /// software does not know that before [`Machine::reset_progress`] says so.
     ///
     /// Mappings stay, and so do the wake-ups the device asked for: whether it really stopped is
     /// not for the privileged layer to believe.
     pub fn reset(&mut self, id: RequesterId) {
         let slot = slot(id);
-        let Some(port) = self.ports.get_mut(slot) else {
+        let Some(port) = self.complex.port(slot) else {
             return;
         };
-        port.reset(&mut self.complex);
-        self.complex.interrupts.disable(slot);
+        let has_flr = port.has_flr();
+        let now = self.now();
         self.accesses.resets += 1;
+        if !has_flr || !self.complex.fabric.is_reachable(slot, now) {
+            self.reset_bus(slot);
+        } else if self.complex.resets.begin_function(slot, now) {
+            self.complex
+                .lend(slot, |port, bus| port.reset_function(bus));
+            self.complex.interrupts.disable(slot);
+            self.complex.fabric.rejoin(slot, now);
+        }
+    }
+
+    /// How far the reset of the device is. Whoever waits for it asks again at the time it says.
+    pub fn reset_progress(&mut self, id: RequesterId) -> ResetProgress {
+        let Ok(slot) = self.slot_of(id) else {
+            return ResetProgress::Failed;
+        };
+        let now = self.now();
+        match self.complex.resets.look(slot, now) {
+            Some(Finding::Ready) => self.complex.fabric.rejoin(slot, now),
+            Some(Finding::Untouched | Finding::NotReady) => self.reset_bus(slot),
+            Some(Finding::Gone) | None => {}
+        }
+        self.complex.resets.progress(slot)
+    }
+
+    /// When the reset of the device is to be looked at next, if one is under way.
+    pub fn reset_until(&self, id: RequesterId) -> Option<Time> {
+        self.complex.resets.looks_at(slot(id))
+    }
+
+    /// Resets the secondary bus of a function.
+    fn reset_bus(&mut self, slot: usize) {
+        let now = self.now();
+        let complex = &mut self.complex;
+        let up = complex.fabric.up_again(slot);
+        for other in complex.fabric.reset_with(slot) {
+            complex.fabric.reset_bus(other, now);
+            complex.lend(other, |port, bus| port.reset_bus(bus));
+            complex.interrupts.disable(other);
+            complex.resets.neighbours += u64::from(other != slot);
+        }
+        complex.resets.begin_bus(slot, up, now);
+    }
+
+    /// Errors that ports reported up to now, oldest first: those their log had room for, and how many
+    /// it had not.
+    pub fn port_errors(&self) -> (&[ErrorRecord], u64) {
+        self.complex.fabric.errors.by(self.now())
     }
 
     /// DMA requests since the log was last drained, oldest first, and how many came when it was
@@ -682,33 +887,40 @@ impl Machine {
             leaked_bytes: tally.leaked,
             bounced_bytes: self.bounce.copied,
             resets,
+            disobeyed_resets: self.complex.resets.disobeyed,
+            neighbours_reset: self.complex.resets.neighbours,
+            peer_to_peer: tally.peer_to_peer,
         }
     }
 
     fn slot_of(&self, id: RequesterId) -> Result<usize, MachineError> {
         Some(slot(id))
-            .filter(|&slot| slot < self.ports.len())
+            .filter(|&slot| slot < self.devices)
             .ok_or(MachineError::NoSuchDevice(id))
     }
 
     /// Changes bits of the command register.
     fn set_command(&mut self, slot: usize, on: u16, off: u16) {
-        let function = &mut self.ports[slot].function;
-        let command = function.config_read(spec::COMMAND, Width::Two);
-        let command = (command | u32::from(on)) & !u32::from(off);
-        function.config_write(spec::COMMAND, Width::Two, command, &mut self.complex);
+        self.complex.lend(slot, |port, bus| {
+            let function = &mut port.function;
+            let command = function.config_read(spec::COMMAND, Width::Two);
+            let command = (command | u32::from(on)) & !u32::from(off);
+            function.config_write(spec::COMMAND, Width::Two, command, bus);
+        });
     }
 
     /// Switches every kind of interrupt off.
     fn disable_messages(&mut self, slot: usize) {
         self.complex.interrupts.disable(slot);
-        let function = &mut self.ports[slot].function;
-        for id in [spec::capability::MSI, spec::capability::MSIX] {
-            if let Some(at) = find_capability(function, id) {
-                // Message control is the word after the header in both.
-                function.config_write(at + spec::msi::CONTROL, Width::Two, 0, &mut self.complex);
+        self.complex.lend(slot, |port, bus| {
+            let function = &mut port.function;
+            for id in [spec::capability::MSI, spec::capability::MSIX] {
+                if let Some(at) = find_capability(function, id) {
+                    // Message control is the word after the header in both.
+                    function.config_write(at + spec::msi::CONTROL, Width::Two, 0, bus);
+                }
             }
-        }
+        });
         self.set_command(slot, spec::command::INTX_DISABLE, 0);
     }
 
@@ -719,27 +931,29 @@ impl Machine {
         self.complex
             .interrupts
             .enable(slot, InterruptKind::Msix, count);
-        let function = &mut self.ports[slot].function;
-        let size = function.bar_size(table.bar).unwrap_or(0);
-        let Some(at) = find_capability(function, spec::capability::MSIX) else {
-            return;
-        };
-        let control = at + spec::msix::CONTROL;
-        let masked = spec::msix::ENABLE | spec::msix::FUNCTION_MASK;
-        function.config_write(control, Width::Two, masked.into(), &mut self.complex);
-        for vector in 0..vectors {
-            let data = u64::from(Controller::data(slot) + vector % 64);
-            let mask = u64::from(vector >= count) * u64::from(spec::msix::MASKED);
-            let entry = [MESSAGES.start, 0, data, mask];
-            let first = table.offset + u32::from(vector) * spec::msix::ENTRY;
-            for (at, value) in (first..).step_by(4).zip(entry) {
-                if let Some(at) = Access::new(table.bar, at, Width::Four, size) {
-                    function.write(at, value, &mut self.complex);
+        self.complex.lend(slot, |port, bus| {
+            let function = &mut port.function;
+            let size = function.bar_size(table.bar).unwrap_or(0);
+            let Some(at) = find_capability(function, spec::capability::MSIX) else {
+                return;
+            };
+            let control = at + spec::msix::CONTROL;
+            let masked = spec::msix::ENABLE | spec::msix::FUNCTION_MASK;
+            function.config_write(control, Width::Two, masked.into(), bus);
+            for vector in 0..vectors {
+                let data = u64::from(Controller::data(slot) + vector % 64);
+                let mask = u64::from(vector >= count) * u64::from(spec::msix::MASKED);
+                let entry = [MESSAGES.start, 0, data, mask];
+                let first = table.offset + u32::from(vector) * spec::msix::ENTRY;
+                for (at, value) in (first..).step_by(4).zip(entry) {
+                    if let Some(at) = Access::new(table.bar, at, Width::Four, size) {
+                        function.write(at, value, bus);
+                    }
                 }
             }
-        }
-        let enabled = spec::msix::ENABLE.into();
-        function.config_write(control, Width::Two, enabled, &mut self.complex);
+            let enabled = spec::msix::ENABLE.into();
+            function.config_write(control, Width::Two, enabled, bus);
+        });
     }
 
     /// Writes the MSI capability for 2^`log2` vectors.
@@ -747,20 +961,22 @@ impl Machine {
         self.complex
             .interrupts
             .enable(slot, InterruptKind::Msi, 1 << log2);
-        let function = &mut self.ports[slot].function;
-        let Some(at) = find_capability(function, spec::capability::MSI) else {
-            return;
-        };
-        let control = u32::from(spec::msi::ENABLE) | (log2 << spec::msi::ENABLED_SHIFT);
-        let address = u32::try_from(MESSAGES.start).unwrap_or(0);
-        for (register, width, value) in [
-            (spec::msi::ADDRESS, Width::Four, address),
-            (spec::msi::ADDRESS_HIGH, Width::Four, 0),
-            (spec::msi::DATA, Width::Two, Controller::data(slot).into()),
-            (spec::msi::CONTROL, Width::Two, control),
-        ] {
-            function.config_write(at + register, width, value, &mut self.complex);
-        }
+        self.complex.lend(slot, |port, bus| {
+            let function = &mut port.function;
+            let Some(at) = find_capability(function, spec::capability::MSI) else {
+                return;
+            };
+            let control = u32::from(spec::msi::ENABLE) | (log2 << spec::msi::ENABLED_SHIFT);
+            let address = u32::try_from(MESSAGES.start).unwrap_or(0);
+            for (register, width, value) in [
+                (spec::msi::ADDRESS, Width::Four, address),
+                (spec::msi::ADDRESS_HIGH, Width::Four, 0),
+                (spec::msi::DATA, Width::Two, Controller::data(slot).into()),
+                (spec::msi::CONTROL, Width::Two, control),
+            ] {
+                function.config_write(at + register, width, value, bus);
+            }
+        });
     }
 }
 

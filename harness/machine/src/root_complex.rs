@@ -3,14 +3,19 @@
 
 use crate::clock::Clock;
 use crate::config::{Config, IommuMode};
-use crate::fabric::slot;
+use crate::fabric::{Fabric, slot};
 use crate::frames::{FRAME, Owner, out_of_high_bank, owner_at};
 use crate::interrupts::{Controller, Delivery, MESSAGES};
 use crate::iommu::{FaultRecord, Iommu, Path, Refusal};
 use crate::ledger::{Ledger, Verdict};
 use crate::memory::{Memory, NoMemory, PhysAddr};
+use crate::port::Port;
 use crate::recording::{BusEvent, KEPT, Recording, tells};
-use cofferdam_seam::{Bus, DmaFault, Iova, Purpose, RequesterId, Time, VectorSet};
+use crate::reset::{Obedience, Resets};
+use crate::topology::{Place, Target, Topology, Way, first_access};
+use cofferdam_seam::{
+    Access, Bus, Completion, DmaFault, Iova, Purpose, RequesterId, Time, VectorSet, Violation,
+};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -100,14 +105,15 @@ pub(crate) struct Tally {
     pub(crate) after_unmap_landed: u64,
     pub(crate) last_after_unmap: Option<Duration>,
     pub(crate) leaked: u64,
+    pub(crate) peer_to_peer: u64,
     pub(crate) interrupts: u64,
     pub(crate) forged: u64,
     pub(crate) spurious: u64,
     pub(crate) refused: u64,
 }
 
-/// Memory, IOMMU, ledger, interrupt controller and clock: the bus as every function sees it.
-#[derive(Debug)]
+/// Memory, IOMMU, ledger, interrupt controller, clock and the other functions: the bus as every
+/// function sees it.
 pub(crate) struct RootComplex {
     pub(crate) memory: Memory,
     pub(crate) iommu: Iommu,
@@ -119,6 +125,12 @@ pub(crate) struct RootComplex {
     pub(crate) tally: Tally,
     /// If somebody asked for one.
     pub(crate) recording: Option<Recording>,
+    pub(crate) fabric: Fabric,
+    pub(crate) resets: Resets,
+    /// A function that runs is out of its slot: who asks it something meanwhile finds nobody.
+    functions: Vec<Option<Box<Port>>>,
+    /// The slot of the function that runs: who really sends, whatever a request says of itself.
+    speaking: Option<usize>,
     /// The earliest of wakes and flushes; never later than the truth.
     next_event: Time,
     ports: usize,
@@ -162,6 +174,13 @@ impl Claim {
             translated: false,
         }
     }
+}
+
+/// What the IOMMU said to a request: of the last page it looked at.
+#[derive(Default)]
+struct Exchange {
+    path: Option<Path>,
+    refusal: Option<Refusal>,
 }
 
 /// The bytes of a request, seen from the device.
@@ -225,6 +244,10 @@ impl RootComplex {
             strays: Log::new(STRAYS),
             tally: Tally::default(),
             recording: None,
+            fabric: Fabric::new(config),
+            resets: Resets::new(config),
+            functions: Vec::new(),
+            speaking: None,
             next_event: Time::NEVER,
             ports: 0,
             rules: Rules {
@@ -242,7 +265,39 @@ impl RootComplex {
         self.ledger.attach();
         self.interrupts.attach();
         self.clock.attach();
+        self.resets.attach();
+        self.functions.push(None);
         self.ports += 1;
+    }
+
+    /// Puts the function that was set up for it into the last slot.
+    pub(crate) fn insert(&mut self, place: Place, port: Box<Port>) {
+        self.fabric.attach(place, port.windows());
+        if let Some(slot) = self.functions.last_mut() {
+            *slot = Some(port);
+        }
+    }
+
+    /// The function in a slot, unless it runs.
+    #[inline]
+    pub(crate) fn port(&self, slot: usize) -> Option<&Port> {
+        self.functions.get(slot)?.as_deref()
+    }
+
+    /// Takes the function out of its slot, lets it run, and puts it back. None if nobody is there, or
+    /// it runs already.
+    #[inline]
+    pub(crate) fn lend<R>(
+        &mut self,
+        slot: usize,
+        call: impl FnOnce(&mut Port, &mut Self) -> R,
+    ) -> Option<R> {
+        let mut port = self.functions.get_mut(slot)?.take()?;
+        let before = self.speaking.replace(slot);
+        let result = call(&mut port, self);
+        self.speaking = before;
+        self.functions[slot] = Some(port);
+        Some(result)
     }
 
     /// When the next event is due.
@@ -296,8 +351,11 @@ impl RootComplex {
             return Ok(());
         }
         let now = self.clock.now();
+        let sender = self.speaking.unwrap_or(slot);
+        let peer = self.peer(sender, at);
         // Nothing is mapped and nothing answers where a request would wrap.
         let verdict = match at.0.checked_add(len as u64) {
+            _ if peer.is_some() => Verdict::PeerToPeer,
             Some(end) => self.ledger.judge(slot, &(at.0..end), write, now),
             None => Verdict::Unbacked,
         };
@@ -314,7 +372,46 @@ impl RootComplex {
             stale: false,
             reached: None,
         };
-        let (mut last_path, mut refusal) = (None, None);
+        let done = if !self.fabric.is_joined(sender, now) {
+            event.fault = Some(DmaFault::LinkDown);
+            Exchange::default()
+        } else if let Some(peer) = peer {
+            self.exchange_with_peer(claim, peer, &mut payload, &mut event)
+        } else {
+            self.exchange_with_memory(claim, &mut payload, &mut event)
+        };
+        self.enter(event);
+        if let Some(recording) = &mut self.recording {
+            let bytes = if tells(why) {
+                payload.kept(event.fault.is_none())
+            } else {
+                Vec::new()
+            };
+            recording.push(BusEvent::Dma {
+                event,
+                bytes,
+                path: done.path,
+                refusal: done.refusal,
+            });
+        }
+        event.fault.map_or(Ok(()), Err)
+    }
+
+    /// Moves what the IOMMU lets through.
+    fn exchange_with_memory(
+        &mut self,
+        claim: Claim,
+        payload: &mut Payload<'_>,
+        event: &mut DmaEvent,
+    ) -> Exchange {
+        let DmaEvent {
+            by,
+            iova: at,
+            len,
+            write,
+            ..
+        } = *event;
+        let mut done = Exchange::default();
         while event.moved < len {
             let address = at.offset(event.moved as u64).0;
             let within = address % FRAME;
@@ -324,12 +421,12 @@ impl RootComplex {
             let (frame, path) = match self.translate(by, claim, page, write) {
                 Ok(found) => found,
                 Err(why) => {
-                    refusal = Some(why);
+                    done.refusal = Some(why);
                     event.fault = Some(DmaFault::Refused);
                     break;
                 }
             };
-            last_path = Some(path);
+            done.path = Some(path);
             // The frame of an untranslated address may lie far beyond memory, never beyond 64 bits.
             let mut phys = PhysAddr(frame * FRAME + within);
             if self.rules.high_memory && path == Path::Identity {
@@ -347,21 +444,99 @@ impl RootComplex {
             event.reached.get_or_insert(phys);
             event.moved = end;
         }
-        self.enter(event);
-        if let Some(recording) = &mut self.recording {
-            let bytes = if tells(why) {
-                payload.kept(event.fault.is_none())
-            } else {
-                Vec::new()
-            };
-            recording.push(BusEvent::Dma {
-                event,
-                bytes,
-                path: last_path,
-                refusal,
-            });
+        done
+    }
+
+    /// The register of another function that an address is, if it is one.
+    fn peer(&self, sender: usize, at: Iova) -> Option<Target> {
+        if !Topology::may_be_bar(at.0) {
+            return None;
         }
-        event.fault.map_or(Ok(()), Err)
+        self.fabric.topology.target(sender, at.0)
+    }
+
+    /// Moves what goes to the registers of another function. Below the root complex nobody looks at
+    /// it; a request that comes up there is judged by the IOMMU, and forwarded only where the root
+    /// complex does that.
+    fn exchange_with_peer(
+        &mut self,
+        claim: Claim,
+        peer: Target,
+        payload: &mut Payload<'_>,
+        event: &mut DmaEvent,
+    ) -> Exchange {
+        let DmaEvent {
+            by,
+            iova,
+            len,
+            write,
+            ..
+        } = *event;
+        let sender = self.speaking.unwrap_or(slot(by));
+        let mut done = Exchange::default();
+        if self.fabric.topology.way(sender, peer.slot) == Way::Upstream {
+            match self.translate(by, claim, iova.0 / FRAME, write) {
+                Ok((_, path)) => done.path = Some(path),
+                Err(why) => {
+                    done.refusal = Some(why);
+                    event.fault = Some(DmaFault::Refused);
+                    return done;
+                }
+            }
+            if !self.fabric.forwards {
+                event.fault = Some(DmaFault::Unbacked);
+                return done;
+            }
+        }
+        while event.moved < len {
+            let at = self.peer(sender, iova.offset(event.moved as u64));
+            let next = at.filter(|at| at.slot == peer.slot && at.bar == peer.bar);
+            let left = len - event.moved;
+            let access = next.and_then(|at| first_access(at.bar, at.offset, left));
+            let answer = access.and_then(|access| {
+                let part = event.moved..event.moved + access.width().bytes() as usize;
+                self.exchange_register(peer.slot, access, payload, part)
+            });
+            let Some(moved) = answer else {
+                event.fault = Some(DmaFault::Unbacked);
+                return done;
+            };
+            event.reached.get_or_insert(PhysAddr(iova.0));
+            event.moved += moved;
+        }
+        done
+    }
+
+    /// One access of a device to another's register; the bytes moved, unless nobody answers there or
+    /// that function is itself at work.
+    fn exchange_register(
+        &mut self,
+        slot: usize,
+        at: Access,
+        payload: &mut Payload<'_>,
+        part: Range<usize>,
+    ) -> Option<usize> {
+        let now = self.clock.now();
+        if !self.fabric.is_joined(slot, now) {
+            return None;
+        }
+        let width = part.len();
+        match payload {
+            Payload::Read(bytes) => {
+                let answer = self.lend(slot, |port, bus| port.function.read(at, bus))?;
+                let Completion::Data(value) = answer else {
+                    return None;
+                };
+                bytes[part].copy_from_slice(&value.to_le_bytes()[..width]);
+            }
+            Payload::Write(bytes) => {
+                let mut word = [0; 8];
+                word[..width].copy_from_slice(&bytes[part]);
+                let value = u64::from_le_bytes(word);
+                self.lend(slot, |port, bus| port.function.write(at, value, bus))?;
+            }
+        }
+        Some(width)
     }
 
     /// Where a page of a request leads: what the request claims is looked at first, as far as this
@@ -400,6 +575,7 @@ impl RootComplex {
     fn enter(&mut self, event: DmaEvent) {
         self.tally.requests += 1;
         self.tally.stale_landed += u64::from(event.stale);
+        self.tally.peer_to_peer += u64::from(event.verdict == Verdict::PeerToPeer);
         if event.is_stray() {
             if event.landed() {
                 self.tally.stray_landed += 1;
@@ -460,6 +636,10 @@ impl RootComplex {
             return false;
         }
         let now = self.clock.now();
+        let sender = self.speaking.unwrap_or(slot(by));
+        if !self.fabric.quiet && !self.fabric.is_joined(sender, now) {
+            return true;
+        }
         let data = u32::from_le_bytes(data);
         let became = self.interrupts.message(slot(by), data, now);
         self.expect_interrupt();
@@ -553,6 +733,26 @@ impl Bus for RootComplex {
             self.tally.interrupts += self.interrupts.cost(slot).taken - before;
             self.expect_interrupt();
         }
+    }
+
+    fn violate(&mut self, by: RequesterId, what: Violation) -> bool {
+        let slot = slot(by);
+        if slot >= self.ports {
+            return false;
+        }
+        match what {
+            Violation::IgnoreReset => self.resets.obey(slot, Obedience::Deaf),
+            Violation::SlowReset { time } => self.resets.obey(slot, Obedience::Slow(time)),
+            _ => {
+                let now = self.clock.now();
+                let target = match what {
+                    Violation::Lock { target, .. } => target.map(crate::fabric::slot),
+                    _ => None,
+                };
+                return self.fabric.violate(by, slot, target, what, now);
+            }
+        }
+        true
     }
 
     fn now(&self) -> Time {

@@ -121,6 +121,18 @@ pub enum Call {
     },
     /// Resets the device.
     Reset,
+    /// Reads a register of its own device (tenant 2 only), 32 bits of BAR 0.
+    SiblingRead {
+        /// Byte offset.
+        offset: u32,
+    },
+    /// Writes one (tenant 2 only).
+    SiblingWrite {
+        /// Byte offset.
+        offset: u32,
+        /// The value.
+        value: u32,
+    },
     /// Asks how the domain that holds the driver is (supervisor only).
     Status,
     /// Kills it (supervisor only).
@@ -132,7 +144,7 @@ pub enum Call {
 }
 
 /// What a domain can complain of.
-pub const COMPLAINTS: [&str; 9] = [
+pub const COMPLAINTS: [&str; 11] = [
     "a wait of the driver timed out",
     "the device broke its protocol",
     "the device failed a request",
@@ -142,6 +154,8 @@ pub const COMPLAINTS: [&str; 9] = [
     "the driver crashed and was contained",
     "the domain that holds the driver died",
     "the domain that holds the driver shows no life",
+    "the device could not be reset",
+    "a tenant's own device lost its state or its registers changed",
 ];
 
 const fn way_code(way: Direction) -> u64 {
@@ -213,6 +227,8 @@ impl Call {
             Self::Kill => [20, 0, 0, 0, 0, 0],
             Self::Restart => [21, 0, 0, 0, 0, 0],
             Self::Finished => [22, 0, 0, 0, 0, 0],
+            Self::SiblingRead { offset } => [40, offset as u64, 0, 0, 0, 0],
+            Self::SiblingWrite { offset, value } => [41, offset as u64, value as u64, 0, 0, 0],
         }
     }
 
@@ -281,6 +297,13 @@ impl Call {
             20 => Self::Kill,
             21 => Self::Restart,
             22 => Self::Finished,
+            40 => Self::SiblingRead {
+                offset: u32::try_from(a).ok()?,
+            },
+            41 => Self::SiblingWrite {
+                offset: u32::try_from(a).ok()?,
+                value: u32::try_from(b).ok()?,
+            },
             _ => return None,
         })
     }
@@ -381,6 +404,11 @@ mod tests {
             Call::Kill,
             Call::Restart,
             Call::Finished,
+            Call::SiblingRead { offset: 4 },
+            Call::SiblingWrite {
+                offset: 4,
+                value: u32::MAX,
+            },
         ];
         for call in calls {
             assert_eq!(Call::decode(call.encode()), Some(call));

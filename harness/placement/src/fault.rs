@@ -489,6 +489,19 @@ impl Fault {
         }
     }
 
+    /// Where the device of a second tenant is plugged in, as seen from the driver's, if the fault needs
+    /// one to show what it does.
+    pub const fn sibling(&self) -> Option<Route> {
+        match self {
+            Self::D9 { route, .. } => Some(*route),
+            Self::B4 { .. }
+            | Self::B5 { .. }
+            | Self::C1 { overlap: true, .. }
+            | Self::C5 { .. } => Some(Route::Near),
+            _ => None,
+        }
+    }
+
     /// When it strikes, if that is drawn.
     pub const fn nth_mut(&mut self) -> Option<&mut u32> {
         match self {

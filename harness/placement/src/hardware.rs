@@ -2,8 +2,10 @@
 //!
 //! It is the only process that maps all port pages, and the only one that lets a domain run. What
 //! a domain may ask for is in [`calls`], how time passes in [`leap`] and [`wall`], what was seen in
-//! [`report`], what the device does wrong in [`devices`].
+//! [`report`], what the device does wrong in [`devices`]
+//! and, as far as it concerns the bus, in [`bus_lies`].
 
+mod bus_lies;
 mod calls;
 mod devices;
 mod leap;
@@ -19,12 +21,13 @@ use crate::port::{self, PortPage};
 use crate::ring;
 use crate::supervisor::DEATH_BELL;
 use crate::trace::{Event, What};
-use crate::trial::{ClockKind, Detection, End, Fault, StrayDma, TrialReport, TrialSpec};
+use crate::trial::{ClockKind, Detection, End, Fault, Route, StrayDma, TrialReport, TrialSpec};
 use crate::wire::Channel;
+use bus_lies::{Neighbour, bus_lie};
 use cofferdam_machine::config::{Config, INTERRUPT_TIME};
 use cofferdam_machine::frames::{MAP, Use};
-use cofferdam_machine::{Ending, InterruptCost, Machine, Memory, PhysAddr};
-use cofferdam_seam::{RequesterId, Time, Vector, VectorSet};
+use cofferdam_machine::{Ending, InterruptCost, Machine, Memory, PhysAddr, Place, ResetProgress};
+use cofferdam_seam::{Bar, Device, RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use recorder::Recorder;
 use serde::{Deserialize, Serialize};
@@ -145,6 +148,8 @@ struct Cpu {
     interrupted: Option<Time>,
     /// Interrupt time it has stood still for (wall clock).
     paid: Duration,
+    /// It goes on as soon as the fabric takes its access.
+    again: bool,
 }
 
 /// The hardware of one trial.
@@ -153,6 +158,8 @@ pub struct Hardware {
     placement: &'static Placement,
     machine: Machine,
     device: RequesterId,
+    /// The second tenant's device, where a trial has one.
+    sibling: Option<RequesterId>,
     tally: Option<Arc<Tally>>,
     units: Vec<Unit>,
     cpus: [Cpu; 2],
@@ -238,6 +245,8 @@ impl Hardware {
             Config {
                 iommu: spec.iommu,
                 interrupt_remapping: spec.intremap,
+                acs: spec.acs,
+                errors_are_fatal: matches!(spec.fault, Fault::B10 { fatal: true, .. }),
                 fabric: spec.fabric,
                 timeout_ends: spec.timeout_ends,
                 messages: !matches!(spec.fault, Fault::I3 { .. }),
@@ -253,13 +262,32 @@ impl Hardware {
         );
         let honest = device(spec.driver, spec.seed);
         let forgery = machine.message(BYSTANDER, Vector(0));
-        let own = machine.message(DEVICE, Vector(0));
-        let (device, tally) = match lie(spec, forgery, own) {
+        let others = Edu::new(EduTiming::default());
+        let neighbour = Neighbour {
+            id: BYSTANDER,
+            bar: machine.bar_address_after(honest.describe(), others.describe()),
+            // An MSI-X table of its own comes before the registers.
+            own: honest
+                .describe()
+                .bars
+                .last()
+                .map_or(Bar::ZERO, |bar| bar.bar),
+        };
+        let place = |route| match route {
+            Route::Near => Place::Switch,
+            Route::Far => Place::RootPort,
+        };
+        let route = spec.fault.sibling();
+        // Near means near each other; far, that each has a root port.
+        let own = route.map_or(Place::RootPort, place);
+        let message = machine.message(DEVICE, Vector(0));
+        let lie = lie(spec, forgery, message).or_else(|| bus_lie(&spec.fault, &neighbour));
+        let (device, tally) = match lie {
             Some(lie) => {
                 let (tamper, tally) = Tamper::new(honest, vec![lie]);
-                (machine.plug(Box::new(tamper)), Some(tally))
+                (machine.plug_at(Box::new(tamper), own), Some(tally))
             }
-            None => (machine.plug(honest), None),
+            None => (machine.plug_at(honest, own), None),
         };
         debug_assert_eq!(device, DEVICE);
         if matches!(spec.fault, Fault::D13 { .. })
@@ -267,6 +295,7 @@ impl Hardware {
         {
             return Err((zygote, error.into()));
         }
+        let sibling = route.map(|route| machine.plug_at(Box::new(others), place(route)));
         if matches!(spec.fault, Fault::I4 { .. }) {
             // A device of somebody else, whose interrupt is there to be forged.
             let bystander = machine.plug(Box::new(Edu::new(EduTiming::default())));
@@ -288,6 +317,7 @@ impl Hardware {
             placement,
             machine,
             device,
+            sibling,
             tally,
             units,
             cpus: [Cpu::default(); 2],
@@ -488,13 +518,14 @@ impl Hardware {
         self.await_hello(index)
     }
 
-    /// A read does not complete: the CPU of the domain that made it stands still.
-    fn freeze(&mut self, index: usize, until: Option<Time>) {
+    /// An access does not complete: the CPU of the domain that made it stands still.
+    fn freeze(&mut self, index: usize, until: Option<Time>, then: Ending) {
         if let Some(cpu) = self.units[index].cpu {
             let now = self.now();
             self.cpus[cpu] = Cpu {
                 until: Some(until.unwrap_or(Time::NEVER)),
                 since: now,
+                again: then == Ending::Again,
                 ..self.cpus[cpu]
             };
         }
@@ -511,17 +542,21 @@ impl Hardware {
             self.cpus[number].until = None;
             self.note_at(until, || What::Thawed { cpu: number });
             for index in 0..self.units.len() {
-                let State::Frozen { then, width } = self.units[index].state else {
+                let State::Frozen { then, access } = self.units[index].state else {
                     continue;
                 };
                 if self.units[index].cpu != Some(number) {
                     continue;
                 }
-                self.detected("fabric".into(), "a completion timeout".into(), until);
                 match then {
                     Ending::AllOnes => {
-                        self.units[index].state = State::Ready(Answer::with(width.all_ones(), 0));
+                        // The domain cuts it to the width it asked for.
+                        self.units[index].state = State::Ready(Answer::with(u64::MAX, 0));
                     }
+                    Ending::Value(value) => {
+                        self.units[index].state = State::Ready(Answer::with(value, 0));
+                    }
+                    Ending::Again => self.units[index].state = self.access(index, access),
                     Ending::MachineCheck => {
                         self.machine_check = true;
                         self.lose_system();
@@ -563,7 +598,19 @@ impl Hardware {
     /// Domains whose awaited event has come become ready.
     fn wake(&mut self) {
         let now = self.now();
+        let reset = self
+            .units
+            .iter()
+            .any(|unit| matches!(unit.state, State::Resetting));
+        let over = match reset.then(|| self.machine.reset_progress(self.device)) {
+            None | Some(ResetProgress::Waiting { .. }) => None,
+            Some(ResetProgress::Done) => Some(Answer::DONE),
+            Some(ResetProgress::Failed) => Some(Answer::REFUSED),
+        };
         for (index, unit) in self.units.iter_mut().enumerate() {
+            if let (State::Resetting, Some(answer)) = (unit.state, over) {
+                unit.state = State::Ready(answer);
+            }
             let State::Waiting {
                 vectors,
                 bells,
@@ -624,8 +671,14 @@ impl Hardware {
             .iter()
             .flat_map(|cpu| [cpu.until, cpu.interrupted]);
         let thaws = thaws.flatten();
+        let awaited = self
+            .units
+            .iter()
+            .any(|unit| matches!(unit.state, State::Resetting));
+        let reset = self.machine.reset_until(self.device).filter(|_| awaited);
         waits
             .chain(thaws)
+            .chain(reset)
             .chain(self.machine.next_event())
             .min()
             .unwrap_or(Time::NEVER)

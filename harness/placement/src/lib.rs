@@ -28,6 +28,7 @@ mod ring;
 mod sabotage;
 mod server;
 mod shared;
+mod sibling;
 mod supervisor;
 mod tenant;
 pub mod trace;

@@ -51,7 +51,7 @@ pub struct PortPage {
     /// Wall clock only: last heartbeat and longest gap, ns.
     beat: AtomicU64,
     gap: AtomicU64,
-    io: [AtomicU64; 8],
+    io: [AtomicU64; 10],
     /// Of all generations together.
     tolls: [AtomicU64; Toll::COUNT],
     text: [AtomicU8; TEXT],
@@ -263,6 +263,8 @@ impl PortPage {
             u64::from(io.duplicated),
             io.longest_ns,
             u64::from(io.finished),
+            u64::from(io.device_changed),
+            u64::from(io.device_lost),
         ];
         for (cell, value) in self.io.iter().zip(words) {
             cell.store(value, Ordering::Relaxed);
@@ -283,6 +285,8 @@ impl PortPage {
             duplicated: count(5),
             longest_ns: word(6),
             finished: word(7) != 0,
+            device_changed: count(8),
+            device_lost: count(9),
         }
     }
 }

@@ -249,7 +249,9 @@ impl Sabotage {
                 }
                 return Onward::GiveUp;
             }
-            Fault::I5 { nth, .. } if self.strikes(&self.requests, nth) => return Onward::GiveUp,
+            Fault::C5 { nth, .. } | Fault::I5 { nth, .. } if self.strikes(&self.requests, nth) => {
+                return Onward::GiveUp;
+            }
             _ => {}
         }
         Onward::Serve

@@ -151,12 +151,12 @@ impl Server {
             match (self.drive(), self.boundary) {
                 (Drove::Failed, _) => {
                     // What a driver does about a device that no longer answers: reset, start over.
-                    self.link.call(Call::Reset);
+                    self.reset();
                 }
                 (Drove::Crashed, Boundary::Unwinds(after)) => {
                     self.contained();
                     self.sabotage.outlived();
-                    self.link.call(Call::Reset);
+                    self.reset();
                     self.link.pause(after);
                 }
                 (Drove::Crashed, Boundary::KillsTask | Boundary::None) => {
@@ -202,7 +202,7 @@ impl Server {
             }
             self.complain(3);
             self.link.pause(START_PAUSE);
-            self.link.call(Call::Reset);
+            self.reset();
         }
         Drove::GaveUp
     }
@@ -226,6 +226,13 @@ impl Server {
         // Its drop is its code, too.
         let dropped = boundary.enter(|| drop(driver));
         Some(dropped.map_or(Drove::Crashed, |()| drove))
+    }
+
+    /// Resets the device, and waits for that as long as the standard says.
+    fn reset(&self) {
+        if !self.link.call(Call::Reset).ok {
+            self.complain(9);
+        }
     }
 
     /// Serves until the driver fails.

@@ -41,7 +41,9 @@ pub fn run(link: &Link, placement: &Placement) -> ! {
             link.call(Call::Kill);
         }
         // First the device, which may still write to memory of the dead; then its next driver.
-        link.call(Call::Reset);
+        if !link.call(Call::Reset).ok {
+            link.call(Call::Complain { what: 9 });
+        }
         link.wait(VectorSet::EMPTY, 0, link.deadline(delay));
         link.call(Call::Restart);
     }

@@ -9,6 +9,7 @@ use crate::link::Link;
 use crate::placement::RingAt;
 use crate::ring::{Ask, Ring, Status};
 use crate::sabotage::Mix;
+use crate::sibling::{Found, Sibling};
 use crate::trial::{DriverId, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Time};
@@ -40,6 +41,8 @@ pub struct Tenant {
     mix: Mix,
     io: TenantIo,
     submitted: u32,
+    /// The device of its own, if it has one in this trial.
+    sibling: Option<Sibling>,
     /// What each acknowledged sector must hold.
     written: Vec<Option<Vec<u8>>>,
 }
@@ -60,6 +63,7 @@ impl Tenant {
                 ..TenantIo::default()
             },
             submitted: 0,
+            sibling: (number == 2 && spec.fault.sibling().is_some()).then(Sibling::default),
             written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
             link,
         }
@@ -76,6 +80,7 @@ impl Tenant {
             };
             good &= done;
             self.io.completed += u32::from(done);
+            self.look_after_sibling();
             self.publish();
             self.link.pause(THINK);
         }
@@ -85,7 +90,27 @@ impl Tenant {
         self.io.finished = good;
         self.publish();
         self.link.call(Call::Finished);
-        self.link.rest()
+        if self.sibling.is_none() {
+            self.link.rest()
+        }
+        loop {
+            self.link.wait_alive(0, Deadline(Time::NEVER));
+            self.look_after_sibling();
+        }
+    }
+
+    /// Finds out whether its own device is as it left it, and leaves it in another state.
+    fn look_after_sibling(&mut self) {
+        let Some(sibling) = &mut self.sibling else {
+            return;
+        };
+        let found = sibling.turn(&self.link);
+        self.io.device_changed += u32::from(found == Found::Changed);
+        self.io.device_lost += u32::from(found == Found::Lost);
+        if found != Found::Well {
+            self.publish();
+            self.link.call(Call::Complain { what: 10 });
+        }
     }
 
     fn publish(&mut self) {
@@ -187,7 +212,11 @@ impl Tenant {
             if let Some(status) = self.ring.answer(nth, into) {
                 return status;
             }
-            self.link.wait_alive(self.server, Deadline(Time::NEVER));
+            let rang = self.link.wait_alive(self.server, Deadline(Time::NEVER));
+            if rang == 0 {
+                // Whatever keeps the answer away need not keep this from its own device.
+                self.look_after_sibling();
+            }
         }
     }
 }

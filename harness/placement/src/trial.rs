@@ -95,6 +95,9 @@ pub struct TrialSpec {
     pub iommu: IommuMode,
     /// Whether interrupts are remapped.
     pub intremap: bool,
+    /// Whether switches and ports check what passes them (Access Control Services).
+    #[serde(default)]
+    pub acs: bool,
     /// The fabric.
     pub fabric: FabricKind,
     /// What a completion timeout does.
@@ -122,6 +125,7 @@ impl TrialSpec {
             driver,
             iommu: IommuMode::Strict,
             intremap: false,
+            acs: false,
             fabric: FabricKind::Pcie,
             timeout_ends: TimeoutEnds::AllOnes,
             oops: Oops::Panic,
@@ -230,6 +234,12 @@ pub struct TenantIo {
     pub longest_ns: u64,
     /// Whether it finished all it meant to do, the final read-back included.
     pub finished: bool,
+    /// Registers of its own device that it found changed by somebody else.
+    #[serde(default)]
+    pub device_changed: u32,
+    /// Times it found its own device gone or reset.
+    #[serde(default)]
+    pub device_lost: u32,
 }
 
 /// Who noticed the fault first, and when.

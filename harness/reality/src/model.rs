@@ -3,7 +3,7 @@
 use crate::{Cell, Seen, Stray, Try};
 use cofferdam_machine::config::Config;
 use cofferdam_machine::frames::{FRAME, Owner, Use, run_of};
-use cofferdam_machine::{Machine, Memory, PhysAddr};
+use cofferdam_machine::{Machine, Memory, PhysAddr, Write};
 use cofferdam_seam::{Bar, Direction, RequesterId, Vector, Width};
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
@@ -136,8 +136,10 @@ impl Rig {
             (0x90, count),
             (0x98, command),
         ] {
-            self.machine
+            let done = self
+                .machine
                 .mmio_write(self.edu, Bar::ZERO, at, Width::Eight, value);
+            debug_assert_eq!(done, Write::Done, "an honest fabric takes every write");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The device's way to the world: one requester, so DMA and interrupts cannot disagree about who
 //! asks.
 
-use crate::{Iova, RequesterId, Time};
+use crate::{Bar, Iova, RequesterId, Time};
+use core::time::Duration;
 use thiserror::Error;
 
 /// An interrupt vector of one function: MSI number or MSI-X table index; 0 for INTx.
@@ -83,6 +84,52 @@ pub enum DmaFault {
     /// No memory answers at the address.
     #[error("no memory at the address")]
     Unbacked,
+    /// The link is down, or the port contained.
+    #[error("the link is down")]
+    LinkDown,
+}
+
+/// What the rules of the bus forbid a function to do. No honest model does any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Violation {
+    /// Keeps its grant of a conventional bus past its latency timer (PCI Local Bus 3.0, 3.5.4).
+    HoldGrant {
+        /// For so long.
+        time: Duration,
+    },
+    /// Asserts LOCK# on a conventional bus and does not release it (PCI Local Bus 2.2, appendix F).
+    Lock {
+        /// The function that then answers its owner only; none: the whole bus.
+        target: Option<RequesterId>,
+        /// For so long.
+        time: Duration,
+    },
+    /// Gives no flow-control credits back (PCI Express Base 6.0, 2.6.1).
+    StarveCredits {
+        /// Those of posted requests; else of non-posted ones.
+        posted: bool,
+        /// For so long.
+        time: Duration,
+    },
+    /// Lets its link go down.
+    LinkDown {
+        /// For so long; none: it is gone.
+        time: Option<Duration>,
+    },
+    /// Decodes other addresses than its BAR was given, until it is reset.
+    MoveBar {
+        /// Which BAR.
+        bar: Bar,
+        /// Its first address from now on.
+        to: u64,
+    },
+    /// From now on does nothing about a function-level reset.
+    IgnoreReset,
+    /// From now on takes so long over a function-level reset.
+    SlowReset {
+        /// How long.
+        time: Duration,
+    },
 }
 
 /// What the fabric does for a function. The machine implements it; a layer between a device and
@@ -131,6 +178,12 @@ pub trait Bus {
     ) -> Result<(), DmaFault> {
         let _ = (by, claimed, at, from);
         Err(DmaFault::Refused)
+    }
+    /// Breaks a rule of the bus. Whether this fabric has that rule and the function is in a position
+    /// to break it; no other fabric than the machine's has any.
+    fn violate(&mut self, by: RequesterId, what: Violation) -> bool {
+        let _ = (by, what);
+        false
     }
     /// Device time.
     fn now(&self) -> Time;

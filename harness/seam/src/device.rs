@@ -1,6 +1,7 @@
 //! What a device model is.
 
 use crate::{Access, BusPort, PciIdentity, Time, Width};
+use core::time::Duration;
 
 /// How a non-posted request ends. A bus that hangs is a value, not a hang of the harness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,21 @@ pub enum Completion {
     Unsupported,
     /// Completer abort.
     Abort,
+    /// Successful completion, late. The model has already done what the read does.
+    After {
+        /// How late.
+        delay: Duration,
+        /// As in [`Completion::Data`].
+        value: u64,
+    },
+    /// The target asks to be tried again, as only one on a conventional bus can (PCI Local Bus 3.0,
+    /// 3.3.3.2.1). The model has not seen the read.
+    Retry {
+        /// How often in a row; `u32::MAX`: for ever.
+        times: u32,
+    },
+    /// Data that are marked as bad (PCI Express Base 6.0, 2.7.2).
+    Poisoned,
 }
 
 /// What kind of reset reaches the device.

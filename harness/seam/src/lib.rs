@@ -22,7 +22,7 @@ mod time;
 
 pub use access::{Access, Bar, Width};
 pub use address::{Direction, Iova, RequesterId};
-pub use bus::{Bus, BusPort, DmaFault, Meddling, Pending, Purpose, Vector, VectorSet};
+pub use bus::{Bus, BusPort, DmaFault, Meddling, Pending, Purpose, Vector, VectorSet, Violation};
 pub use device::{Budget, Completion, Device, Progress, Reset};
 pub use host::{
     DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Mapping, Mmio, RawDma, Wake,

@@ -5,7 +5,7 @@ use crate::msix::{Control, Msix};
 use crate::{msi, spec};
 use cofferdam_seam::{
     Access, Bar, Budget, Bus, BusPort, Capability, Completion, Device, DmaFault, Iova, Meddling,
-    PciIdentity, Pending, Progress, Purpose, RequesterId, Reset, Time, Width,
+    PciIdentity, Pending, Progress, Purpose, RequesterId, Reset, Time, Violation, Width,
 };
 
 /// A device model with its configuration space, as the fabric sees it.
@@ -391,6 +391,12 @@ impl Bus for MasterDisabled<'_> {
         _: &[u8],
     ) -> Result<(), DmaFault> {
         Err(DmaFault::MasterDisabled)
+    }
+
+    /// Who may not ask for the bus can neither keep nor lock it; the rest needs no bus mastering.
+    fn violate(&mut self, by: RequesterId, what: Violation) -> bool {
+        let masters = matches!(what, Violation::HoldGrant { .. } | Violation::Lock { .. });
+        !masters && self.0.violate(by, what)
     }
 
     fn now(&self) -> Time {

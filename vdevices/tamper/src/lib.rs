@@ -4,7 +4,7 @@
 //! of [`Lie`]s; the model inside stays as honest as it was and does not know. The [`Tally`] it
 //! shares with whoever set it up says when the lies begin, how often they acted and when first.
 //!
-//! Left out: peer-to-peer requests and a held bus.
+//! Breaches of the bus's rules are told to the bus, which knows what they do.
 //!
 //! A lie goes through the same port as the truth, past the bus-master enable bit (but for
 //! [`Lie::LateMessage`]). What it claims (another's requester ID, an address that is translated
@@ -22,6 +22,6 @@ mod tamper;
 #[cfg(test)]
 mod tamper_tests;
 
-pub use lie::{Aim, Lie, Publishing};
+pub use lie::{Aim, Lie, Publishing, Trigger};
 pub use tally::Tally;
 pub use tamper::Tamper;

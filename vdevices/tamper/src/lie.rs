@@ -1,6 +1,6 @@
 //! What a device can lie about.
 
-use cofferdam_seam::{Iova, RequesterId};
+use cofferdam_seam::{Iova, RequesterId, Violation};
 use core::time::Duration;
 
 /// One lie. `nth` counts from 1 and from [`Tally::arm`](crate::Tally::arm); whatever the device did
@@ -88,6 +88,37 @@ pub enum Lie {
         nth: u32,
         /// For how long.
         window: Duration,
+    },
+    /// The `nth` register read completes late, with what the model then answered.
+    Late {
+        /// Which read.
+        nth: u32,
+        /// How late.
+        delay: Duration,
+    },
+    /// The `nth` register read ends in retry, so often in a row, and the model never sees it; what is
+    /// then tried again is another read.
+    Retries {
+        /// Which read.
+        nth: u32,
+        /// How often; `u32::MAX`: for ever.
+        times: u32,
+    },
+    /// The completion of the `nth` register read carries an error, and the model never sees the read.
+    Fails {
+        /// Which read.
+        nth: u32,
+        /// Poisoned data; else a completer abort.
+        poisoned: bool,
+    },
+    /// Breaks a rule of the bus. It acted if the bus has that rule.
+    Violates {
+        /// What is counted.
+        on: Trigger,
+        /// After which of them.
+        nth: u32,
+        /// The breach.
+        what: Violation,
     },
     /// After the `nth` DMA write of payload, interrupts without a cause: the vectors that the
     /// model raised last.
@@ -202,6 +233,15 @@ pub enum Publishing {
         /// The bit.
         mask: u8,
     },
+}
+
+/// What a breach of the rules waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// A DMA of payload, either way.
+    Dma,
+    /// A register read.
+    Read,
 }
 
 /// Where a wild write goes.

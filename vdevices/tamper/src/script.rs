@@ -1,8 +1,10 @@
 //! The lies of one device, and how far the device has come towards them.
 
 use crate::interrupts::{Interrupts, circle};
-use crate::{Aim, Lie, Publishing, Tally};
-use cofferdam_seam::{Bus, DmaFault, Iova, Pending, Purpose, RequesterId, Time, Width};
+use crate::{Aim, Lie, Publishing, Tally, Trigger};
+use cofferdam_seam::{
+    Bus, Completion, DmaFault, Iova, Pending, Purpose, RequesterId, Time, Violation, Width,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +33,12 @@ const READ_LIMIT: usize = 4096;
 pub(crate) enum Answer {
     /// The model answers.
     Honest,
-    /// No completion.
-    Never,
+    /// That instead of the model's answer.
+    Instead(Completion),
     /// All ones.
     AllOnes,
+    /// The model answers, so much later.
+    Late(Duration),
 }
 
 /// The lies, and the counts since arming that trigger them.
@@ -96,7 +100,23 @@ impl Script {
             match *lie {
                 Lie::NeverCompletes { nth } if nth == self.reads => {
                     self.tally.act(now);
-                    return Answer::Never;
+                    return Answer::Instead(Completion::Never);
+                }
+                Lie::Late { nth, delay } if nth == self.reads => {
+                    self.tally.act(now);
+                    return Answer::Late(delay);
+                }
+                Lie::Retries { nth, times } if nth == self.reads => {
+                    self.tally.act(now);
+                    return Answer::Instead(Completion::Retry { times });
+                }
+                Lie::Fails { nth, poisoned } if nth == self.reads => {
+                    self.tally.act(now);
+                    return Answer::Instead(if poisoned {
+                        Completion::Poisoned
+                    } else {
+                        Completion::Abort
+                    });
                 }
                 Lie::AllOnes { nth, window } if nth == self.reads => {
                     dark = true;
@@ -187,6 +207,24 @@ impl Script {
                     patient: true,
                 });
                 bus.wake_at(by, due);
+            }
+        }
+    }
+
+    /// Breaks the rules that are due, after so many of what they wait for.
+    pub fn violate(&self, on: Trigger, by: RequesterId, bus: &mut dyn Bus) {
+        let count = match on {
+            Trigger::Dma => self.payloads.saturating_add(self.payloads_read),
+            Trigger::Read => self.reads,
+        };
+        for lie in &self.lies {
+            if let Lie::Violates { on: of, nth, what } = *lie
+                && (of, nth) == (on, count)
+                && bus.violate(by, what)
+                // Disobedience acts when there is something to obey: the bus counts that.
+                && !matches!(what, Violation::IgnoreReset | Violation::SlowReset { .. })
+            {
+                self.tally.act(bus.now());
             }
         }
     }
@@ -467,7 +505,10 @@ impl Bus for LyingBus<'_> {
     ) -> Result<(), DmaFault> {
         let result = self.bus.dma_read(by, at, into, why);
         match why {
-            Purpose::Payload => self.script.after_read(by, at, into.len(), self.bus),
+            Purpose::Payload => {
+                self.script.after_read(by, at, into.len(), self.bus);
+                self.script.violate(Trigger::Dma, by, self.bus);
+            }
             Purpose::Descriptor => self.script.after_descriptor(by, at, into, self.bus),
             _ => {}
         }
@@ -494,7 +535,10 @@ impl Bus for LyingBus<'_> {
             self.script.tally.act(self.bus.now());
         }
         match why {
-            Purpose::Payload => self.script.after_payload(by, at, from.len(), self.bus),
+            Purpose::Payload => {
+                self.script.after_payload(by, at, from.len(), self.bus);
+                self.script.violate(Trigger::Dma, by, self.bus);
+            }
             Purpose::Publish => self.script.after_publish(by, at, from, self.bus),
             _ => {}
         }
@@ -518,6 +562,10 @@ impl Bus for LyingBus<'_> {
         from: &[u8],
     ) -> Result<(), DmaFault> {
         self.bus.dma_write_as(by, claimed, at, from)
+    }
+
+    fn violate(&mut self, by: RequesterId, what: Violation) -> bool {
+        self.bus.violate(by, what)
     }
 
     fn now(&self) -> Time {

@@ -1,7 +1,7 @@
 //! The device that wraps a device.
 
 use crate::script::{Answer, LyingBus, Script};
-use crate::{Lie, Tally};
+use crate::{Lie, Tally, Trigger};
 use cofferdam_seam::{
     Access, Budget, BusPort, Completion, Device, PciIdentity, Pending, Progress, Reset, Time, Width,
 };
@@ -57,10 +57,19 @@ impl Device for Tamper {
     #[inline]
     fn read(&mut self, at: Access, bus: &mut BusPort<'_>) -> Completion {
         if self.script.armed() {
-            match self.script.answer(bus.now()) {
+            let answer = self.script.answer(bus.now());
+            let (fabric, requester, _) = bus.parts();
+            self.script.violate(Trigger::Read, requester, fabric);
+            match answer {
                 Answer::Honest => {}
-                Answer::Never => return Completion::Never,
+                Answer::Instead(completion) => return completion,
                 Answer::AllOnes => return Completion::Data(at.width().all_ones()),
+                Answer::Late(delay) => {
+                    return match self.lend(bus, |device, port| device.read(at, port)) {
+                        Completion::Data(value) => Completion::After { delay, value },
+                        other => other,
+                    };
+                }
             }
         }
         self.lend(bus, |device, port| device.read(at, port))

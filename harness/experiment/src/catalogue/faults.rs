@@ -5,6 +5,7 @@ mod config;
 mod dma;
 mod driver;
 mod interrupts;
+mod reach;
 mod rings;
 
 use crate::catalogue::placement;
@@ -73,6 +74,12 @@ pub enum Applicability {
 
 const STRICT: &[IommuMode] = &[IommuMode::Strict];
 const PCIE: &[FabricKind] = &[FabricKind::Pcie];
+/// Where a request that is not completed ends: by itself, and with a port that is contained.
+const TIMEOUTS: &[FabricKind] = &[FabricKind::Pcie, FabricKind::PcieDpc];
+/// The same, and a bus without links, where the fault does not exist.
+const LINKS: &[FabricKind] = &[FabricKind::Pci, FabricKind::Pcie, FabricKind::PcieDpc];
+const STRICT_FABRICS: &str = "no DMA goes astray, so the IOMMU mode cannot matter: crossed with strict \
+                              only; without a timeout nothing differs from pcie";
 const STRICT_PCIE: &str = "no DMA goes astray and no request stays open, so neither IOMMU mode nor \
                            timeout can matter: crossed with strict on pcie only";
 const ALL_MODES_PCIE: &str =
@@ -88,7 +95,7 @@ static NONE: Fault = Fault {
     oracle: "nobody: an error, a timeout or a stray DMA fails the run",
     iommu: &IommuMode::ALL,
     fabrics: &FabricKind::ALL,
-    crossing: "pcie-notimeout with strict only, where B1 needs its pair",
+    crossing: "on other fabrics than pcie only with the modes whose faults need their pair",
     except: &[],
 };
 
@@ -113,12 +120,13 @@ macro_rules! family {
 }
 
 /// The families, in the order of the report.
-static FAMILIES: [Family; 6] = [
+static FAMILIES: [Family; 7] = [
     family!(dma),
     family!(interrupts),
     family!(config),
     family!(driver),
     family!(bus),
+    family!(reach),
     family!(rings),
 ];
 
@@ -157,6 +165,27 @@ pub(crate) fn case_name(case: &Case) -> String {
 /// What is certain about a cell with a fault.
 pub(crate) fn prediction(cell: &Cell) -> Option<Prediction> {
     FAMILIES.iter().find_map(|family| (family.predict)(cell))
+}
+
+/// A fabric on which a fault does not exist.
+const fn not_on(fabric: FabricKind, reason: &'static str) -> Except {
+    Except {
+        driver: None,
+        fabric: Some(fabric),
+        iommu: None,
+        case: None,
+        unprivileged: false,
+        privileged: false,
+        reason,
+    }
+}
+
+/// A case that does not exist on a fabric.
+const fn not_so_on(fabric: FabricKind, case: &'static str, reason: &'static str) -> Except {
+    Except {
+        case: Some(case),
+        ..not_on(fabric, reason)
+    }
 }
 
 impl Except {

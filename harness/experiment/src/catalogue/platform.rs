@@ -46,7 +46,12 @@ pub static IOMMU_MODES: [Item<IommuMode>; 5] = [
 ];
 
 /// The fabrics, weakest first.
-pub static FABRICS: [Item<FabricKind>; 2] = [
+pub static FABRICS: [Item<FabricKind>; 4] = [
+    Item {
+        id: "pci",
+        value: FabricKind::Pci,
+        line: "one conventional bus for all: LOCK#, grants and retries, no timeout",
+    },
     Item {
         id: "pcie-notimeout",
         value: FabricKind::PcieNotimeout,
@@ -56,6 +61,11 @@ pub static FABRICS: [Item<FabricKind>; 2] = [
         id: "pcie",
         value: FabricKind::Pcie,
         line: "PCI Express, completion timeout of 50 ms",
+    },
+    Item {
+        id: "pcie-dpc",
+        value: FabricKind::PcieDpc,
+        line: "the same, and a port that saw an error is contained until it is released",
     },
 ];
 

@@ -11,8 +11,8 @@ use cofferdam_experiment::summary::InfrastructureFailure;
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{
-    By, Corruption, Counts, Detection, DomainEnd, DomainReport, DriverId, End, Fault, Oops,
-    PlacementId, Served, StrayDma, Target, TenantIo, TrialReport, TrialSpec,
+    By, Corruption, Counts, Detection, DomainEnd, DomainReport, DriverId, End, Fault, Lock, Oops,
+    PlacementId, Route, Served, StrayDma, Target, TenantIo, TrialReport, TrialSpec,
 };
 
 const MS: u64 = 1_000_000;
@@ -284,6 +284,20 @@ impl Scene<'_> {
         self.report.ended_at_ns = self.report.activated_at_ns.unwrap_or(0);
     }
 
+    /// The bus stands still for these CPUs.
+    fn stop_bus(&mut self, cpus: &[u8], ns: u64) {
+        let left = self.spec.horizon_ns - self.report.activated_at_ns.unwrap_or(0);
+        if ns >= left {
+            self.lose_tenants();
+        }
+        for domain in &mut self.report.domains {
+            if cpus.contains(&domain.cpu) {
+                domain.frozen_ns = ns.min(left);
+                domain.longest_gap_ns += domain.frozen_ns;
+            }
+        }
+    }
+
     fn freeze(&mut self, ns: Option<u64>) {
         for domain in &mut self.report.domains {
             if domain.cpu == 0 {
@@ -406,22 +420,87 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             }
         }
         Fault::B1 { .. } => match (spec.fabric, spec.timeout_ends) {
-            (FabricKind::Pcie, TimeoutEnds::AllOnes) => {
-                scene.freeze(Some(50 * MS));
-                scene.notice("fabric", "completion timeout", 50 * MS);
-                scene.restart(51 * MS);
-            }
             (FabricKind::Pcie, TimeoutEnds::MachineCheck) => {
                 scene.report.machine_check = true;
                 scene.notice("fabric", "machine check", 50 * MS);
                 scene.lose_system();
             }
-            (FabricKind::PcieNotimeout, _) => {
+            (FabricKind::Pcie | FabricKind::PcieDpc, _) => {
+                scene.freeze(Some(50 * MS));
+                scene.notice("fabric", "completion timeout", 50 * MS);
+                scene.restart(51 * MS);
+            }
+            (FabricKind::Pci | FabricKind::PcieNotimeout, _) => {
                 scene.lose_tenants();
                 scene.freeze(None);
                 scene.notice("supervisor", "driver hangs", 100 * MS);
             }
         },
+        Fault::B2 { permille, .. } => {
+            scene.freeze(Some(u64::from(permille.min(1000)) * MS / 20));
+        }
+        Fault::B3 { count, .. } if count == u32::MAX => {
+            scene.lose_tenants();
+            scene.freeze(None);
+        }
+        Fault::B3 { count, .. } => scene.freeze(Some(u64::from(count) * 240)),
+        Fault::B4 { clocks, .. } => {
+            let ns = u64::from(clocks) * 30;
+            scene.stop_bus(&[0, 1], ns);
+        }
+        Fault::B5 { lock, ms, .. } => {
+            let cpus: &[u8] = match lock {
+                Lock::Resource => &[1],
+                Lock::Bus => &[0, 1],
+            };
+            scene.stop_bus(cpus, u64::from(ms) * MS);
+        }
+        Fault::B6 { posted, ms, .. } => {
+            if spec.fabric == FabricKind::Pcie && posted {
+                scene.stop_bus(&[0], u64::from(ms) * MS);
+            } else if spec.fabric == FabricKind::PcieDpc {
+                scene.notice("fabric", "flow control", MS / 5);
+                scene.restart(101 * MS);
+            }
+        }
+        Fault::B7 { ms: 0, .. } => {
+            scene.notice("fabric", "surprise down", 0);
+            for io in &mut scene.report.io {
+                io.errors = 8;
+                io.finished = false;
+            }
+        }
+        Fault::B7 { .. } => {
+            scene.notice("fabric", "surprise down", 0);
+            scene.restart(110 * MS);
+        }
+        Fault::B10 { fatal, .. } => {
+            scene.notice("fabric", "poisoned", 0);
+            if fatal && spec.fabric == FabricKind::Pcie {
+                scene.report.machine_check = true;
+                scene.lose_system();
+            } else {
+                scene.restart(101 * MS);
+            }
+        }
+        Fault::C1 { overlap, .. } => {
+            scene.restart(101 * MS);
+            if overlap && spec.fabric == FabricKind::Pci {
+                scene.report.io[1].device_changed = 1;
+            }
+        }
+        Fault::C5 { ignored, .. } => {
+            if ignored && spec.fabric == FabricKind::Pci {
+                scene.report.io[1].device_lost = 1;
+            }
+            scene.restart(200 * MS);
+        }
+        Fault::D9 { route, .. } => {
+            let direct = spec.fabric == FabricKind::Pci || (route == Route::Near && !spec.acs);
+            let landed = direct || open;
+            scene.stray(landed, true, None);
+            scene.report.io[1].device_changed = u32::from(landed);
+        }
         Fault::B9 { window_us, .. } => {
             scene.notice("driver", "device is gone", 20_000);
             scene.restart(u64::from(window_us) * 1000 + MS);
@@ -484,7 +563,6 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
         Fault::X4 { pins, .. } => scene.report.counts.maps += u64::from(pins),
         Fault::X5 { .. } => scene.driver_dies("panic: planned crash (X5)"),
         Fault::X6 { .. } => scene.driver_dies("panic: planned death (X6)"),
-        _ => unreachable!("the plan has no such fault"),
     }
     // A driver that never reads a register in its hot path cannot meet a read that lies.
     let reads = matches!(spec.fault, Fault::B9 { .. });

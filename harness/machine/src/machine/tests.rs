@@ -10,6 +10,7 @@ use cofferdam_seam::{BarSpec, Bus, BusPort, DmaFault, InterruptKind, Purpose, Re
 use proptest::prelude::*;
 
 mod bounce;
+mod bus;
 mod claims;
 
 /// A device that does what its registers tell it to, good or bad.
@@ -197,7 +198,8 @@ fn master(machine: &mut Machine, id: RequesterId) {
 }
 
 fn set(machine: &mut Machine, id: RequesterId, register: u32, value: u64) {
-    machine.mmio_write(id, Bar::ZERO, register, Width::Eight, value);
+    let done = machine.mmio_write(id, Bar::ZERO, register, Width::Eight, value);
+    assert_eq!(done, Write::Done);
 }
 
 fn get(machine: &mut Machine, id: RequesterId, register: u32) -> u64 {
@@ -275,7 +277,8 @@ fn misaligned_or_far_access_reads_ones_and_writes_nowhere() {
         (Bar::ZERO, u32::MAX, Width::One),
         (Bar::new(1).unwrap(), 0, Width::Four),
     ] {
-        machine.mmio_write(id, bar, offset, width, 0);
+        let done = machine.mmio_write(id, bar, offset, width, 0);
+        assert_eq!(done, Write::Done);
         let read = machine.mmio_read(id, bar, offset, width);
         assert_eq!(read, Read::Done(width.all_ones()), "{bar:?} {offset:#x}");
     }
@@ -733,7 +736,10 @@ fn reset_restores_bars_and_takes_mastering_and_interrupts_away() {
 #[test]
 fn driver_that_resets_its_device_itself_finds_its_bars() {
     let (mut machine, id) = machine(Config::default(), &MSIX);
-    let at = find_capability(&mut machine.ports[0].function, spec::capability::PCIE).unwrap();
+    let pcie = |port: &mut Port, _: &mut _| {
+        find_capability(&mut port.function, spec::capability::PCIE).unwrap()
+    };
+    let at = machine.complex.lend(0, pcie).unwrap();
     let control = at + spec::pcie::DEVICE_CONTROL;
     let flr = spec::pcie::INITIATE_FLR;
     let [_, high] = flr.to_le_bytes();

@@ -4,7 +4,7 @@ use super::unit::State;
 use super::{Hardware, Infrastructure, RELAX};
 use crate::call::{Answer, COMPLAINTS, Call, status};
 use crate::placement::Restart;
-use cofferdam_machine::{PhysAddr, Read};
+use cofferdam_machine::{Ending, PhysAddr, Read, Write};
 use cofferdam_seam::{Bar, InterruptKind, Iova, Time, VectorSet, Width};
 
 impl Hardware {
@@ -108,7 +108,13 @@ impl Hardware {
                 self.resets += 1;
                 self.recovering = true;
                 self.units[server].serving = false;
-                Answer::DONE
+                self.try_again();
+                return Ok(State::Resetting);
+            }
+            Call::SiblingRead { .. } | Call::SiblingWrite { .. }
+                if self.placement.tenant(2) == Some(index) =>
+            {
+                return Ok(self.access(index, call));
             }
             Call::Status if supervises => {
                 let unit = &self.units[server];
@@ -132,31 +138,29 @@ impl Hardware {
                 }
                 Answer::DONE
             }
+            Call::MmioRead { .. }
+            | Call::MmioWrite { .. }
+            | Call::ConfigRead { .. }
+            | Call::ConfigWrite { .. }
+                if holds_driver =>
+            {
+                let configures = matches!(call, Call::ConfigRead { .. } | Call::ConfigWrite { .. });
+                self.asked += u64::from(configures);
+                return Ok(self.access(index, call));
+            }
             _ if holds_driver => return Ok(self.touch_device(index, call)),
             _ => Answer::REFUSED,
         };
         Ok(State::Ready(answer))
     }
 
-    /// Calls that reach the device or its IOMMU domain: the driver's alone.
-    fn touch_device(&mut self, index: usize, call: Call) -> State {
-        let id = self.device;
-        // Registers are the driver's own; everything else it must ask the privileged layer for.
-        if !matches!(call, Call::MmioRead { .. } | Call::MmioWrite { .. }) {
-            self.asked += 1;
-        }
-        State::Ready(match call {
+    /// An access to a device, which the fabric may not be able to take now. It is then made again, as
+    /// the CPU that stands still would.
+    pub(super) fn access(&mut self, index: usize, call: Call) -> State {
+        let (id, machine) = (self.device, &mut self.machine);
+        let now_or_later = match call {
             Call::MmioRead { bar, offset, width } => {
-                let Some(bar) = Bar::new(bar) else {
-                    return State::Ready(Answer::REFUSED);
-                };
-                match self.machine.mmio_read(id, bar, offset, width) {
-                    Read::Done(value) => Answer::with(value, 0),
-                    Read::Waiting { until, then } => {
-                        self.freeze(index, until);
-                        return State::Frozen { then, width };
-                    }
-                }
+                Bar::new(bar).map(|bar| machine.mmio_read(id, bar, offset, width))
             }
             Call::MmioWrite {
                 bar,
@@ -164,23 +168,60 @@ impl Hardware {
                 width,
                 value,
             } => {
-                let Some(bar) = Bar::new(bar) else {
-                    return State::Ready(Answer::REFUSED);
-                };
-                self.machine.mmio_write(id, bar, offset, width, value);
-                Answer::DONE
+                Bar::new(bar).map(|bar| written(machine.mmio_write(id, bar, offset, width, value)))
             }
             Call::ConfigRead { offset, width } if width != Width::Eight => {
-                Answer::with(self.machine.config_read(id, offset, width).into(), 0)
+                Some(match machine.config_waits(id) {
+                    Some(until) => again(until),
+                    None => Read::Done(machine.config_read(id, offset, width).into()),
+                })
             }
             Call::ConfigWrite {
                 offset,
                 width,
                 value,
-            } if width != Width::Eight => {
-                self.machine.config_write(id, offset, width, value);
-                Answer::DONE
+            } if width != Width::Eight => Some(match machine.config_waits(id) {
+                Some(until) => again(until),
+                None => {
+                    machine.config_write(id, offset, width, value);
+                    Read::Done(0)
+                }
+            }),
+            Call::SiblingRead { offset } => self
+                .sibling
+                .map(|id| machine.mmio_read(id, Bar::ZERO, offset, Width::Four)),
+            Call::SiblingWrite { offset, value } => self.sibling.map(|id| {
+                written(machine.mmio_write(id, Bar::ZERO, offset, Width::Four, value.into()))
+            }),
+            _ => None,
+        };
+        match now_or_later {
+            None => State::Ready(Answer::REFUSED),
+            Some(Read::Done(value)) => State::Ready(Answer::with(value, 0)),
+            Some(Read::Waiting { until, then }) => {
+                self.freeze(index, until, then);
+                State::Frozen { then, access: call }
             }
+        }
+    }
+
+    /// Whatever kept accesses waiting may be over.
+    fn try_again(&mut self) {
+        let now = self.now();
+        // The domain may be dead: the access is its CPU's.
+        for cpu in &mut self.cpus {
+            if cpu.again && cpu.until.is_some() {
+                cpu.until = Some(now);
+            }
+        }
+    }
+
+    /// Calls that concern the device's interrupts or its IOMMU domain: the driver's alone.
+    fn touch_device(&mut self, index: usize, call: Call) -> State {
+        let id = self.device;
+        // Registers are the driver's own; everything else it must ask the privileged layer for.
+        self.asked += 1;
+        State::Ready(match call {
             Call::BarSize { bar } => match Bar::new(bar).and_then(|b| self.machine.bar_size(id, b))
             {
                 Some(size) => Answer::with(size, 0),
@@ -274,5 +315,20 @@ impl Hardware {
             self.recovering = false;
             self.recovered_at.get_or_insert(self.machine.now());
         }
+    }
+}
+
+/// A write as a read of nothing.
+fn written(write: Write) -> Read {
+    match write {
+        Write::Done => Read::Done(0),
+        Write::Waiting { until } => again(until),
+    }
+}
+
+const fn again(until: Option<Time>) -> Read {
+    Read::Waiting {
+        until,
+        then: Ending::Again,
     }
 }

@@ -68,6 +68,23 @@ impl Hardware {
                 });
             }
         }
+        let disobeyed = u32::try_from(self.machine.counts().disobeyed_resets).unwrap_or(u32::MAX);
+        if matches!(self.spec.fault, Fault::C5 { .. }) && disobeyed > self.marked {
+            self.marked = disobeyed;
+            self.activated_at.get_or_insert(self.machine.now());
+        }
+        if self
+            .detection
+            .as_ref()
+            .is_none_or(|earlier| earlier.by != "fabric")
+            && let Some(activated) = self.activated_at
+        {
+            let (errors, _) = self.machine.port_errors();
+            if let Some(error) = errors.iter().find(|error| error.at >= activated) {
+                let (what, at) = (error.to_string(), error.at);
+                self.detected("fabric".into(), what, at);
+            }
+        }
         if self
             .detection
             .as_ref()

@@ -1,9 +1,9 @@
 //! One process the hardware lets run: a domain, or the supervisor.
 
-use crate::call::Answer;
+use crate::call::{Answer, Call};
 use crate::port::PortPage;
 use cofferdam_machine::Ending;
-use cofferdam_seam::{Time, VectorSet, Width};
+use cofferdam_seam::{Time, VectorSet};
 
 /// What a domain is doing, as far as the hardware knows.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +18,10 @@ pub(super) enum State {
     },
     /// Its call is answered; it may be granted.
     Ready(Answer),
-    /// It waits for a completion; its CPU stands still.
-    Frozen { then: Ending, width: Width },
+    /// It waits for a completion, or to make an access again; its CPU stands still.
+    Frozen { then: Ending, access: Call },
+    /// It waits for the end of a reset.
+    Resetting,
     /// It died.
     Dead,
     /// The layer below it stopped.

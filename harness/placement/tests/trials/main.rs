@@ -5,6 +5,7 @@ mod costs;
 mod deaths;
 mod jail;
 mod physics;
+mod physics_bus;
 mod physics_dma;
 mod physics_interrupts;
 mod replay;
