@@ -316,24 +316,37 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
             },
             "what waits for credits was not sent, so no timeout ends it",
         ),
-        Strike::B6 { .. } => measured(
-            Expect::OthersLive,
+        Strike::B6 { .. } => others_live(
+            cell,
             "only who uses the device waits: for credits, or until its port is contained",
         ),
-        Strike::B7 { .. } => measured(
-            Expect::OthersLive,
+        Strike::B7 { .. } => others_live(
+            cell,
             "a device that is away answers nobody and reaches nobody",
         ),
         Strike::B9 { .. } => measured(Expect::Open, "depends on how the driver takes the lie"),
         Strike::B10 { fatal: true, .. } if cell.fabric == FabricKind::Pcie => {
             by_construction(Expect::SystemLost, "the platform stops at a fatal error")
         }
-        Strike::B10 { .. } => measured(
-            Expect::OthersLive,
+        Strike::B10 { .. } => others_live(
+            cell,
             "the read returns all ones; at worst the port is contained",
         ),
         _ => return None,
     })
+}
+
+/// Whom the fault spares: everybody but the driver, and with it the layer it is in, if it cannot cope
+/// with a device that is gone.
+fn others_live(cell: &Cell, because: &'static str) -> Prediction {
+    if placement(cell.placement).driver_is_privileged() {
+        measured(
+            Expect::Open,
+            "depends on whether the driver survives reads of all ones",
+        )
+    } else {
+        measured(Expect::OthersLive, because)
+    }
 }
 
 /// How long a bus stands still that is held for so long; none: to the end of the trial. Where somebody
