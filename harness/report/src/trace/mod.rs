@@ -1,6 +1,6 @@
 //! A trial, retold: as text for reading, as trace events for a timeline.
 //!
-//! Both say what is in the [`Trace`](cofferdam_placement::trace::Trace) and the record, in the terms
+//! Both say what is in the [`Trace`] and the record, in the terms
 //! of whoever wrote the driver, and judge nothing anew.
 
 mod decode;
