@@ -69,7 +69,7 @@ pub(super) static ENTRIES: [Fault; 5] = [
         id: "I5",
         line: "an interrupt after the driver reset its device",
         by: "device (Tamper)",
-        parameters: "at once (nobody has the vector yet), 150 ms later (the driver serves again)",
+        parameters: "at once (nobody has the vector yet), 120 ms later (the driver serves again)",
         trigger: "the driver starts over before the nth request",
         oracle: "nobody: a spurious interrupt",
         iommu: STRICT,
@@ -108,7 +108,7 @@ pub(super) fn cases(id: &str) -> Vec<Case> {
             };
             vec![unremapped, remapped]
         }
-        "I5" => [0, 150_000]
+        "I5" => [0, 120_000]
             .map(|delay_us| Case::of(Strike::I5 { delay_us, nth: 0 }))
             .to_vec(),
         _ => Vec::new(),
