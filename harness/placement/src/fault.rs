@@ -3,6 +3,7 @@
 //! The device's lies are told by `Tamper`, the driver's mistakes made by `Sabotage`; neither a model
 //! nor a driver has a line of either.
 
+use crate::own::{Attack, Own};
 use cofferdam_machine::frames::Owner;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -434,6 +435,14 @@ pub enum Fault {
         /// Which answer.
         nth: u32,
     },
+    /// A user's.
+    #[serde(rename = "own")]
+    Own {
+        /// Which, and which case of it.
+        case: Own<Attack>,
+        /// The access at which it strikes.
+        nth: u32,
+    },
 }
 
 impl Fault {
@@ -486,6 +495,7 @@ impl Fault {
             Self::X4 { .. } => "X4",
             Self::X5 { .. } => "X5",
             Self::X6 { .. } => "X6",
+            Self::Own { case, .. } => case.fault(),
         }
     }
 
@@ -549,7 +559,8 @@ impl Fault {
             | Self::X3 { nth, .. }
             | Self::X4 { nth, .. }
             | Self::X5 { nth, .. }
-            | Self::X6 { nth, .. } => Some(nth),
+            | Self::X6 { nth, .. }
+            | Self::Own { nth, .. } => Some(nth),
         }
     }
 

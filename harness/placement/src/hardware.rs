@@ -16,6 +16,7 @@ mod wall;
 
 use crate::call::{Answer, Call};
 use crate::jail::Confinement;
+use crate::own::Strike;
 use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage};
 use crate::ring;
@@ -241,6 +242,7 @@ impl Hardware {
             Ok(opened) => opened,
             Err(error) => return Err((zygote, error.into())),
         };
+        let platform = spec.platform.config();
         let mut machine = Machine::new(
             Config {
                 iommu: spec.iommu,
@@ -256,7 +258,7 @@ impl Hardware {
                 reserved: matches!(spec.fault, Fault::D11 { .. }).then(devices::reserved),
                 source_validation: matches!(spec.fault, Fault::D13 { acs: true, .. }),
                 high_memory: matches!(spec.fault, Fault::D3 { .. }),
-                ..Config::default()
+                ..platform
             },
             memory,
         );
@@ -281,13 +283,24 @@ impl Hardware {
         // Near means near each other; far, that each has a root port.
         let own = route.map_or(Place::RootPort, place);
         let message = machine.message(DEVICE, Vector(0));
-        let lie = lie(spec, forgery, message).or_else(|| bus_lie(&spec.fault, &neighbour));
-        let (device, tally) = match lie {
-            Some(lie) => {
+        let lie = lie(spec, forgery, message)
+            .or_else(|| bus_lie(&spec.fault, &neighbour, platform.completion_timeout));
+        let (device, tally) = match (spec.fault, lie) {
+            (Fault::Own { case, nth }, _) => {
+                let tally = Arc::new(Tally::new());
+                let strike = Strike {
+                    case: case.get().case,
+                    seed: spec.seed,
+                    nth,
+                };
+                let hostile = (case.get().deed)(honest, strike, Arc::clone(&tally));
+                (machine.plug_at(hostile, own), Some(tally))
+            }
+            (_, Some(lie)) => {
                 let (tamper, tally) = Tamper::new(honest, vec![lie]);
                 (machine.plug_at(Box::new(tamper), own), Some(tally))
             }
-            None => (machine.plug_at(honest, own), None),
+            (_, None) => (machine.plug_at(honest, own), None),
         };
         debug_assert_eq!(device, DEVICE);
         if matches!(spec.fault, Fault::D13 { .. })

@@ -20,6 +20,7 @@ mod hardware;
 mod host;
 pub mod jail;
 mod link;
+pub mod own;
 pub mod placement;
 mod port;
 mod probe;

@@ -10,6 +10,7 @@ mod root_partition;
 mod safe_language;
 mod user_process;
 
+use crate::own::{Known, Layout, Own, Unknown};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::{InterruptHandler, IommuMode};
 use cofferdam_machine::frames::{MAP, Owner, Run, Use};
@@ -163,7 +164,7 @@ pub struct Placement {
     pub deployed: [Standing; IommuMode::ALL.len()],
 }
 
-/// Every placement, in the order of the report.
+/// Every placement of ours, in the order of the report.
 pub const ALL: [&Placement; 7] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
@@ -185,6 +186,40 @@ impl PlacementId {
             Self::Microkernel => &microkernel::PLACEMENT,
             Self::Hosted => &hosted::PLACEMENT,
             Self::SafeLanguage => &safe_language::PLACEMENT,
+            Self::Own(own) => own.placement(),
+        }
+    }
+
+    /// All there are: ours, and after them the users', of which none can be added from now on.
+    pub fn list() -> Vec<&'static Placement> {
+        let own = Layout::table().list().into_iter().map(Own::placement);
+        ALL.into_iter().chain(own).collect()
+    }
+
+    /// The one of that id.
+    pub fn named(id: &str) -> Option<Self> {
+        let ours = ALL.iter().find(|entry| entry.id.eq_ignore_ascii_case(id));
+        ours.map(|entry| entry.placement)
+            .or_else(|| Layout::table().named(id).map(Self::Own))
+    }
+}
+
+impl From<PlacementId> for String {
+    fn from(id: PlacementId) -> Self {
+        match id {
+            PlacementId::Own(own) => own.key().to_owned(),
+            ours => ours.placement().id.to_owned(),
+        }
+    }
+}
+
+impl TryFrom<String> for PlacementId {
+    type Error = Unknown;
+
+    fn try_from(key: String) -> Result<Self, Unknown> {
+        match ALL.iter().find(|entry| entry.id == key) {
+            Some(ours) => Ok(ours.placement),
+            None => Own::of_key(&key).map(Self::Own),
         }
     }
 }

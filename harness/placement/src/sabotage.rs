@@ -122,7 +122,7 @@ impl Doorbells {
     const fn of(driver: DriverId) -> Self {
         match driver {
             // The values name the command, or the queue (virtio 1.2, 4.1.5.2).
-            DriverId::Edu | DriverId::VirtioBlk => Self {
+            DriverId::Edu | DriverId::VirtioBlk | DriverId::Own(_) => Self {
                 from: 0,
                 every: 1,
                 step: 0,

@@ -5,6 +5,7 @@ use crate::boundary::{Boundary, Crashed};
 use crate::call::{COMPLAINTS, Call};
 use crate::host::PortHost;
 use crate::link::Link;
+use crate::own::{Host, Probe};
 use crate::placement::Placement;
 use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Onward, Sabotage, SabotagedHost};
@@ -29,8 +30,6 @@ const TRIES: u32 = 3;
 const STARTS: u32 = 4;
 const START_PAUSE: Duration = Duration::from_millis(50);
 
-type Host = SabotagedHost<PortHost>;
-
 /// A driver behind the service of its class. `data` comes with the request's data and leaves with
 /// the answer's, which may be `room` bytes long.
 trait Serves {
@@ -44,9 +43,15 @@ trait Serves {
 }
 
 /// A driver of a block device.
-struct Disk<B>(B);
+struct Disk<B: Block + ?Sized>(Box<B>);
 
-impl<B: Block> Serves for Disk<B> {
+impl<B: Block> Disk<B> {
+    fn of(driver: B) -> Self {
+        Self(Box::new(driver))
+    }
+}
+
+impl<B: Block + ?Sized> Serves for Disk<B> {
     fn serve(
         &mut self,
         ask: Ask,
@@ -54,14 +59,15 @@ impl<B: Block> Serves for Disk<B> {
         room: usize,
         until: Deadline,
     ) -> Result<(), DriverError> {
+        let disk = &mut *self.0;
         match ask {
             Ask::Nop => Ok(()),
             Ask::Read { sector } => {
                 data.clear();
                 data.resize(room, 0);
-                self.0.read(sector, data, until)
+                disk.read(sector, data, until)
             }
-            Ask::Write { sector } => self.0.write(sector, data, until),
+            Ask::Write { sector } => disk.write(sector, data, until),
             Ask::Factorial { .. } | Ask::RoundTrip => {
                 Err(DriverError::BadRequest("a block device does not compute"))
             }
@@ -69,7 +75,16 @@ impl<B: Block> Serves for Disk<B> {
     }
 }
 
-impl Serves for Edu<Host> {
+/// A driver of a device that computes.
+struct Computer<C: Compute + ?Sized>(Box<C>);
+
+impl<C: Compute> Computer<C> {
+    fn of(driver: C) -> Self {
+        Self(Box::new(driver))
+    }
+}
+
+impl<C: Compute + ?Sized> Serves for Computer<C> {
     fn serve(
         &mut self,
         ask: Ask,
@@ -77,24 +92,25 @@ impl Serves for Edu<Host> {
         _: usize,
         until: Deadline,
     ) -> Result<(), DriverError> {
+        let computer = &mut *self.0;
         match ask {
             Ask::Nop => Ok(()),
             Ask::Factorial { n } => {
                 let n =
                     u32::try_from(n).map_err(|_| DriverError::BadRequest("n is beyond 32 bits"))?;
-                *data = self.factorial(n, until)?.to_le_bytes().to_vec();
+                *data = computer.factorial(n, until)?.to_le_bytes().to_vec();
                 Ok(())
             }
             Ask::RoundTrip => {
                 let out = std::mem::take(data);
                 let mut back = vec![0; out.len()];
-                self.round_trip(&out, &mut back, until)?;
+                computer.round_trip(&out, &mut back, until)?;
                 *data = back;
                 Ok(())
             }
-            Ask::Read { .. } | Ask::Write { .. } => {
-                Err(DriverError::BadRequest("edu has no sectors"))
-            }
+            Ask::Read { .. } | Ask::Write { .. } => Err(DriverError::BadRequest(
+                "a device that computes has no sectors",
+            )),
         }
     }
 }
@@ -192,10 +208,14 @@ impl Server {
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
             let drove = match self.spec.driver {
-                DriverId::Edu => self.incarnate(Edu::probe),
-                DriverId::VirtioBlk => self.incarnate(|host| Ok(Disk(VirtioBlk::probe(host)?))),
-                DriverId::Nvme => self.incarnate(|host| Ok(Disk(Nvme::probe(host)?))),
-                DriverId::NvmeCrate => self.incarnate(|host| Ok(Disk(NvmeCrate::probe(host)?))),
+                DriverId::Edu => self.incarnate(|host| Edu::probe(host).map(Computer::of)),
+                DriverId::VirtioBlk => self.incarnate(|host| VirtioBlk::probe(host).map(Disk::of)),
+                DriverId::Nvme => self.incarnate(|host| Nvme::probe(host).map(Disk::of)),
+                DriverId::NvmeCrate => self.incarnate(|host| NvmeCrate::probe(host).map(Disk::of)),
+                DriverId::Own(own) => match own.get().probe {
+                    Probe::Block(probe) => self.incarnate(|host| probe(host).map(Disk)),
+                    Probe::Compute(probe) => self.incarnate(|host| probe(host).map(Computer)),
+                },
             };
             if let Some(drove) = drove {
                 return drove;

@@ -4,6 +4,7 @@
 //! process observed. Neither judges: outcomes are derived by the experiment.
 
 pub use crate::fault::{By, Fault, Lock, Route, Target};
+use crate::own::{Driver, Layout, Own, PlatformId, Unknown};
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use schemars::JsonSchema;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum DriverId {
     /// Our driver of the edu device.
     Edu,
@@ -23,10 +24,12 @@ pub enum DriverId {
     Nvme,
     /// The unmodified crate nvme-driver, on the same controller.
     NvmeCrate,
+    /// A user's.
+    Own(Own<Driver>),
 }
 
 impl DriverId {
-    /// Every driver, in the order of the report.
+    /// Every driver of ours, in the order of the report.
     pub const ALL: [Self; 4] = [Self::Edu, Self::VirtioBlk, Self::Nvme, Self::NvmeCrate];
 
     /// Whether it drives a block device; else one that computes.
@@ -34,6 +37,35 @@ impl DriverId {
         match self {
             Self::Edu => false,
             Self::VirtioBlk | Self::Nvme | Self::NvmeCrate => true,
+            Self::Own(own) => own.get().is_block(),
+        }
+    }
+
+    /// Its name on command lines and in records.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Edu => "edu",
+            Self::VirtioBlk => "virtio-blk",
+            Self::Nvme => "nvme",
+            Self::NvmeCrate => "nvme-crate",
+            Self::Own(own) => own.get().id,
+        }
+    }
+}
+
+impl From<DriverId> for String {
+    fn from(id: DriverId) -> Self {
+        id.key().to_owned()
+    }
+}
+
+impl TryFrom<String> for DriverId {
+    type Error = Unknown;
+
+    fn try_from(key: String) -> Result<Self, Unknown> {
+        match Self::ALL.into_iter().find(|ours| ours.key() == key) {
+            Some(ours) => Ok(ours),
+            None => Own::of_key(&key).map(Self::Own),
         }
     }
 }
@@ -42,7 +74,7 @@ impl DriverId {
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum PlacementId {
     /// In the kernel.
     InKernel,
@@ -58,6 +90,8 @@ pub enum PlacementId {
     Hosted,
     /// In the kernel, behind an unwinding boundary.
     SafeLanguage,
+    /// Where a user's file says.
+    Own(Own<Layout>),
 }
 
 /// Which clock a trial runs by.
@@ -91,6 +125,9 @@ pub struct TrialSpec {
     pub placement: PlacementId,
     /// Which driver and device.
     pub driver: DriverId,
+    /// The machine's parameters.
+    #[serde(default, skip_serializing_if = "PlatformId::is_usual")]
+    pub platform: PlatformId,
     /// The IOMMU mode.
     pub iommu: IommuMode,
     /// Whether interrupts are remapped.
@@ -123,6 +160,7 @@ impl TrialSpec {
         Self {
             placement,
             driver,
+            platform: PlatformId::Usual,
             iommu: IommuMode::Strict,
             intremap: false,
             acs: false,

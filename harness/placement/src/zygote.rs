@@ -9,6 +9,7 @@ use crate::domain::{self, Duty};
 use crate::hardware::{self, FromZygote, ToZygote};
 use crate::jail::{self, Confinement};
 use crate::link::monotonic;
+use crate::own::{self, Source};
 use crate::placement::Placement;
 use crate::port;
 use crate::probe;
@@ -43,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
+    /// A user's file that later jobs may name.
+    Know(Box<Source>),
     Trial(Box<TrialSpec>),
     Traced(Box<TrialSpec>),
     ProbeJail(PlacementId),
@@ -57,6 +60,7 @@ enum Done {
     Trace(Vec<Event>, u64),
     Probed(Vec<(String, String)>),
     Took(u64),
+    Known,
     Failed(String),
 }
 
@@ -96,11 +100,23 @@ impl Zygote {
             .process_group(0)
             .spawn()
             .map_err(ZygoteError::Start)?;
-        Ok(Self {
+        let mut zygote = Self {
             channel: ours,
             child,
             confinement: None,
-        })
+        };
+        for source in own::sources() {
+            zygote.tell(source)?;
+        }
+        Ok(zygote)
+    }
+
+    /// Makes it know a user's file, which a trial may name.
+    fn tell(&mut self, source: Source) -> Result<(), ZygoteError> {
+        match self.ask(&Job::Know(Box::new(source)), PATIENCE)? {
+            Done::Known => Ok(()),
+            other => Err(ZygoteError::Gone(format!("answered {other:?}"))),
+        }
     }
 
     /// Runs a trial.
@@ -244,6 +260,9 @@ fn live() -> io::Result<()> {
             Job::Traced(spec) => {
                 Trial::start(&spec, &cores, None, Some(&channel)).and_then(Trial::attend)
             }
+            Job::Know(source) => own::register(&source)
+                .map(|_| Done::Known)
+                .map_err(io::Error::other),
             Job::ProbeJail(id) => probe_jail(id.placement()),
             Job::Crossing(id, rounds) => crossing(id, rounds, &cores),
             Job::PingPong(rounds) => ping_pong(rounds, &cores),

@@ -13,8 +13,15 @@ pub struct Tally {
     first_at: AtomicU64,
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Of lies that have not begun.
+    pub fn new() -> Self {
         Self {
             armed: AtomicBool::new(false),
             acted: AtomicU32::new(0),
@@ -40,13 +47,15 @@ impl Tally {
         (at != Time::NEVER).then_some(at)
     }
 
+    /// Whether they have begun.
     #[inline]
-    pub(crate) fn armed(&self) -> bool {
+    pub fn armed(&self) -> bool {
         self.armed.load(Ordering::Acquire)
     }
 
-    /// The time is written before the count, so that who sees the count sees the time.
-    pub(crate) fn act(&self, now: Time) {
+    /// Tells of a lie at that device time.
+    pub fn act(&self, now: Time) {
+        // The time is written before the count, so that who sees the count sees the time.
         self.first_at.fetch_min(now.nanos(), Ordering::AcqRel);
         self.acted.fetch_add(1, Ordering::AcqRel);
     }

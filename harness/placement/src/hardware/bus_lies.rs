@@ -1,7 +1,6 @@
 //! What the device does wrong on the bus and about its own configuration.
 
 use crate::trial::{Fault, Lock};
-use cofferdam_machine::config::Config;
 use cofferdam_seam::{Bar, Iova, RequesterId, Violation};
 use std::time::Duration;
 use vdevice_tamper::{Aim, Lie, Trigger};
@@ -19,8 +18,8 @@ pub(super) struct Neighbour {
     pub own: Bar,
 }
 
-/// The lie of a fault of the bus.
-pub(super) fn bus_lie(fault: &Fault, neighbour: &Neighbour) -> Option<Lie> {
+/// The lie of a fault of the bus; `timeout` is the platform's completion timeout.
+pub(super) fn bus_lie(fault: &Fault, neighbour: &Neighbour, timeout: Duration) -> Option<Lie> {
     let millis = |ms: u32| Duration::from_millis(ms.into());
     let after_dma = |nth, what| Lie::Violates {
         on: Trigger::Dma,
@@ -36,7 +35,7 @@ pub(super) fn bus_lie(fault: &Fault, neighbour: &Neighbour) -> Option<Lie> {
         },
         Fault::B2 { permille, nth } => Lie::Late {
             nth,
-            delay: Config::default().completion_timeout * permille / 1000,
+            delay: timeout * permille / 1000,
         },
         Fault::B3 { count, nth } => Lie::Retries { nth, times: count },
         Fault::B4 { clocks, nth } => after_dma(
@@ -106,7 +105,7 @@ mod tests {
             own: Bar::ZERO,
         };
         let route = Route::Near;
-        let lie = bus_lie(&Fault::D9 { route, nth: 2 }, &neighbour);
+        let lie = bus_lie(&Fault::D9 { route, nth: 2 }, &neighbour, Duration::ZERO);
         let Some(Lie::WildWrite { aim, .. }) = lie else {
             panic!("{lie:?}");
         };

@@ -17,6 +17,7 @@ use vdevice_virtio::{BlkConfig, VirtioBlk};
 /// The device of a driver, honest.
 pub(super) fn device(driver: DriverId, seed: u64) -> Box<dyn Device> {
     match driver {
+        DriverId::Own(own) => (own.get().model)(seed),
         DriverId::Edu => Box::new(Edu::new(EduTiming::default())),
         DriverId::VirtioBlk => Box::new(VirtioBlk::new(BlkConfig {
             sectors: 2 * crate::tenant::SECTORS,
@@ -43,7 +44,8 @@ struct Completions {
 /// How the device of a driver tells of completions, if it has a ring for them.
 fn completions(driver: DriverId) -> Option<Completions> {
     match driver {
-        DriverId::Edu => None,
+        // What a user's device does is not known here.
+        DriverId::Edu | DriverId::Own(_) => None,
         // The used ring's elements, and its index (virtio 1.2, 2.7.8).
         DriverId::VirtioBlk => Some(Completions {
             slot: 8,
