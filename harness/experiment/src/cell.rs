@@ -3,6 +3,7 @@
 use crate::catalogue;
 use crate::seed::Draw;
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
+use cofferdam_placement::own::PlatformId;
 use cofferdam_placement::trial::{By, DriverId, Fault, Oops, PlacementId, Target, TrialSpec};
 
 /// A fault with everything fixed but what each trial draws: which access it strikes (`nth`) and
@@ -103,6 +104,8 @@ impl Case {
 pub struct Cell {
     /// Where the driver lives.
     pub placement: PlacementId,
+    /// The machine's parameters.
+    pub platform: PlatformId,
     /// The IOMMU mode.
     pub iommu: IommuMode,
     /// The fabric.
@@ -118,6 +121,7 @@ impl Cell {
     pub fn of(spec: &TrialSpec) -> Self {
         Self {
             placement: spec.placement,
+            platform: spec.platform,
             iommu: spec.iommu,
             fabric: spec.fabric,
             driver: spec.driver,
@@ -140,10 +144,15 @@ impl Cell {
         )
     }
 
-    /// The name it shares with the same cell of the other placements.
+    /// The name it shares with the same cell of the other placements; `pcie@mine` is the fabric pcie
+    /// with the parameters of a user's platform.
     pub fn peers(&self) -> String {
+        let platform = match self.platform {
+            PlatformId::Usual => String::new(),
+            own => format!("@{}", own.id()),
+        };
         format!(
-            "{}/{}/{}/{}",
+            "{}/{}{platform}/{}/{}",
             catalogue::iommu_name(self.iommu),
             catalogue::fabric_name(self.fabric),
             catalogue::driver(self.driver).id,

@@ -5,6 +5,7 @@ use crate::environment::Environment;
 use crate::plan::{Filter, Plan, PlanError, Settings};
 use crate::record::SCHEMA;
 use crate::shard::Shard;
+use cofferdam_placement::own::{self, OwnError, Source};
 use cofferdam_placement::trial::ClockKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -14,6 +15,9 @@ use thiserror::Error;
 
 /// The file's name.
 pub const HEADER: &str = "run.json";
+
+/// What a difference in users' files is called.
+const FILES: &str = "what --placement-file and --platform-file give";
 
 /// What `run.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,9 @@ pub struct Header {
     /// Where some of its trials took place instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Environment>,
+    /// The users' files it ran with, so that it can be read and continued without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<Source>,
 }
 
 /// What somebody asked for; what was left out is as usual, or as in the run that is continued.
@@ -82,6 +89,9 @@ pub enum HeaderError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A file of a user's that it ran with is none here.
+    #[error(transparent)]
+    Own(#[from] OwnError),
     /// Its plan cannot be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -167,11 +177,40 @@ impl Comparison<'_> {
 
     fn same_filter(&self, there: &Filter, here: &Filter) -> Result<(), HeaderError> {
         self.same_list("--placement", &there.placements, &here.placements)?;
+        self.same_list("--platform", &there.platforms, &here.platforms)?;
         self.same_list("--iommu", &there.iommu, &here.iommu)?;
         self.same_list("--fabric", &there.fabrics, &here.fabrics)?;
         self.same_list("--driver", &there.drivers, &here.drivers)?;
         self.same_list("--fault", &there.faults, &here.faults)
     }
+}
+
+/// What names the files of users.
+fn names(own: &[Source]) -> Vec<String> {
+    let name = |source: &Source| format!("{:?} {}", source.kind, source.digest()).to_lowercase();
+    own.iter().map(name).collect()
+}
+
+/// Makes the users' files known that the run in a directory ran with, if it says so. Its records name
+/// them.
+pub fn know_own(directory: &Path) -> Result<(), OwnError> {
+    // Whoever needs the header reads it, and says what is wrong with it.
+    fs::read(directory.join(HEADER)).map_or(Ok(()), |bytes| know(&bytes))
+}
+
+fn know(header: &[u8]) -> Result<(), OwnError> {
+    #[derive(Deserialize)]
+    struct Files {
+        #[serde(default)]
+        own: Vec<Source>,
+    }
+    let Ok(files) = serde_json::from_slice::<Files>(header) else {
+        return Ok(());
+    };
+    for source in &files.own {
+        own::register(source)?;
+    }
+    Ok(())
 }
 
 fn words(value: &impl Serialize) -> String {
@@ -196,6 +235,7 @@ impl Header {
             environment_id: environment.id(),
             environment,
             elsewhere: Vec::new(),
+            own: own::sources(),
         }
     }
 
@@ -207,6 +247,7 @@ impl Header {
             why,
         };
         let bytes = fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        know(&bytes)?;
         let header: Self =
             serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -241,6 +282,7 @@ impl Header {
             path: directory,
             remedy: "leave the option out to continue, or start anew in another directory",
         };
+        with.same_list(FILES, &names(&self.own), &names(&own::sources()))?;
         let (there, usual) = (&self.settings, wanted.settings());
         if let Some(clock) = wanted.clock {
             with.same("--clock", &there.clock, &clock)?;
@@ -268,6 +310,7 @@ impl Header {
         }
         let (there, wanted) = (&self.filter, &wanted.filter);
         with.asked("--placement", &there.placements, &wanted.placements)?;
+        with.asked("--platform", &there.platforms, &wanted.platforms)?;
         with.asked("--iommu", &there.iommu, &wanted.iommu)?;
         with.asked("--fabric", &there.fabrics, &wanted.fabrics)?;
         with.asked("--driver", &there.drivers, &wanted.drivers)?;
@@ -287,6 +330,7 @@ impl Header {
         with.same("--trials", &there.trials, &here.trials)?;
         with.same("requests a tenant", &there.requests, &here.requests)?;
         with.same("the horizon in ns", &there.horizon_ns, &here.horizon_ns)?;
+        with.same_list(FILES, &names(&other.own), &names(&self.own))?;
         with.same_filter(&other.filter, &self.filter)?;
         with.same("the plan's digest", &other.plan, &self.plan)?;
         for environment in other.environments() {

@@ -63,8 +63,6 @@ impl From<OutError> for MergeError {
 pub fn merge(from: &[PathBuf], out: &Path, partial: bool) -> Result<Finished, MergeError> {
     let (first, others) = from.split_first().ok_or(MergeError::Nothing)?;
     let header = Header::read(first)?;
-    // Proves that this program makes the plan the digest is of.
-    header.plan(first)?;
     let mut shards = vec![header.shard];
     let mut places: BTreeMap<String, Environment> = BTreeMap::new();
     let mut place = |header: &Header| {
@@ -80,6 +78,9 @@ pub fn merge(from: &[PathBuf], out: &Path, partial: bool) -> Result<Finished, Me
         shards.push(other.shard);
     }
 
+    // Proves that this program makes the plan the digest is of; no list was made before, to which a
+    // header might have added.
+    header.plan(first)?;
     let plan = Plan::new(header.settings.clone(), header.filter.clone())?;
     let mut assembly = Assembly::new(&plan);
     for path in from {

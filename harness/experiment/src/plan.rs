@@ -7,13 +7,14 @@
 //! trial differs from its clean pair in the fault and nothing else.
 
 use crate::catalogue::{
-    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, driver, fabric_name,
+    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, corner, driver, fabric_name,
     iommu_name, placement, why_not,
 };
 use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
 use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::own::PlatformId;
 use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ impl Settings {
 pub struct Filter {
     /// Placements.
     pub placements: Vec<PlacementId>,
+    /// Platforms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<PlatformId>,
     /// IOMMU modes.
     pub iommu: Vec<IommuMode>,
     /// Fabrics.
@@ -83,6 +87,7 @@ fn allows<T: PartialEq>(list: &[T], value: &T) -> bool {
 impl Filter {
     fn place(&self, cell: &Cell) -> bool {
         allows(&self.placements, &cell.placement)
+            && allows(&self.platforms, &cell.platform)
             && allows(&self.iommu, &cell.iommu)
             && allows(&self.fabrics, &cell.fabric)
             && allows(&self.drivers, &cell.driver)
@@ -157,17 +162,21 @@ fn all_cells() -> Vec<Cell> {
 /// A fault crossed with all its axes, the corners where it does not exist included.
 fn cells_of(fault: &Fault) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for driver in &DRIVERS {
-        for &fabric in fault.fabrics {
-            for &iommu in fault.iommu {
-                for case in cases(fault) {
-                    cells.extend(PLACEMENTS.iter().map(|placement| Cell {
-                        placement: placement.placement,
-                        iommu,
-                        fabric,
-                        driver: driver.driver,
-                        case,
-                    }));
+    let cases = cases(fault);
+    for driver in DRIVERS.iter() {
+        for platform in PlatformId::list() {
+            for &fabric in fault.fabrics {
+                for &iommu in fault.iommu {
+                    for &case in &cases {
+                        cells.extend(PLACEMENTS.iter().map(|placement| Cell {
+                            placement: placement.placement,
+                            platform,
+                            iommu,
+                            fabric,
+                            driver: driver.driver,
+                            case,
+                        }));
+                    }
                 }
             }
         }
@@ -318,6 +327,7 @@ impl Plan {
         let seed = derive(settings.seed, &[driver(cell.driver).id], number);
         TrialSpec {
             placement: cell.placement,
+            platform: cell.platform,
             driver: cell.driver,
             iommu: cell.iommu,
             fabric: cell.fabric,
@@ -395,16 +405,17 @@ impl Plan {
     /// The corners of this plan where a fault does not exist.
     pub fn not_applicable(&self) -> Vec<NotApplicable> {
         let mut found: Vec<NotApplicable> = Vec::new();
-        for fault in FAULTS.iter().filter(|fault| !fault.except.is_empty()) {
+        for &fault in FAULTS.iter() {
             for cell in cells_of(fault) {
                 if !(self.filter.place(&cell) && self.filter.fault(&cell)) {
                     continue;
                 }
-                let Some(except) = fault.except.iter().find(|except| except.covers(&cell)) else {
+                let Some(except) = corner(fault, &cell) else {
                     continue;
                 };
                 let place = match except {
                     _ if except.driver.is_some() => driver(cell.driver).id,
+                    _ if matches!(cell.driver, DriverId::Own(_)) => driver(cell.driver).id,
                     _ if except.fabric.is_some() => fabric_name(cell.fabric),
                     _ if except.iommu.is_some() => iommu_name(cell.iommu),
                     _ => placement(cell.placement).id,

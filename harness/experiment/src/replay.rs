@@ -4,8 +4,10 @@
 //! Under leap a trial is its specification, so both reports are the same to the last field, but for
 //! what only the host decides. By the wall clock no two trials are.
 
+use crate::header::know_own;
 use crate::out::TRIALS;
 use crate::record::{GUEST, Record, SCHEMA};
+use cofferdam_placement::own::OwnError;
 use cofferdam_placement::trial::{ClockKind, TrialReport, TrialSpec};
 use serde::Deserialize;
 use serde_json::Value;
@@ -58,6 +60,9 @@ pub enum ReplayError {
     /// There is no such directory.
     #[error("there is no directory {}; name one that `cofferdam compare` wrote", .0.display())]
     NoRun(PathBuf),
+    /// A file of a user's that it ran with is none here.
+    #[error(transparent)]
+    Own(#[from] OwnError),
     /// It is not that of a run.
     #[error(
         "{} has no {TRIALS}; name a directory that `cofferdam compare` wrote (of a stability run, \
@@ -169,6 +174,7 @@ pub fn find(address: &Address) -> Result<Record, ReplayError> {
     if !address.run.is_dir() {
         return Err(ReplayError::NoRun(address.run.clone()));
     }
+    know_own(&address.run)?;
     let path = address.run.join(TRIALS);
     let unreadable = |source| ReplayError::Io {
         path: path.clone(),

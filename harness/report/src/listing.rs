@@ -60,7 +60,7 @@ pub fn json(list: List) -> Value {
                 entry
             })
             .collect(),
-        List::Drivers => json!(DRIVERS),
+        List::Drivers => json!(*DRIVERS),
         List::Devices => json!(DEVICES),
         List::IommuModes => json!(IOMMU_MODES),
         List::Fabrics => json!(FABRICS),
@@ -70,7 +70,7 @@ pub fn json(list: List) -> Value {
 
 fn applies(fault: &cofferdam_experiment::catalogue::Fault) -> Value {
     let mut table = Vec::new();
-    for driver in &DRIVERS {
+    for driver in DRIVERS.iter() {
         for fabric in &FABRICS {
             let mut entry = json!(applicability(fault, driver.driver, fabric.value));
             entry["driver"] = json!(driver.id);
@@ -86,7 +86,7 @@ pub fn text(list: List) -> String {
     let mut out = String::new();
     match list {
         List::Placements => {
-            for entry in &PLACEMENTS {
+            for entry in PLACEMENTS.iter() {
                 let _ = writeln!(out, "{:<16}{}", entry.id, entry.line);
                 let _ = writeln!(out, "{:<16}stands for: {}", "", entry.stands_for);
                 let _ = writeln!(out, "{:<16}a tenant's way: {}", "", entry.crossing);
@@ -129,7 +129,7 @@ pub fn text(list: List) -> String {
             }
         }
         List::Drivers => {
-            for entry in &DRIVERS {
+            for entry in DRIVERS.iter() {
                 let _ = writeln!(out, "{:<12}{}", entry.id, entry.line);
                 let _ = writeln!(
                     out,

@@ -12,11 +12,16 @@ use cofferdam_experiment::statistics::Flag;
 use cofferdam_experiment::summary::{CellSummary, Summary};
 use cofferdam_experiment::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::own::PlatformId;
 use cofferdam_placement::trial::{DriverId, PlacementId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An IOMMU mode and a fabric.
-pub type Platform = (IommuMode, FabricKind);
+/// An IOMMU mode, a fabric, and the machine's parameters.
+pub type Platform = (IommuMode, FabricKind, PlatformId);
+
+const fn platform(cell: &CellSummary) -> Platform {
+    (cell.iommu, cell.fabric, cell.platform)
+}
 
 /// What several cells show together.
 #[derive(Debug, Clone)]
@@ -193,7 +198,17 @@ fn platform_name(own: &[Platform], all: &BTreeSet<Platform>) -> String {
         let order = FABRICS.iter().map(|item| item.value);
         parts.push(named(order, &own_fabrics, fabric_name));
     }
-    parts.join(" on ")
+    let mut name = parts.join(" on ");
+    let parameters = |of: &mut dyn Iterator<Item = &Platform>| -> BTreeSet<PlatformId> {
+        of.map(|platform| platform.2).collect()
+    };
+    let own_parameters = parameters(&mut own.iter());
+    if own_parameters != parameters(&mut all.iter()) {
+        let ids: Vec<&str> = own_parameters.into_iter().map(PlatformId::id).collect();
+        let space = if name.is_empty() { "" } else { " " };
+        name = format!("{name}{space}@{}", ids.join(", @"));
+    }
+    name
 }
 
 fn lines<'a>(
@@ -203,7 +218,7 @@ fn lines<'a>(
 ) -> Vec<Line<'a>> {
     let mut platforms: BTreeMap<Platform, Vec<&'a CellSummary>> = BTreeMap::new();
     for cell in cells {
-        let own = platforms.entry((cell.iommu, cell.fabric)).or_default();
+        let own = platforms.entry(platform(cell)).or_default();
         own.push(cell);
     }
     let mut alike: Vec<(Look<'a>, Vec<Platform>, Vec<&'a CellSummary>)> = Vec::new();
@@ -262,8 +277,8 @@ fn group<'a>(
     cells: &[&'a CellSummary],
     placements: &[PlacementId],
 ) -> Group<'a> {
-    let all: BTreeSet<Platform> = cells.iter().map(|cell| (cell.iommu, cell.fabric)).collect();
-    let of = |cell: &CellSummary| (cell.case.clone(), cell.iommu, cell.fabric);
+    let all: BTreeSet<Platform> = cells.iter().map(|cell| platform(cell)).collect();
+    let of = |cell: &CellSummary| (cell.case.clone(), platform(cell));
     // A case on a platform is settled if it is so for every placement and driver.
     let open: BTreeSet<_> = cells
         .iter()

@@ -1,7 +1,9 @@
 //! Drivers under test, and the devices they drive.
 
+use cofferdam_placement::own::{self, Known, Own};
 use cofferdam_placement::trial::DriverId;
 use serde::Serialize;
+use std::sync::LazyLock;
 
 /// A driver under test.
 #[derive(Debug, Serialize)]
@@ -32,8 +34,30 @@ pub struct Device {
     pub source: &'static str,
 }
 
-/// Every driver.
-pub static DRIVERS: [Driver; 4] = [
+/// Every driver: ours, then those of users.
+pub static DRIVERS: LazyLock<Vec<Driver>> = LazyLock::new(|| {
+    let own = own::Driver::table().list().into_iter().map(entry);
+    OURS.into_iter().chain(own).collect()
+});
+
+/// The entry of a user's driver.
+fn entry(own: Own<own::Driver>) -> Driver {
+    let driver = own.get();
+    Driver {
+        id: driver.id,
+        driver: DriverId::Own(own),
+        line: driver.line,
+        device: driver.device,
+        service: if driver.is_block() {
+            "block: reads and durable writes of 512-byte sectors"
+        } else {
+            "compute: factorials and DMA round trips"
+        },
+        origin: driver.origin,
+    }
+}
+
+const OURS: [Driver; 4] = [
     Driver {
         id: "edu",
         driver: DriverId::Edu,
@@ -94,6 +118,12 @@ pub fn driver(id: DriverId) -> &'static Driver {
         DriverId::VirtioBlk => &DRIVERS[1],
         DriverId::Nvme => &DRIVERS[2],
         DriverId::NvmeCrate => &DRIVERS[3],
+        // Whoever has the id has added its driver, and that before any list was made.
+        DriverId::Own(_) => {
+            let mut drivers = DRIVERS.iter();
+            let own = drivers.find(|entry| entry.driver == id);
+            own.unwrap_or(&DRIVERS[0])
+        }
     }
 }
 

@@ -5,8 +5,11 @@ mod config;
 mod dma;
 mod driver;
 mod interrupts;
+mod own;
 mod reach;
 mod rings;
+
+pub use own::OwnFault;
 
 use crate::catalogue::placement;
 use crate::cell::{Case, Cell};
@@ -130,10 +133,13 @@ static FAMILIES: [Family; 7] = [
     family!(rings),
 ];
 
-/// Every fault, clean trials first.
+/// Every fault, clean trials first, those of users last.
 pub static FAULTS: LazyLock<Vec<&'static Fault>> = LazyLock::new(|| {
     let families = FAMILIES.iter().flat_map(|family| family.entries);
-    std::iter::once(&NONE).chain(families).collect()
+    std::iter::once(&NONE)
+        .chain(families)
+        .chain(own::entries())
+        .collect()
 });
 
 /// The entry of that name.
@@ -152,19 +158,22 @@ pub fn cases(fault: &Fault) -> Vec<Case> {
     FAMILIES
         .iter()
         .flat_map(|family| (family.cases)(fault.id))
+        .chain(own::cases(fault.id))
         .collect()
 }
 
 /// The name of a case: the fault's id and the parameters that make it this case,
 /// `D1.device.tenant1`.
 pub(crate) fn case_name(case: &Case) -> String {
-    let named = FAMILIES.iter().find_map(|family| (family.name)(case));
+    let ours = FAMILIES.iter().find_map(|family| (family.name)(case));
+    let named = ours.or_else(|| own::name(case));
     named.unwrap_or_else(|| case.fault.id().to_owned())
 }
 
 /// What is certain about a cell with a fault.
 pub(crate) fn prediction(cell: &Cell) -> Option<Prediction> {
-    FAMILIES.iter().find_map(|family| (family.predict)(cell))
+    let ours = FAMILIES.iter().find_map(|family| (family.predict)(cell));
+    ours.or_else(|| own::predict(cell))
 }
 
 /// A fabric on which a fault does not exist.
@@ -202,16 +211,20 @@ impl Except {
 
 /// Why the fault of a cell does not exist there, if it does not.
 pub fn why_not(cell: &Cell) -> Option<&'static str> {
-    fault_named(cell.case.fault.id())?
-        .except
-        .iter()
-        .find(|except| except.covers(cell))
-        .map(|except| except.reason)
+    let fault = fault_named(cell.case.fault.id())?;
+    corner(fault, cell).map(|except| except.reason)
+}
+
+/// The corner in which a fault does not exist, if that cell is in one.
+pub(crate) fn corner(fault: &'static Fault, cell: &Cell) -> Option<&'static Except> {
+    let mut excepts = fault.except.iter().chain(own::except(fault, cell.driver));
+    excepts.find(|except| except.covers(cell))
 }
 
 /// Whether a fault exists for a driver on a fabric, for at least one of its cases.
 pub fn applicability(fault: &Fault, driver: DriverId, fabric: FabricKind) -> Applicability {
-    let excluded = fault.except.iter().find(|except| {
+    let mut excepts = fault.except.iter().chain(own::except(fault, driver));
+    let excluded = excepts.find(|except| {
         except.case.is_none()
             && except.iommu.is_none()
             && except.driver.is_none_or(|of| of == driver)

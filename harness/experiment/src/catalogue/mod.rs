@@ -10,9 +10,9 @@ mod platform;
 pub use cofferdam_placement::placement::{Placement, Standing};
 pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};
 pub use faults::{
-    Applicability, Except, FAULTS, Fault, applicability, cases, fault_named, why_not,
+    Applicability, Except, FAULTS, Fault, OwnFault, applicability, cases, fault_named, why_not,
 };
-pub(crate) use faults::{case_name, prediction};
+pub(crate) use faults::{case_name, corner, prediction};
 pub use literature::{Constant, Here, LITERATURE};
 pub use nearest::nearest;
 pub use placements::{PLACEMENTS, placement, placement_named};
@@ -32,10 +32,10 @@ mod tests {
 
     #[test]
     fn names_are_the_ones_records_use() {
-        for entry in &PLACEMENTS {
+        for entry in PLACEMENTS.iter() {
             assert_eq!(serde_name(entry.placement), entry.id);
         }
-        for entry in &DRIVERS {
+        for entry in DRIVERS.iter() {
             assert_eq!(serde_name(entry.driver), entry.id);
         }
         for item in &IOMMU_MODES {
@@ -51,11 +51,11 @@ mod tests {
 
     #[test]
     fn every_name_finds_its_entry() {
-        for entry in &PLACEMENTS {
+        for entry in PLACEMENTS.iter() {
             assert_eq!(placement_named(entry.id), Some(entry.placement));
             assert_eq!(placement(entry.placement).id, entry.id);
         }
-        for entry in &DRIVERS {
+        for entry in DRIVERS.iter() {
             assert_eq!(driver_named(entry.id), Some(entry.driver));
             assert_eq!(driver(entry.driver).id, entry.id);
         }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_driver_names_a_device_of_the_catalogue() {
-        for entry in &DRIVERS {
+        for entry in DRIVERS.iter() {
             assert!(DEVICES.iter().any(|device| device.id == entry.device));
         }
     }

@@ -2,8 +2,10 @@
 
 use cofferdam_placement::placement::Placement;
 use cofferdam_placement::trial::PlacementId;
+use std::sync::LazyLock;
 
-pub use cofferdam_placement::placement::ALL as PLACEMENTS;
+/// Every placement, in the order of the report: ours, then those of users' files.
+pub static PLACEMENTS: LazyLock<Vec<&'static Placement>> = LazyLock::new(PlacementId::list);
 
 /// The entry of a placement.
 pub fn placement(id: PlacementId) -> &'static Placement {
@@ -12,8 +14,5 @@ pub fn placement(id: PlacementId) -> &'static Placement {
 
 /// The placement of that name.
 pub fn placement_named(id: &str) -> Option<PlacementId> {
-    PLACEMENTS
-        .iter()
-        .find(|entry| entry.id.eq_ignore_ascii_case(id))
-        .map(|entry| entry.placement)
+    PlacementId::named(id)
 }

@@ -14,7 +14,7 @@ fn struck(summary: &Summary) -> impl Iterator<Item = &CellSummary> + Clone {
     summary
         .cells
         .iter()
-        .filter(|cell| !cell.is_clean() && cell.activated > 0)
+        .filter(|cell| cell.platform.is_usual() && !cell.is_clean() && cell.activated > 0)
 }
 
 /// The name a cell shares with the same cell of other placements.

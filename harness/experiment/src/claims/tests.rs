@@ -9,6 +9,7 @@ use crate::statistics::Proportion;
 use crate::summary::{CellSummary, Collector, State};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::own::PlatformId;
 use cofferdam_placement::trial::{By, ClockKind, DriverId, Fault, PlacementId, Target};
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ fn cell(
     let case = Case::of(fault);
     let of = Cell {
         placement,
+        platform: PlatformId::Usual,
         iommu,
         fabric,
         driver: DriverId::Edu,
@@ -51,6 +53,7 @@ fn cell(
     CellSummary {
         id: of.id(),
         placement,
+        platform: PlatformId::Usual,
         iommu,
         fabric,
         driver: of.driver,

@@ -13,6 +13,7 @@ use crate::shard::Shard;
 use crate::statistics::{Cluster, Flag, Proportion, Spread, Step};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::own::PlatformId;
 use cofferdam_placement::trial::{Counts, DriverId, PlacementId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -187,6 +188,9 @@ pub struct CellSummary {
     pub id: String,
     /// Where the driver lives.
     pub placement: PlacementId,
+    /// The machine's parameters.
+    #[serde(default, skip_serializing_if = "PlatformId::is_usual")]
+    pub platform: PlatformId,
     /// The IOMMU mode.
     pub iommu: IommuMode,
     /// The fabric.

@@ -190,6 +190,7 @@ impl Tally {
         CellSummary {
             id: cell.id(),
             placement: cell.placement,
+            platform: cell.platform,
             iommu: cell.iommu,
             fabric: cell.fabric,
             driver: cell.driver,

@@ -112,6 +112,7 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         PlacementId::Hosted => {
             vec![layer("kernel", 0), domain("vmm1", 0), domain("vmm2", 1)]
         }
+        PlacementId::Own(own) => unreachable!("{own:?}: no test has a placement of its own"),
     };
     let holder = placement(of).server();
     if let Some(holder) = domains.get_mut(holder) {
@@ -338,7 +339,7 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
     let spec = scene.spec;
     let open = !spec.iommu.translates();
     match spec.fault {
-        Fault::None => {}
+        Fault::None | Fault::Own { .. } => {}
         Fault::D1 {
             by, target, len, ..
         } => {

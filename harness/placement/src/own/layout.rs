@@ -581,7 +581,7 @@ mod tests {
                 "restart is \"20\"; write \"never\"",
             ),
             (
-                "restart = \"after 20ms\"",
+                "interrupts = \"driver\"",
                 "interrupts = \"mine\"",
                 "interrupts is \"mine\"; write \"driver\"",
             ),

@@ -22,7 +22,7 @@ pub(super) fn section() -> Markup {
         } }
         h3 { "Placements" }
         dl {
-            @for entry in &PLACEMENTS {
+            @for entry in PLACEMENTS.iter() {
                 dt { (entry.id) }
                 dd {
                     (entry.line) span.soft { ". Stands for " (entry.stands_for) ". A tenant's way: "
@@ -32,7 +32,7 @@ pub(super) fn section() -> Markup {
         }
         h3 { "Drivers" }
         dl {
-            @for entry in &DRIVERS { dt { (entry.id) } dd { (entry.line) } }
+            @for entry in DRIVERS.iter() { dt { (entry.id) } dd { (entry.line) } }
         }
         h3 { "IOMMU modes and fabrics" }
         dl {

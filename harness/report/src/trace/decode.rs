@@ -2,7 +2,7 @@
 
 use cofferdam_placement::trace::Dma;
 use cofferdam_placement::trial::DriverId;
-use cofferdam_seam::{Bar, Iova};
+use cofferdam_seam::{Bar, Iova, Purpose};
 use vdevice_nvme::NvmeConfig;
 
 /// Reads along with a trial.
@@ -10,6 +10,8 @@ pub enum Decoder {
     Edu(vdevice_edu::Decoder),
     Virtio(vdevice_virtio::Decoder),
     Nvme(vdevice_nvme::Decoder),
+    /// A user's device: nothing is known of it.
+    Own(Unknown),
 }
 
 /// The same call on whichever device it is.
@@ -19,14 +21,35 @@ macro_rules! of {
             Self::Edu($decoder) => $call,
             Self::Virtio($decoder) => $call,
             Self::Nvme($decoder) => $call,
+            Self::Own($decoder) => $call,
         }
     };
+}
+
+/// Has no words for anything.
+pub struct Unknown;
+
+impl Unknown {
+    fn register(&self, _: Bar, _: u32) -> Option<String> {
+        None
+    }
+
+    fn value(&self, _: Bar, _: u32, _: u64) -> Option<String> {
+        None
+    }
+
+    fn wrote(&mut self, _: Bar, _: u32, _: u8, _: u64) {}
+
+    fn dma(&mut self, _: Iova, _: Purpose, _: &[u8]) -> Option<String> {
+        None
+    }
 }
 
 impl Decoder {
     /// For the device of that driver, as trials build it.
     pub fn of(driver: DriverId) -> Self {
         match driver {
+            DriverId::Own(_) => Self::Own(Unknown),
             DriverId::Edu => Self::Edu(vdevice_edu::Decoder),
             DriverId::VirtioBlk => Self::Virtio(vdevice_virtio::Decoder::default()),
             DriverId::Nvme | DriverId::NvmeCrate => {

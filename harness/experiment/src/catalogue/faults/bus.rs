@@ -6,7 +6,7 @@ use super::{
 use crate::catalogue::placement;
 use crate::cell::{Case, Cell, micros};
 use crate::predict::{Expect, Prediction, by_construction, measured, nanos};
-use cofferdam_machine::config::{Config, FabricKind, TimeoutEnds};
+use cofferdam_machine::config::{FabricKind, TimeoutEnds};
 use cofferdam_placement::trial::{Fault as Strike, Lock};
 use std::time::Duration;
 
@@ -257,7 +257,7 @@ pub(super) fn name(case: &Case) -> Option<String> {
 
 /// The prediction of a cell.
 pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
-    let timeout = nanos(Config::default().completion_timeout);
+    let timeout = nanos(cell.platform.config().completion_timeout);
     Some(match cell.case.fault {
         Strike::B1 { .. } => match (cell.fabric, cell.case.timeout_ends) {
             (FabricKind::Pcie, TimeoutEnds::MachineCheck) => by_construction(

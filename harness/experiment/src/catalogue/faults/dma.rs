@@ -3,7 +3,7 @@
 use super::{ALL_MODES_PCIE, Except, Fault, PCIE};
 use crate::cell::{Case, Cell, by_name, micros, target_name};
 use crate::predict::{Expect, Prediction, by_construction, measured, nanos};
-use cofferdam_machine::config::{Config, IommuMode};
+use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{By, DriverId, Fault as Strike, Target};
 
@@ -377,7 +377,7 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
             )
         }
         Strike::D1 { by, target, .. } => wild_dma(by, target, translates),
-        Strike::D2 { bit, .. } => flipped_bit(bit, translates),
+        Strike::D2 { bit, .. } => flipped_bit(bit, cell),
         Strike::D3 { .. } if translates => measured(
             Expect::Refused(Some(Owner::Tenant1)),
             "no I/O virtual address below 4 GiB is mapped",
@@ -421,7 +421,7 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
             Expect::Unrefused,
             "the access begins in a mapped buffer: an IOMMU cuts it at the end of a page, if there",
         ),
-        Strike::D6 { .. } => use_after_unmap(cell.iommu),
+        Strike::D6 { .. } => use_after_unmap(cell),
         Strike::D8 { .. } if translates => {
             by_construction(Expect::Blocked, "the page is mapped for reading only")
         }
@@ -464,15 +464,16 @@ fn wild_dma(by: By, target: Target, translates: bool) -> Prediction {
 }
 
 /// A driver that flips a bit also breaks its own request: what comes of that is measured.
-fn flipped_bit(bit: u8, translates: bool) -> Prediction {
+fn flipped_bit(bit: u8, cell: &Cell) -> Prediction {
+    let ours = !matches!(cell.driver, DriverId::Own(_));
     match bit {
         0..12 => measured(Expect::Unrefused, "the address stays on its page"),
         // The driver's first 47 frames of DMA memory and the hypervisor's frames differ in it.
-        19 if translates => measured(
+        19 if ours && cell.iommu.translates() => measured(
             Expect::Refused(Some(Owner::Hypervisor)),
             "the device's IOMMU domain does not map it",
         ),
-        19 => measured(
+        19 if ours => measured(
             Expect::Lands(Owner::Hypervisor),
             "the device reaches all memory",
         ),
@@ -504,8 +505,8 @@ fn translated(trusted: bool, target: Target, iommu: IommuMode) -> Prediction {
     }
 }
 
-fn use_after_unmap(iommu: IommuMode) -> Prediction {
-    match iommu {
+fn use_after_unmap(cell: &Cell) -> Prediction {
+    match cell.iommu {
         IommuMode::Off | IommuMode::Passthrough => measured(
             Expect::Unrefused,
             "the device reaches all memory; harm needs a new user of the page",
@@ -516,8 +517,8 @@ fn use_after_unmap(iommu: IommuMode) -> Prediction {
              given out again",
         ),
         IommuMode::Lazy => measured(
-            Expect::StaleFor(nanos(Config::default().lazy_delay)),
-            "a stale IOTLB entry lives for 10 ms at most, if an earlier DMA primed it",
+            Expect::StaleFor(nanos(cell.platform.config().lazy_delay)),
+            "a stale IOTLB entry lives until the batch is due, if an earlier DMA primed it",
         ),
     }
 }
