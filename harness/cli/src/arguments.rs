@@ -1,24 +1,25 @@
 //! What may be asked for on the command line.
 
 use crate::instrument::Instrument;
+use crate::own::{self, Files};
 use crate::vfio::Vfio;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_experiment::catalogue::{
-    CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, clock_named, driver_named,
-    fabric_named, fault_named, iommu_named, nearest, placement_named,
+    CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, clock_named, driver_named, fabric_named,
+    fault_named, iommu_named, nearest,
 };
 use cofferdam_experiment::header::Wanted;
 use cofferdam_experiment::plan::Filter;
 use cofferdam_experiment::replay::Address;
 use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
-use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId};
+use cofferdam_placement::trial::{ClockKind, DriverId};
 use cofferdam_report::listing::List;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs device drivers behind a wall and attacks them from the device side.
 #[derive(Parser)]
@@ -51,6 +52,8 @@ pub enum Command {
         /// How to print it.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
+        #[command(flatten)]
+        files: Files,
     },
     /// The same drivers and oracles on a real device, through Linux VFIO.
     #[command(subcommand)]
@@ -68,8 +71,13 @@ struct Selection {
     #[arg(long)]
     quick: bool,
     /// Only this placement; may be given again.
-    #[arg(long = "placement", value_name = "P", value_parser = placements(), ignore_case = true)]
-    placements: Vec<PlacementId>,
+    #[arg(long = "placement", value_name = "P")]
+    placements: Vec<String>,
+    /// Only this platform, `usual` or one from a file; may be given again.
+    #[arg(long = "platform", value_name = "P")]
+    platforms: Vec<String>,
+    #[command(flatten)]
+    files: Files,
     /// Only this IOMMU mode; may be given again.
     #[arg(long = "iommu", value_name = "M", value_parser = modes(), ignore_case = true)]
     iommu: Vec<IommuMode>,
@@ -218,6 +226,7 @@ pub enum Written {
 #[derive(Clone, Copy, ValueEnum)]
 pub enum What {
     Placements,
+    Platforms,
     Faults,
     Drivers,
     Devices,
@@ -230,6 +239,7 @@ impl From<What> for List {
     fn from(what: What) -> Self {
         match what {
             What::Placements => Self::Placements,
+            What::Platforms => Self::Platforms,
             What::Faults => Self::Faults,
             What::Drivers => Self::Drivers,
             What::Devices => Self::Devices,
@@ -242,14 +252,19 @@ impl From<What> for List {
 
 impl Selection {
     /// What it asks for, by that clock.
-    fn wanted(&self, clock: Option<ClockKind>) -> Wanted {
-        Wanted {
+    fn wanted(&self, clock: Option<ClockKind>, continued: Option<&Path>) -> Result<Wanted, String> {
+        let known = self.files.register(continued);
+        known.map_err(|error| error.to_string())?;
+        let placements = self.placements.iter().map(|id| own::placement(id));
+        let platforms = self.platforms.iter().map(|id| own::platform(id));
+        Ok(Wanted {
             quick: self.quick,
             clock,
             trials: self.trials,
             seed: self.seed,
             filter: Filter {
-                placements: self.placements.clone(),
+                placements: placements.collect::<Result<_, _>>()?,
+                platforms: platforms.collect::<Result<_, _>>()?,
                 iommu: self.iommu.clone(),
                 fabrics: self.fabrics.clone(),
                 drivers: self.drivers.clone(),
@@ -258,22 +273,22 @@ impl Selection {
                 faults: self.faults.clone(),
             },
             shard: None,
-        }
+        })
     }
 }
 
 impl Compare {
-    pub fn wanted(&self) -> Wanted {
-        Wanted {
+    pub fn wanted(&self) -> Result<Wanted, String> {
+        Ok(Wanted {
             shard: self.shard,
-            ..self.selection.wanted(self.clock)
-        }
+            ..self.selection.wanted(self.clock, self.resume.as_deref())?
+        })
     }
 }
 
 impl Stability {
-    pub fn wanted(&self) -> Wanted {
-        self.selection.wanted(Some(ClockKind::Wall))
+    pub fn wanted(&self) -> Result<Wanted, String> {
+        self.selection.wanted(Some(ClockKind::Wall), None)
     }
 }
 
@@ -322,18 +337,6 @@ where
         Some(Box::new(
             values.map(|(id, line)| PossibleValue::new(*id).help(*line)),
         ))
-    }
-}
-
-fn placements() -> impl TypedValueParser<Value = PlacementId> {
-    Ids {
-        noun: "placement",
-        list: "cofferdam list placements",
-        items: PLACEMENTS
-            .iter()
-            .map(|entry| (entry.id, entry.line))
-            .collect(),
-        named: placement_named,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::arguments::{Compare, Format, Merge};
 use crate::{interrupt, print};
 use cofferdam_experiment::engine::Processes;
-use cofferdam_experiment::header::HeaderError;
+use cofferdam_experiment::header::{HeaderError, Wanted};
 use cofferdam_experiment::merge::{self as experiment, MergeError};
 use cofferdam_experiment::out::{Directory, OutError, default_path};
 use cofferdam_experiment::outline::{Outline, estimate};
@@ -27,8 +27,12 @@ pub const INFRASTRUCTURE: u8 = 3;
 pub const INTERRUPTED: u8 = 130;
 
 pub fn compare(arguments: &Compare) -> ExitCode {
+    let wanted = match arguments.wanted() {
+        Ok(wanted) => wanted,
+        Err(error) => return fail(&error, USAGE),
+    };
     if arguments.plan {
-        return match outline(arguments) {
+        return match outline(arguments, &wanted) {
             Ok(text) => {
                 print(&text);
                 ExitCode::SUCCESS
@@ -43,7 +47,7 @@ pub fn compare(arguments: &Compare) -> ExitCode {
     };
     interrupt::watch();
     let mut screen = Screen::new();
-    let finished = carry_out(arguments, &mut screen);
+    let finished = carry_out(arguments, &wanted, &mut screen);
     screen.finish();
     match finished {
         Ok(finished) => {
@@ -58,8 +62,8 @@ pub fn compare(arguments: &Compare) -> ExitCode {
     }
 }
 
-fn outline(arguments: &Compare) -> Result<String, RunError> {
-    let plan = arguments.wanted().plan().map_err(HeaderError::from)?;
+fn outline(arguments: &Compare, wanted: &Wanted) -> Result<String, RunError> {
+    let plan = wanted.plan().map_err(HeaderError::from)?;
     let jobs = jobs(arguments.jobs, plan.settings().clock)?;
     let outline = Outline::of(&plan);
     let estimate = estimate(&plan, jobs, Processes::start)?;
@@ -72,10 +76,13 @@ fn outline(arguments: &Compare) -> Result<String, RunError> {
     })
 }
 
-fn carry_out(arguments: &Compare, screen: &mut Screen) -> Result<Finished, RunError> {
-    let wanted = arguments.wanted();
+fn carry_out(
+    arguments: &Compare,
+    wanted: &Wanted,
+    screen: &mut Screen,
+) -> Result<Finished, RunError> {
     if let Some(path) = &arguments.resume {
-        return resume(path, &wanted, arguments.jobs, Processes::start, screen);
+        return resume(path, wanted, arguments.jobs, Processes::start, screen);
     }
     let plan = wanted.plan().map_err(HeaderError::from)?;
     let jobs = jobs(arguments.jobs, plan.settings().clock)?;

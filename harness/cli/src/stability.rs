@@ -13,7 +13,11 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 pub fn stability(arguments: &arguments::Stability) -> ExitCode {
-    let plan = match arguments.wanted().plan() {
+    let wanted = match arguments.wanted() {
+        Ok(wanted) => wanted,
+        Err(error) => return fail(&error, USAGE),
+    };
+    let plan = match wanted.plan() {
         Ok(plan) => plan.at_most(arguments.cells.into()),
         Err(error) => return fail(&error, USAGE),
     };

@@ -4,6 +4,7 @@ use cofferdam_experiment::catalogue::{
     CLOCKS, DEVICES, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, Item, PLACEMENTS, Standing,
     applicability, cases,
 };
+use cofferdam_placement::own::PlatformId;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -12,6 +13,8 @@ use std::fmt::Write;
 pub enum List {
     /// Placements.
     Placements,
+    /// Platforms.
+    Platforms,
     /// Faults.
     Faults,
     /// Drivers.
@@ -60,6 +63,10 @@ pub fn json(list: List) -> Value {
                 entry
             })
             .collect(),
+        List::Platforms => PlatformId::list()
+            .into_iter()
+            .map(|platform| json!({ "id": platform.id(), "line": platform.line() }))
+            .collect(),
         List::Drivers => json!(*DRIVERS),
         List::Devices => json!(DEVICES),
         List::IommuModes => json!(IOMMU_MODES),
@@ -85,6 +92,11 @@ fn applies(fault: &cofferdam_experiment::catalogue::Fault) -> Value {
 pub fn text(list: List) -> String {
     let mut out = String::new();
     match list {
+        List::Platforms => {
+            for platform in PlatformId::list() {
+                let _ = writeln!(out, "{:<16}{}", platform.id(), platform.line());
+            }
+        }
         List::Placements => {
             for entry in PLACEMENTS.iter() {
                 let _ = writeln!(out, "{:<16}{}", entry.id, entry.line);
