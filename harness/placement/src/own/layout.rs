@@ -11,7 +11,7 @@ use cofferdam_machine::config::{InterruptHandler, IommuMode};
 use cofferdam_machine::frames::{Owner, Use, run_of};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use toml::Spanned;
 
@@ -29,10 +29,11 @@ pub struct Layout {
     restart: Restart,
     interrupts: InterruptHandler,
     deployed: [Standing; IommuMode::ALL.len()],
-    placement: OnceLock<Placement>,
 }
 
 static TABLE: Table<Layout> = Table::new();
+/// As placements, those that were asked for.
+static MADE: Mutex<Vec<&'static Placement>> = Mutex::new(Vec::new());
 
 impl Known for Layout {
     const NOUN: &'static str = "placement";
@@ -55,10 +56,14 @@ impl Known for Layout {
 impl Own<Layout> {
     /// Its data.
     pub fn placement(self) -> &'static Placement {
-        let layout = self.get();
-        layout
-            .placement
-            .get_or_init(|| layout.as_placement(PlacementId::Own(self)))
+        let id = PlacementId::Own(self);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(placement) = made.iter().find(|made| made.placement == id) {
+            return placement;
+        }
+        let placement: &'static Placement = Box::leak(Box::new(self.get().as_placement(id)));
+        made.push(placement);
+        placement
     }
 
     /// Its name in records.
@@ -217,7 +222,6 @@ impl Layout {
             interrupts: interrupts(source, values.interrupts.as_ref())?,
             deployed: deployed(source, &values)?,
             domains: Box::leak(domains.into_boxed_slice()),
-            placement: OnceLock::new(),
         };
         layout.check(source, spans)?;
         Ok(layout)
