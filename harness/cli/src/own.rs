@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 pub struct Files {
     /// Also a placement of your own, described in a TOML file; may be given again.
     #[arg(long = "placement-file", value_name = "FILE")]
-    placements: Vec<PathBuf>,
+    placement_files: Vec<PathBuf>,
     /// Also a platform of your own, described in a TOML file; may be given again.
     #[arg(long = "platform-file", value_name = "FILE")]
-    platforms: Vec<PathBuf>,
+    platform_files: Vec<PathBuf>,
 }
 
 impl Files {
@@ -25,8 +25,14 @@ impl Files {
         if let Some(directory) = continued {
             know_own(directory)?;
         }
-        let placements = self.placements.iter().map(|path| (Kind::Placement, path));
-        let platforms = self.platforms.iter().map(|path| (Kind::Platform, path));
+        let placements = self
+            .placement_files
+            .iter()
+            .map(|path| (Kind::Placement, path));
+        let platforms = self
+            .platform_files
+            .iter()
+            .map(|path| (Kind::Platform, path));
         for (kind, path) in placements.chain(platforms) {
             register(&Source::read(kind, path)?)?;
         }
