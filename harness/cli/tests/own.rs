@@ -176,13 +176,18 @@ fn driver_from_a_crate_serves_and_suffers_in_every_placement() {
             "B9",
             "--fault",
             "R1",
+            "--fault",
+            "I1",
         ],
     );
 
     no_disagreement(&summary);
     let own = cells(&summary, "driver", "six-registers");
     assert_eq!(own.len(), summary["cells"].as_array().expect("cells").len());
-    assert!(own.iter().all(|cell| cell["fault"] != "R1"));
+    assert!(
+        own.iter()
+            .all(|cell| cell["fault"] != "R1" && cell["fault"] != "I1")
+    );
     for fault in ["D1", "X1", "B9"] {
         let mut struck = own.iter().filter(|cell| cell["fault"] == fault);
         assert!(

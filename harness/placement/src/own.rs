@@ -15,7 +15,7 @@ mod layout;
 mod platform;
 
 pub use attack::{Attack, Deed, Strike};
-pub use driver::{Driver, Host, Probe, SECTORS};
+pub use driver::{Driver, Host, Interrupting, Probe, SECTORS};
 pub use file::{Kind, Source, register, sources};
 pub use layout::Layout;
 pub use platform::{Platform, PlatformId};

@@ -172,8 +172,10 @@ pub(crate) fn case_name(case: &Case) -> String {
 
 /// What is certain about a cell with a fault.
 pub(crate) fn prediction(cell: &Cell) -> Option<Prediction> {
-    let ours = FAMILIES.iter().find_map(|family| (family.predict)(cell));
-    ours.or_else(|| own::predict(cell))
+    let mut families = FAMILIES.iter();
+    own::uncertain(cell)
+        .or_else(|| families.find_map(|family| (family.predict)(cell)))
+        .or_else(|| own::predict(cell))
 }
 
 /// A fabric on which a fault does not exist.

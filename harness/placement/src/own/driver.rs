@@ -4,8 +4,8 @@ use super::{Known, Own, OwnError, Table};
 use crate::host::PortHost;
 use crate::sabotage::SabotagedHost;
 use crate::trial::DriverId;
-use cofferdam_seam::Device;
 use cofferdam_seam::service::{Block, Compute, DriverError};
+use cofferdam_seam::{Capability, Device};
 
 /// What a driver under test may ask of the world, as a
 /// [`DriverHost`](cofferdam_seam::DriverHost): calls to the hardware across the wall of its domain,
@@ -23,6 +23,17 @@ pub enum Probe {
     Block(fn(Host) -> Result<Box<dyn Block>, DriverError>),
     /// A driver of a device that computes.
     Compute(fn(Host) -> Result<Box<dyn Compute>, DriverError>),
+}
+
+/// How a device can interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interrupting {
+    /// It cannot.
+    Never,
+    /// By MSI or its pin.
+    Untabled,
+    /// By MSI-X.
+    Tabled,
 }
 
 /// A driver.
@@ -65,6 +76,24 @@ impl Driver {
     /// Makes it known. Its program must do so before it becomes a zygote or runs anything.
     pub fn register(self) -> Result<Own<Self>, OwnError> {
         TABLE.add(self, |id| DriverId::ALL.iter().any(|ours| ours.key() == id))
+    }
+
+    /// Whether its device can interrupt, by a table of messages (MSI-X) or at all.
+    pub fn interrupts(&self) -> Interrupting {
+        let device = (self.model)(0);
+        let identity = device.describe();
+        let mut found = Interrupting::Never;
+        if identity.intx {
+            found = Interrupting::Untabled;
+        }
+        for capability in identity.capabilities {
+            found = found.max(match capability {
+                Capability::Msix { .. } => Interrupting::Tabled,
+                Capability::Msi { .. } => Interrupting::Untabled,
+                Capability::PcieEndpoint { .. } | Capability::Vendor(_) => Interrupting::Never,
+            });
+        }
+        found
     }
 
     /// Whether it drives a block device; else one that computes.

@@ -2,8 +2,8 @@
 
 use super::{Except, FAMILIES, Fault, NONE};
 use crate::cell::{Case, Cell};
-use crate::predict::Prediction;
-use cofferdam_placement::own::{Attack, Deed, Known, OwnError, Table};
+use crate::predict::{Expect, Prediction, measured};
+use cofferdam_placement::own::{Attack, Deed, Interrupting, Known, OwnError, Table};
 use cofferdam_placement::trial::{DriverId, Fault as Strike};
 
 /// A fault of a user's.
@@ -96,18 +96,51 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
 /// Faults of ours that aim by what a device's rings look like.
 const BY_RINGS: [&str; 5] = ["R1", "R2", "R4", "R5", "R6"];
 
-static RINGS_UNKNOWN: Except = Except {
-    driver: None,
-    fabric: None,
-    iommu: None,
-    case: None,
-    unprivileged: false,
-    privileged: false,
-    reason: "it aims by the layout of rings, which is not known of a driver of one's own",
-};
+/// Faults of ours that need a device's own interrupts.
+const BY_INTERRUPTS: [&str; 4] = ["I1", "I2", "I3", "I5"];
+/// The fault of ours that needs a table of messages.
+const BY_TABLE: &str = "C4";
+
+const fn because(reason: &'static str) -> Except {
+    Except {
+        driver: None,
+        fabric: None,
+        iommu: None,
+        case: None,
+        unprivileged: false,
+        privileged: false,
+        reason,
+    }
+}
+
+static RINGS_UNKNOWN: Except =
+    because("it aims by the layout of rings, which is not known of a driver of one's own");
+static NO_INTERRUPTS: Except = because("the device cannot interrupt");
+static NO_TABLE: Except = because("the device has no MSI-X table");
 
 /// Where one of our faults does not exist for a user's driver.
 pub(super) fn except(fault: &Fault, driver: DriverId) -> Option<&'static Except> {
-    let blind = matches!(driver, DriverId::Own(_)) && BY_RINGS.contains(&fault.id);
-    blind.then_some(&RINGS_UNKNOWN)
+    let DriverId::Own(own) = driver else {
+        return None;
+    };
+    let interrupts = || own.get().interrupts();
+    if BY_RINGS.contains(&fault.id) {
+        Some(&RINGS_UNKNOWN)
+    } else if BY_INTERRUPTS.contains(&fault.id) && interrupts() == Interrupting::Never {
+        Some(&NO_INTERRUPTS)
+    } else if fault.id == BY_TABLE && interrupts() != Interrupting::Tabled {
+        Some(&NO_TABLE)
+    } else {
+        None
+    }
+}
+
+/// What is less certain with a user's driver than with ours, which all use their interrupts.
+pub(super) fn uncertain(cell: &Cell) -> Option<Prediction> {
+    let own = matches!(cell.driver, DriverId::Own(_));
+    let open = own && matches!(cell.case.fault, Strike::I1 { .. } | Strike::C4 { .. });
+    open.then_some(measured(
+        Expect::Open,
+        "depends on whether the driver uses the device's interrupts",
+    ))
 }
