@@ -20,6 +20,8 @@ use thiserror::Error;
 
 /// So many trials in a row that cannot be run end the run: nothing here works.
 const IN_A_ROW: u32 = 5;
+/// So many altogether end it too: each is listed, and the list has to have an end.
+const ALTOGETHER: usize = 1000;
 
 /// The file of the summary.
 pub const SUMMARY: &str = "summary.json";
@@ -257,7 +259,10 @@ impl<'a> Session<'a> {
         self.collector.fail(failure.clone());
         self.failures.push(failure);
         self.in_a_row += 1;
-        if self.in_a_row >= IN_A_ROW || matches!(error, EngineError::Unavailable(_)) {
+        if self.in_a_row >= IN_A_ROW
+            || self.failures.len() >= ALTOGETHER
+            || matches!(error, EngineError::Unavailable(_))
+        {
             self.state = State::Aborted;
             return Next::Stop;
         }
