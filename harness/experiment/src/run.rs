@@ -4,6 +4,7 @@
 //! missing are run, and what comes of it is what an undisturbed run would have written.
 
 use crate::assemble::{AssembleError, Assembly, Pairs, line};
+use crate::campaign::Campaign;
 use crate::engine::{Engine, EngineError};
 use crate::environment::{Environment, Mechanism};
 use crate::header::{HEADER, Header, HeaderError, Wanted};
@@ -202,6 +203,16 @@ impl Close<'_> {
         self.directory.sync()?;
         let mut summary = collector.close(self.plan, self.header.environment, self.state);
         summary.elsewhere = self.header.elsewhere;
+        if let Some(wanted) = self.plan.settings().injections {
+            let failures = summary.infrastructure_failures.len() as u64;
+            let records = self.directory.path().join(TRIALS);
+            let account = Campaign::of(wanted, self.plan, failures, &records);
+            let account = account.map_err(|source| OutError::Read {
+                path: records,
+                source,
+            })?;
+            summary.campaign = Some(account);
+        }
         let text = serde_json::to_vec_pretty(&summary)?;
         self.directory.replace(SUMMARY, &text)?;
         Ok(Finished {
