@@ -99,6 +99,10 @@ struct Selection {
     /// Trials a cell.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     trials: Option<u32>,
+    /// Instead of --trials: as many trials a cell as it takes for N faults to act over all of them,
+    /// accounted for at the end.
+    #[arg(long, value_name = "N", conflicts_with = "trials", value_parser = clap::value_parser!(u64).range(1..))]
+    injections: Option<u64>,
     /// The seed of the run, 1 unless told: the same seed, the same trials.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -261,6 +265,7 @@ impl Selection {
             quick: self.quick,
             clock,
             trials: self.trials,
+            injections: self.injections,
             seed: self.seed,
             filter: Filter {
                 placements: placements.collect::<Result<_, _>>()?,

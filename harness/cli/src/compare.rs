@@ -15,7 +15,7 @@ use cofferdam_reality::Comparison;
 use cofferdam_reality::guest::observe;
 use cofferdam_report::progress::Progress;
 use cofferdam_report::terminal::{Detail, Style, render};
-use cofferdam_report::{html, reality};
+use cofferdam_report::{campaign, html, reality};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
@@ -161,6 +161,9 @@ fn show(
             let no_color = std::env::var("NO_COLOR").ok();
             let style = Style::for_output(stdout().is_terminal(), no_color.as_deref());
             print(&render(&summary, style, detail));
+            if let Some(account) = &summary.campaign {
+                print(&format!("{}\n", campaign::text(account)));
+            }
             print(&reality::table(&comparisons));
             let report = directory.path().join(REPORT);
             print(&format!("Report: {}\n", report.display()));
@@ -199,6 +202,9 @@ fn code(summary: &Summary) -> u8 {
         State::Interrupted => INTERRUPTED,
         State::Aborted => INFRASTRUCTURE,
         State::Complete if !summary.infrastructure_failures.is_empty() => INFRASTRUCTURE,
+        State::Complete if summary.campaign.as_ref().is_some_and(|it| !it.is_whole()) => {
+            INFRASTRUCTURE
+        }
         State::Complete if !summary.passed => GATE,
         State::Complete => 0,
     }

@@ -67,15 +67,22 @@ pub enum AssembleError {
     Json(#[from] serde_json::Error),
 }
 
-/// Where a record stands, and which one it is.
+/// Where a record stands, and which one it is. There is one for every record, so it is small.
 #[derive(Debug)]
 struct Place {
-    file: usize,
     start: u64,
-    length: usize,
-    /// When and where it was made: of equal records the first is kept.
-    made: (u64, String),
+    /// When it was made, us since 1970, and in which of the environments: of equal records the first
+    /// is kept.
+    started_us: u64,
+    environment: u32,
+    file: u32,
+    length: u32,
     says: u64,
+}
+
+/// Files, environments and bytes of a line are few.
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Judges trials with the clean trials that came before them in the plan.
@@ -112,6 +119,8 @@ impl Pairs {
 pub struct Assembly<'a> {
     plan: &'a Plan,
     files: Vec<PathBuf>,
+    /// Names of environments.
+    environments: Vec<String>,
     found: BTreeMap<u64, Place>,
     guest: Vec<Vec<u8>>,
     in_order: bool,
@@ -139,6 +148,7 @@ impl<'a> Assembly<'a> {
         Self {
             plan,
             files: Vec::new(),
+            environments: Vec::new(),
             found: BTreeMap::new(),
             guest: Vec::new(),
             in_order: true,
@@ -149,7 +159,7 @@ impl<'a> Assembly<'a> {
     pub fn add(&mut self, path: &Path) -> Result<Extent, AssembleError> {
         let file = File::open(path).map_err(reading(path))?;
         let mut lines = Lines::new(BufReader::new(file));
-        let number = self.files.len();
+        let number = narrow(self.files.len());
         self.files.push(path.to_owned());
         let mut last = None;
         loop {
@@ -172,8 +182,9 @@ impl<'a> Assembly<'a> {
                     let place = Place {
                         file: number,
                         start: lines.start(),
-                        length: lines.bytes().len(),
-                        made: (record.times.started_us, record.environment.clone()),
+                        length: narrow(lines.bytes().len()),
+                        started_us: record.times.started_us,
+                        environment: self.environment(&record.environment),
                         says: says(&record)?,
                     };
                     self.place(&record, place)?;
@@ -186,8 +197,22 @@ impl<'a> Assembly<'a> {
         })
     }
 
+    fn environment(&mut self, name: &str) -> u32 {
+        let known = self.environments.iter().position(|known| known == name);
+        narrow(known.unwrap_or_else(|| {
+            self.environments.push(name.to_owned());
+            self.environments.len() - 1
+        }))
+    }
+
+    /// By what of equal records the first is chosen.
+    fn made(&self, place: &Place) -> (u64, Option<&str>) {
+        let name = self.environments.get(place.environment as usize);
+        (place.started_us, name.map(String::as_str))
+    }
+
     fn place(&mut self, record: &Record, place: Place) -> Result<(), AssembleError> {
-        let path = |file: usize| self.files.get(file).cloned().unwrap_or_default();
+        let path = |file: u32| self.files.get(file as usize).cloned().unwrap_or_default();
         let planned = self.plan.trial(record.index).is_some_and(|trial| {
             trial.spec == record.spec
                 && trial.number == record.number
@@ -207,7 +232,7 @@ impl<'a> Assembly<'a> {
                 one: path(known.file),
                 other: path(place.file),
             }),
-            Some(known) if known.made <= place.made => Ok(()),
+            Some(known) if self.made(known) <= self.made(&place) => Ok(()),
             _ => {
                 self.found.insert(record.index, place);
                 Ok(())
@@ -238,7 +263,7 @@ impl<'a> Assembly<'a> {
         let mut seen = BTreeSet::new();
         self.found
             .values()
-            .map(|place| place.made.1.as_str())
+            .filter_map(|place| self.made(place).1)
             .filter(|name| seen.insert(*name))
             .collect()
     }
@@ -308,11 +333,11 @@ impl<'a> Assembly<'a> {
     ) -> Result<Record, AssembleError> {
         let path = self
             .files
-            .get(place.file)
+            .get(place.file as usize)
             .map_or(Path::new(""), PathBuf::as_path);
-        let mut line = vec![0; place.length];
+        let mut line = vec![0; place.length as usize];
         let mut fill = || {
-            let Some(open) = open.get_mut(place.file) else {
+            let Some(open) = open.get_mut(place.file as usize) else {
                 return Err(io::Error::from(io::ErrorKind::NotFound));
             };
             let file = match open {

@@ -108,12 +108,14 @@ pub struct Watch {
     predictions: Count,
     disagreements: Vec<Disagreement>,
     disagreeing: HashMap<Cell, usize>,
-    halves: HashMap<(Cell, u32), (u64, u64)>,
+    /// Of the trials of one number: the first of two that should be equal.
+    number: u32,
+    halves: HashMap<Cell, (u64, u64)>,
     twins: Count,
 }
 
 impl Watch {
-    /// Looks at a record of that cell.
+    /// Looks at a record of that cell. Records come in the order of the plan.
     pub fn see(&mut self, cell: &Cell, record: &Record) {
         let report = &record.report;
         let named = |what: String| format!("trial {} ({}): {what}", record.index, record.cell);
@@ -182,9 +184,14 @@ impl Watch {
             ClockKind::Wall => record.verdict.outcome as u64,
         };
         let mine = (record.index, mine);
-        match self.halves.remove(&(key, record.number)) {
+        // Records come in the order of the plan, so those of an earlier number have no pair.
+        if record.number != self.number {
+            self.halves.clear();
+            self.number = record.number;
+        }
+        match self.halves.remove(&key) {
             None => {
-                self.halves.insert((key, record.number), mine);
+                self.halves.insert(key, mine);
             }
             Some(other) => {
                 let wrong = (other.1 != mine.1)

@@ -56,6 +56,8 @@ pub struct Wanted {
     pub clock: Option<ClockKind>,
     /// Trials a cell.
     pub trials: Option<u32>,
+    /// Instead of them, faults that should act over all cells.
+    pub injections: Option<u64>,
     /// The run's seed.
     pub seed: Option<u64>,
     /// The subset.
@@ -114,7 +116,11 @@ impl Wanted {
 
     /// The plan of a new run.
     pub fn plan(&self) -> Result<Plan, PlanError> {
-        let plan = Plan::new(self.settings(), self.filter.clone())?;
+        let (settings, filter) = (self.settings(), self.filter.clone());
+        let plan = match self.injections {
+            Some(wanted) => Plan::of_injections(settings, filter, wanted)?,
+            None => Plan::new(settings, filter)?,
+        };
         match self.shard {
             Some(shard) => plan.shard(shard),
             None => Ok(plan),
@@ -301,6 +307,9 @@ impl Header {
         }
         if wanted.trials.is_some() {
             with.same("--trials", &there.trials, &usual.trials)?;
+        }
+        if wanted.injections.is_some() {
+            with.same("--injections", &there.injections, &wanted.injections)?;
         }
         if let Some(seed) = wanted.seed {
             with.same("--seed", &there.seed, &seed)?;

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod campaign;
 pub mod catalogue;
 pub mod cell;
 pub mod claims;

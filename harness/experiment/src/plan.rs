@@ -6,6 +6,7 @@
 //! compares is paired: placements, IOMMU modes and fabrics see the same workload, and a faulty
 //! trial differs from its clean pair in the fault and nothing else.
 
+use crate::campaign;
 use crate::catalogue::{
     DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, corner, driver, fabric_name,
     iommu_name, placement, why_not,
@@ -34,6 +35,10 @@ pub struct Settings {
     pub requests: u32,
     /// The run's seed.
     pub seed: u64,
+    /// Faults that should act over all cells, if so many were asked for: then the run accounts for
+    /// itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub injections: Option<u64>,
 }
 
 impl Settings {
@@ -44,6 +49,7 @@ impl Settings {
         horizon_ns: 1_000_000_000,
         requests: 12,
         seed: 1,
+        injections: None,
     };
 
     /// A run with enough trials a cell for intervals.
@@ -53,6 +59,7 @@ impl Settings {
         horizon_ns: 2_000_000_000,
         requests: 24,
         seed: 1,
+        injections: None,
     };
 }
 
@@ -106,6 +113,17 @@ pub enum PlanError {
     /// The filters exclude each other.
     #[error("no trial matches: {0}")]
     Empty(String),
+    /// So many faults cannot be asked for.
+    #[error(
+        "--injections {wanted} cannot be spread over {cells} cells with a fault: choose faults, and \
+         at most {MOST_TRIALS} trials for each of their cells"
+    )]
+    Injections {
+        /// What was asked for.
+        wanted: u64,
+        /// Cells with a fault.
+        cells: u64,
+    },
     /// More shards than trials a cell.
     #[error(
         "shard {shard} has no trial: a shard takes every {}th of {trials} trials a cell; make at \
@@ -184,7 +202,26 @@ fn cells_of(fault: &Fault) -> Vec<Cell> {
     cells
 }
 
+/// Trials a cell at most, where they follow from faults that were asked for.
+const MOST_TRIALS: u32 = 1_000_000;
+
 impl Plan {
+    /// The plan of that subset in which so many faults should act altogether: every cell gets as many
+    /// trials, as many as that takes.
+    pub fn of_injections(
+        settings: Settings,
+        filter: Filter,
+        wanted: u64,
+    ) -> Result<Self, PlanError> {
+        let mut plan = Self::new(settings, filter)?;
+        let faulty = plan.cells().filter(|cell| !cell.is_clean());
+        let cells = faulty.count() as u64;
+        let trials = campaign::trials(wanted, cells).filter(|trials| *trials <= MOST_TRIALS);
+        plan.settings.trials = trials.ok_or(PlanError::Injections { wanted, cells })?;
+        plan.settings.injections = Some(wanted);
+        Ok(plan)
+    }
+
     /// The plan of that subset.
     pub fn new(settings: Settings, filter: Filter) -> Result<Self, PlanError> {
         let all = all_cells();
@@ -298,16 +335,26 @@ impl Plan {
 
     /// The trial with that index, if it is one of this plan.
     pub fn trial(&self, index: u64) -> Option<Trial> {
+        let (number, at) = self.find(index)?;
+        let (position, cell) = *self.cells.get(at)?;
+        Some(self.at(number, position, cell))
+    }
+
+    /// Where in [`Plan::trials`] the trial with that index comes, from 0, if it is one of this plan.
+    pub fn place(&self, index: u64) -> Option<u64> {
+        let (number, at) = self.find(index)?;
+        let before = number / self.shard.map_or(1, Shard::of);
+        Some(u64::from(before) * self.cells.len() as u64 + at as u64)
+    }
+
+    /// The number of the trial with that index, and which of the cells is its.
+    fn find(&self, index: u64) -> Option<(u32, usize)> {
         let number = u32::try_from(index.checked_div(self.full)?).ok()?;
         let position = index % self.full;
         let here =
             number < self.settings.trials && self.shard.is_none_or(|shard| shard.has(number));
-        let at = self
-            .cells
-            .binary_search_by_key(&position, |cell| cell.0)
-            .ok()?;
-        let (position, cell) = *self.cells.get(at)?;
-        here.then(|| self.at(number, position, cell))
+        let at = self.cells.binary_search_by_key(&position, |cell| cell.0);
+        at.ok().filter(|_| here).map(|at| (number, at))
     }
 
     /// A digest of the whole plan, by which its shards know each other, and by which a run is not
@@ -646,7 +693,8 @@ mod tests {
             .expect("one trial a cell");
         let all = plan(Filter::default());
 
-        for trial in part.trials() {
+        for (place, trial) in (0..).zip(part.trials()) {
+            assert_eq!(part.place(trial.index), Some(place));
             assert_eq!(part.trial(trial.index), Some(trial));
         }
         let found = all

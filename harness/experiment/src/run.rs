@@ -4,6 +4,7 @@
 //! missing are run, and what comes of it is what an undisturbed run would have written.
 
 use crate::assemble::{AssembleError, Assembly, Pairs, line};
+use crate::campaign::Campaign;
 use crate::engine::{Engine, EngineError};
 use crate::environment::{Environment, Mechanism};
 use crate::header::{HEADER, Header, HeaderError, Wanted};
@@ -20,6 +21,8 @@ use thiserror::Error;
 
 /// So many trials in a row that cannot be run end the run: nothing here works.
 const IN_A_ROW: u32 = 5;
+/// So many altogether end it too: each is listed, and the list has to have an end.
+const ALTOGETHER: usize = 1000;
 
 /// The file of the summary.
 pub const SUMMARY: &str = "summary.json";
@@ -200,6 +203,16 @@ impl Close<'_> {
         self.directory.sync()?;
         let mut summary = collector.close(self.plan, self.header.environment, self.state);
         summary.elsewhere = self.header.elsewhere;
+        if let Some(wanted) = self.plan.settings().injections {
+            let failures = summary.infrastructure_failures.len() as u64;
+            let records = self.directory.path().join(TRIALS);
+            let account = Campaign::of(wanted, self.plan, failures, &records);
+            let account = account.map_err(|source| OutError::Read {
+                path: records,
+                source,
+            })?;
+            summary.campaign = Some(account);
+        }
         let text = serde_json::to_vec_pretty(&summary)?;
         self.directory.replace(SUMMARY, &text)?;
         Ok(Finished {
@@ -257,7 +270,10 @@ impl<'a> Session<'a> {
         self.collector.fail(failure.clone());
         self.failures.push(failure);
         self.in_a_row += 1;
-        if self.in_a_row >= IN_A_ROW || matches!(error, EngineError::Unavailable(_)) {
+        if self.in_a_row >= IN_A_ROW
+            || self.failures.len() >= ALTOGETHER
+            || matches!(error, EngineError::Unavailable(_))
+        {
             self.state = State::Aborted;
             return Next::Stop;
         }

@@ -539,3 +539,48 @@ fn records_parse_back_to_what_was_judged() {
         assert!(record.verdict.paired);
     }
 }
+
+#[test]
+fn campaign_accounts_for_every_trial_of_its_plan() {
+    // Arrange
+    let parent = place();
+    let out = parent.path().join("out");
+    let filter = Filter {
+        faults: vec!["D8".into()],
+        ..Filter::default()
+    };
+    let plan = Plan::of_injections(Settings::QUICK, filter, 1000).expect("a plan");
+
+    // Act
+    let summary = run_honestly(&plan, &out).summary;
+
+    // Assert
+    let account = summary.campaign.expect("it was asked for faults");
+    assert_eq!(
+        (account.wanted, account.lost, account.surplus),
+        (1000, 0, 0)
+    );
+    assert_eq!(account.left_behind, Some(0));
+    assert!(account.activated >= 1000 && account.injected >= account.activated);
+    let injected: u32 = summary
+        .cells
+        .iter()
+        .filter(|cell| !cell.is_clean())
+        .map(|cell| cell.injected)
+        .sum();
+    assert_eq!(account.injected, u64::from(injected));
+    assert!(account.is_whole());
+}
+
+#[test]
+fn campaign_that_was_stopped_counts_what_it_lacks() {
+    let parent = place();
+    let plan = Plan::of_injections(Settings::QUICK, Filter::default(), 10_000).expect("a plan");
+
+    let out = parent.path().join("out");
+    let finished = run(&plan, &out, honest, &mut StopAfter::trials(50)).expect("it is stopped");
+
+    let account = finished.summary.campaign.expect("it was asked for faults");
+    assert_eq!(account.lost, plan.len() - finished.summary.finished);
+    assert!(!account.is_whole());
+}

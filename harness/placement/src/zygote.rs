@@ -225,6 +225,38 @@ impl Drop for Zygote {
     }
 }
 
+/// This process's zygotes and what they forked, as far as it is still there. When no zygote is, that
+/// is what was left behind, with the memory it shares: what is dying gets so long to be gone.
+pub fn left_behind(within: Duration) -> io::Result<Vec<u32>> {
+    let until = std::time::Instant::now() + within;
+    loop {
+        let left = of_trials()?;
+        if left.is_empty() || std::time::Instant::now() >= until {
+            return Ok(left);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A fork keeps the command line, which names the zygote's argument and this process.
+fn of_trials() -> io::Result<Vec<u32>> {
+    let me = getpid().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process that ended meanwhile has no command line.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        if words.next() == Some(ARGUMENT.as_bytes()) && words.next() == Some(me.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 /// The zygote's life. Call it first thing when the first argument is [`ARGUMENT`]; it does not
 /// return.
 pub fn main() -> ! {

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod factors;
 pub mod html;
 pub mod listing;

@@ -7,6 +7,7 @@
 //! Left out: adjustments over the cells of a run (each cell's interval is its own), and models of
 //! how times are distributed.
 
+pub mod beta;
 pub mod bootstrap;
 pub mod cluster;
 pub mod distribution;

@@ -1,8 +1,8 @@
 //! Paired comparisons: two placements, the same seeds, one question with yes or no.
 
+use super::beta::regularised;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{Binomial, DiscreteCDF};
 
 /// Answers to one question in pairs of trials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -35,9 +35,13 @@ impl Table {
     /// fair coin, and the smaller tail is doubled. 1 without discordant pairs.
     pub fn mcnemar(&self) -> f64 {
         let fewer = self.only_first.min(self.only_second);
-        // Half is a probability, so there is such a distribution.
-        Binomial::new(0.5, u64::from(self.discordant()))
-            .map_or(1.0, |coin| (2.0 * coin.cdf(u64::from(fewer))).min(1.0))
+        let of = f64::from(self.discordant());
+        let fewer = f64::from(fewer);
+        if of == 0.0 {
+            return 1.0;
+        }
+        // The binomial tail as a beta distribution's (DLMF 8.17.5).
+        (2.0 * regularised(of - fewer, fewer + 1.0, 0.5)).min(1.0)
     }
 }
 

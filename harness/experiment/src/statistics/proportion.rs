@@ -1,11 +1,10 @@
 //! Events among trials, and what may be said about their rate.
 
 use super::ENOUGH;
+use super::beta::{quantile, student};
 use super::cluster::Cluster;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
-use std::collections::HashMap;
 
 /// A 95 % confidence interval of a proportion.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,23 +21,22 @@ pub fn clopper_pearson(events: u32, of: u32) -> Option<Interval> {
     if of == 0 || events > of {
         return None;
     }
-    beta_interval(f64::from(events), f64::from(of))
+    Some(beta_interval(f64::from(events), f64::from(of)))
 }
 
 /// The interval by the quantiles of two beta distributions, which need no whole numbers.
-fn beta_interval(events: f64, of: f64) -> Option<Interval> {
-    let quantile = |a: f64, b: f64, p: f64| Beta::new(a, b).ok().map(|beta| beta.inverse_cdf(p));
+fn beta_interval(events: f64, of: f64) -> Interval {
     let low = if events <= 0.0 {
         0.0
     } else {
-        quantile(events, of - events + 1.0, 0.025)?
+        quantile(events, of - events + 1.0, 0.025)
     };
     let high = if events >= of {
         1.0
     } else {
-        quantile(events + 1.0, of - events, 0.975)?
+        quantile(events + 1.0, of - events, 0.975)
     };
-    Some(Interval { low, high })
+    Interval { low, high }
 }
 
 /// The one-sided 95 % upper bound of a proportion of which no event was seen in `of` trials.
@@ -89,8 +87,8 @@ impl Proportion {
         let rate = f64::from(events) / f64::from(of);
         let interval = match design {
             None => clopper_pearson(events, of),
-            Some(_) if events == of => beta_interval(n, n),
-            Some(_) => beta_interval(rate * n, n),
+            Some(_) if events == of => Some(beta_interval(n, n)),
+            Some(_) => Some(beta_interval(rate * n, n)),
         };
         Self {
             events,
@@ -110,12 +108,42 @@ impl Proportion {
     }
 }
 
-/// Counts events among trials that may share boots. It keeps a pair of counts for each shared boot
-/// and nothing for the others.
+/// Counts events among trials that may share boots. The trials of a boot come one after the other,
+/// so it keeps the counts of the last boot and sums of the others.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     own: Counts,
-    shared: HashMap<u64, Counts>,
+    shared: Sums,
+    last: Option<(u64, Counts)>,
+}
+
+/// What the boots that are shared come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    all: Counts,
+    boots: u32,
+    /// Boots of one trial.
+    alone: u32,
+    /// Of the squares of their sizes.
+    squares: f64,
+    /// Of events squared by size.
+    between: f64,
+}
+
+impl Sums {
+    fn with(mut self, boot: Option<(u64, Counts)>) -> Self {
+        let Some((_, boot)) = boot else {
+            return self;
+        };
+        let (size, events) = (f64::from(boot.trials), f64::from(boot.events));
+        self.all.events += boot.events;
+        self.all.trials += boot.trials;
+        self.boots += 1;
+        self.alone += u32::from(boot.trials == 1);
+        self.squares += size * size;
+        self.between += events * events / size;
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,19 +162,24 @@ impl Counts {
 impl Tally {
     /// Adds a trial in that boot, and whether the event came.
     pub fn add(&mut self, event: bool, boot: Cluster) {
-        match boot {
-            Cluster::Own(_) => self.own.add(event),
-            Cluster::Shared(boot) => self.shared.entry(boot).or_default().add(event),
+        let Cluster::Shared(boot) = boot else {
+            return self.own.add(event);
+        };
+        if self.last.is_none_or(|(last, _)| last != boot) {
+            self.shared = self.shared.with(self.last.take());
         }
+        let (_, counts) = self.last.get_or_insert((boot, Counts::default()));
+        counts.add(event);
     }
 
     /// The proportion.
     pub fn close(&self) -> Proportion {
-        let all = self.shared.values().fold(self.own, |sum, boot| Counts {
-            events: sum.events + boot.events,
-            trials: sum.trials + boot.trials,
-        });
-        Proportion::with(all.events, all.trials, self.design(all))
+        let shared = self.shared.with(self.last);
+        let all = Counts {
+            events: self.own.events + shared.all.events,
+            trials: self.own.trials + shared.all.trials,
+        };
+        Proportion::with(all.events, all.trials, self.design(all, &shared))
     }
 
     /// How many independent trials these are worth (Korn and Graubard, Survey Methodology 24,
@@ -156,26 +189,18 @@ impl Tally {
     /// variance (Ridout, Demetrio and Firth, Biometrics 55, 1999), not below 0. Where all trials
     /// agree nothing can be said of r, and a boot counts as one trial. `None` where no boot is
     /// shared.
-    fn design(&self, all: Counts) -> Option<Design> {
-        let singles = self.shared.values().filter(|boot| boot.trials == 1);
-        let alone = u32::try_from(singles.count()).unwrap_or(u32::MAX);
-        let boots = self
-            .own
-            .trials
-            .saturating_add(u32::try_from(self.shared.len()).unwrap_or(u32::MAX));
-        if boots == self.own.trials.saturating_add(alone) {
+    fn design(&self, all: Counts, shared: &Sums) -> Option<Design> {
+        if shared.boots == shared.alone {
             return None;
         }
+        let boots = self.own.trials.saturating_add(shared.boots);
         let (k, n, x) = (
             f64::from(boots),
             f64::from(all.trials),
             f64::from(all.events),
         );
-        let own = (f64::from(self.own.trials), f64::from(self.own.events));
-        let (squares, between) = self.shared.values().fold(own, |(squares, between), boot| {
-            let (size, events) = (f64::from(boot.trials), f64::from(boot.events));
-            (squares + size * size, between + events * events / size)
-        });
+        let squares = f64::from(self.own.trials) + shared.squares;
+        let between = f64::from(self.own.events) + shared.between;
         let correlation = if boots == 1 || all.events == 0 || all.events == all.trials {
             1.0
         } else {
@@ -189,7 +214,7 @@ impl Tally {
         let few = if boots == 1 {
             0.0
         } else {
-            (student(n - 1.0)? / student(k - 1.0)?).powi(2)
+            (student(n - 1.0) / student(k - 1.0)).powi(2)
         };
         Some(Design {
             boots,
@@ -197,12 +222,6 @@ impl Tally {
             effective: n / effect * few,
         })
     }
-}
-
-/// The 97.5 % quantile of Student's t.
-fn student(freedom: f64) -> Option<f64> {
-    let t = StudentsT::new(0.0, 1.0, freedom).ok()?;
-    Some(t.inverse_cdf(0.975))
 }
 
 #[cfg(test)]
@@ -234,6 +253,46 @@ mod tests {
         let all = clopper_pearson(40, 40).expect("trials were made");
         assert!((none.high - (1.0 - all.low)).abs() < 1e-9);
         assert!((all.high - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn interval_of_many_trials_ends_and_is_the_normal_one() {
+        // With so many trials the exact interval and that of the normal distribution are one, but
+        // for the skewness, which is worth some trials.
+        for of in [100_000, 10_000_000, u32::MAX] {
+            for events in [of / 1000, of / 2, of - of / 100] {
+                let interval = clopper_pearson(events, of).expect("trials were made");
+                let (n, p) = (f64::from(of), f64::from(events) / f64::from(of));
+                let half = 1.959_964 * (p * (1.0 - p) / n).sqrt();
+                let room = half / 20.0 + 3.0 / n;
+                assert!((interval.low - (p - half)).abs() < room, "{events}/{of}");
+                assert!((interval.high - (p + half)).abs() < room, "{events}/{of}");
+            }
+        }
+    }
+
+    #[test]
+    fn interval_at_the_ends_of_many_trials_has_its_closed_form() {
+        for of in [1, 1_000_000, u32::MAX] {
+            let n = f64::from(of);
+            let none = clopper_pearson(0, of).expect("trials were made");
+            let all = clopper_pearson(of, of).expect("trials were made");
+            // 1 - 0.025^(1/n), without the loss of a difference of numbers near 1.
+            let bound = -(0.025_f64.ln() / n).exp_m1();
+            assert!((none.high / bound - 1.0).abs() < 1e-5, "{none:?}");
+            assert!(
+                ((1.0 - all.low) - bound).abs() < 1e-5 * bound + 1e-15,
+                "{all:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn interval_of_one_event_in_ten_equals_the_table() {
+        // Clopper-Pearson, 1 of 10: 0.0025 to 0.4450 in any table of the binomial distribution.
+        let interval = clopper_pearson(1, 10).expect("trials were made");
+        assert!(close(interval.low, 0.0025, 4), "{interval:?}");
+        assert!(close(interval.high, 0.4450, 4), "{interval:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod pairing;
 mod tally;
 
+use crate::campaign::Campaign;
 use crate::cell::Cell;
 use crate::environment::Environment;
 use crate::gates::{Disagreement, Gate, GateResult, Watch};
@@ -80,6 +81,9 @@ pub struct Summary {
     /// The part of the plan, if it is not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
+    /// The account of a run that was asked for so many faults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<Campaign>,
     /// The gates.
     pub gates: Vec<Gate>,
     /// Cells that disagree with their prediction.
@@ -338,6 +342,7 @@ impl Collector {
             environment,
             elsewhere: Vec::new(),
             shard: plan.part(),
+            campaign: None,
             gates,
             disagreements,
             cells: self

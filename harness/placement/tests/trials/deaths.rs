@@ -6,8 +6,10 @@ use crate::{domain, zygote};
 use cofferdam_placement::trial::{
     ClockKind, DomainEnd, DriverId, End, Fault, PlacementId, TrialReport, TrialSpec,
 };
+use cofferdam_placement::zygote::left_behind;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::Duration;
 
 /// Runs a wall-clock trial in which the domain at `index` meets a segmentation fault.
 fn segfault(placement: PlacementId, index: usize) -> TrialReport {
@@ -91,4 +93,22 @@ fn driver_server_of_a_microkernel_dies_alone() {
     assert_eq!(driver.deaths[0], "SIGSEGV");
     assert_eq!(driver.restarts as usize, driver.deaths.len());
     assert!(crate::all_is_well(&report), "{report:#?}");
+}
+
+#[test]
+fn zygote_is_found_while_it_lives_and_nothing_of_it_afterwards() {
+    // Arrange
+    let mut zygote = zygote();
+    let pid = zygote.pid();
+    let clean = TrialSpec::new(PlacementId::InKernel, DriverId::Edu, Fault::None);
+    zygote.run(&clean).expect("trial");
+
+    // Act
+    let living = left_behind(Duration::ZERO).expect("processes can be listed");
+    drop(zygote);
+    let left = left_behind(Duration::ZERO).expect("processes can be listed");
+
+    // Assert
+    assert!(living.contains(&pid));
+    assert!(!left.contains(&pid));
 }

@@ -1,6 +1,7 @@
 //! The answer: what is not settled by construction, in sentences made from the counts.
 
 use super::words::{label, list, many, places, says, symbol, time};
+use crate::campaign;
 use crate::factors::{Decided, Factor, Score, decided, scores};
 use cofferdam_experiment::catalogue::{clock_name, driver, fault_named, placement};
 use cofferdam_experiment::gates::{Disagreement, GateResult};
@@ -519,6 +520,9 @@ fn run(summary: &Summary) -> Markup {
                 "With fewer than " (ENOUGH) " trials a cell, counts are shown and no rates. "
             }
             "Mechanism: " (summary.environment.caveat) "."
+        }
+        @if let Some(account) = &summary.campaign {
+            p { (campaign::text(account)) }
         }
         ul.gates {
             @for gate in &summary.gates {
