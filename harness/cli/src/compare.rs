@@ -2,7 +2,7 @@
 
 use crate::arguments::{Compare, Format, Merge};
 use crate::{interrupt, print};
-use cofferdam_experiment::crossings::{self, Crossings};
+use cofferdam_experiment::crossings::Crossings;
 use cofferdam_experiment::engine::{EngineError, Processes};
 use cofferdam_experiment::header::{HeaderError, Wanted};
 use cofferdam_experiment::merge::{self as experiment, MergeError};
@@ -100,20 +100,12 @@ fn carry_out(
 /// first trial.
 fn time_crossings(plan: &Plan) -> Option<Crossings> {
     let mut engine = Processes::start().ok()?;
-    let mut placements = Vec::new();
-    for cell in plan.cells() {
-        if !placements.contains(&cell.placement) {
-            placements.push(cell.placement);
+    Some(Crossings::of_plan(plan, |placement, rounds| {
+        if interrupt::asked() {
+            return Err(EngineError::Infrastructure("interrupted".to_owned()));
         }
-    }
-    Some(crossings::measure(
-        &placements,
-        plan.settings().seed,
-        |placement, rounds| match interrupt::asked() {
-            true => Err(EngineError::Infrastructure("interrupted".to_owned())),
-            false => engine.round_trips(placement, rounds),
-        },
-    ))
+        engine.round_trips(placement, rounds)
+    }))
 }
 
 pub fn merge(arguments: &Merge) -> ExitCode {

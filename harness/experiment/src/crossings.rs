@@ -7,6 +7,7 @@
 //! the interval of the median is over boots.
 
 use crate::engine::EngineError;
+use crate::plan::Plan;
 use crate::statistics::{Cluster, Distribution, ENOUGH, Spread};
 use cofferdam_placement::crossing::{Rounds, Waiting};
 use cofferdam_placement::trial::PlacementId;
@@ -38,21 +39,54 @@ pub struct Crossing {
     pub why_not: Option<String>,
 }
 
-/// What was measured of crossings, the bare ping-pongs first.
+/// What was measured of crossings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Crossings(pub Vec<Crossing>);
+pub struct Crossings {
+    /// The ways of crossing, the bare ping-pongs first.
+    pub ways: Vec<Crossing>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_none: Option<String>,
+}
+
+/// Trials from which on a run measures crossings: in a smaller one it would take longer than the
+/// trials.
+const LARGE: u64 = 1000;
 
 impl Crossings {
+    /// Those of a plan: of its placements if it is large enough, else none.
+    pub fn of_plan(
+        plan: &Plan,
+        took: impl FnMut(Option<PlacementId>, Rounds) -> Result<u64, EngineError>,
+    ) -> Self {
+        if plan.len() < LARGE {
+            return Self {
+                ways: Vec::new(),
+                why_none: Some(format!(
+                    "a run of {} trials spends no time on it; one of {LARGE} does",
+                    plan.len()
+                )),
+            };
+        }
+        let mut placements = Vec::new();
+        for cell in plan.cells() {
+            if !placements.contains(&cell.placement) {
+                placements.push(cell.placement);
+            }
+        }
+        measure(&placements, plan.settings().seed, took)
+    }
+
     /// The bare ping-pong that waits that way.
     pub fn bare(&self, waiting: Waiting) -> Option<&Crossing> {
-        let mut of = self.0.iter().filter(|each| each.placement.is_none());
+        let mut of = self.ways.iter().filter(|each| each.placement.is_none());
         of.find(|each| each.waiting == waiting)
     }
 
     /// The crossing of that placement.
     pub fn of(&self, placement: PlacementId, waiting: Waiting) -> Option<&Crossing> {
         let mut of = self
-            .0
+            .ways
             .iter()
             .filter(|each| each.placement == Some(placement));
         of.find(|each| each.waiting == waiting)
@@ -105,7 +139,10 @@ pub fn measure(
         took: times.spread(seed),
         ..way
     });
-    Crossings(closed.collect())
+    Crossings {
+        ways: closed.collect(),
+        why_none: None,
+    }
 }
 
 /// So many round trips that a sample takes [`SAMPLE`].
@@ -119,6 +156,7 @@ fn rounds_for(pilot_ns: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Filter, Settings};
 
     const PLACES: [PlacementId; 2] = [PlacementId::InKernel, PlacementId::Microkernel];
 
@@ -128,7 +166,7 @@ mod tests {
             let each = if placement.is_none() { 100 } else { 400 };
             Ok(each * u64::from(rounds.count))
         });
-        assert_eq!(crossings.0.len(), 6);
+        assert_eq!(crossings.ways.len(), 6);
         for waiting in [Waiting::Spin, Waiting::Sleep] {
             let bare = crossings.bare(waiting).and_then(|way| way.took);
             let bare = bare.expect("it was measured");
@@ -151,12 +189,28 @@ mod tests {
             }
         });
         let without: Vec<_> = crossings
-            .0
+            .ways
             .iter()
             .filter(|way| way.took.is_none())
             .collect();
         assert_eq!(without.len(), 1);
         assert_eq!(without[0].why_not.as_deref(), Some("three poll, two cores"));
+    }
+
+    #[test]
+    fn small_run_measures_nothing_and_says_so() {
+        let filter = Filter {
+            faults: vec!["X1".into()],
+            ..Filter::default()
+        };
+        let plan = Plan::new(Settings::QUICK, filter).expect("the filter leaves trials");
+        let mut asked = 0;
+        let crossings = Crossings::of_plan(&plan, |_, _| {
+            asked += 1;
+            Ok(1)
+        });
+        assert_eq!((crossings.ways.len(), asked), (0, 0));
+        assert!(crossings.why_none.is_some());
     }
 
     #[test]

@@ -116,6 +116,11 @@ fn scoreboard(scores: &[Score], common: usize) -> Markup {
                     }
                 }
             }
+            ul.legend.narrow aria-hidden="true" {
+                @for (outcome, _) in parts(&scores[0]) {
+                    li { span class={ "key " (outcome.name()) } { (symbol(outcome)) } " " (says(outcome)) }
+                }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::factors::{Decided, Factor};
 use crate::html::words::{list, many, places, says, time};
 use cofferdam_experiment::catalogue::{driver, fault_named, placement};
+use cofferdam_experiment::statistics::Spread;
 use cofferdam_experiment::summary::Summary;
 use cofferdam_experiment::verdict::Outcome;
 use cofferdam_machine::config::IommuMode;
@@ -88,10 +89,8 @@ pub(super) fn deciding(cases: &[Decided<'_>]) -> Option<Markup> {
         .collect();
     let none = open.iter().filter(|case| case.by.is_empty()).count();
     Some(html! {
-        "Of " (many(open.len(), "measured case")) ", "
-        @if parts.is_empty() { "no choice changed any" } @else {
-            b { (list(&parts)) } " changed the outcome"
-        }
+        "What changed the outcome, in " (many(open.len(), "measured case")) ": "
+        @if parts.is_empty() { "no choice" } @else { b { (list(&parts)) } }
         "; nothing did in " (none) "."
     })
 }
@@ -240,6 +239,12 @@ fn never_back(summary: &Summary) -> Option<Markup> {
     })
 }
 
+/// A time in words, "at least" if that is all that is known.
+fn at_least(of: &Spread, ns: u64) -> String {
+    let sign = if of.is_at_least(ns) { "at least " } else { "" };
+    format!("{sign}{}", time(ns))
+}
+
 fn recovery(summary: &Summary) -> Option<Markup> {
     let mut by: BTreeMap<PlacementId, (u32, u32)> = BTreeMap::new();
     for cell in &summary.cells {
@@ -251,18 +256,15 @@ fn recovery(summary: &Summary) -> Option<Markup> {
         .into_iter()
         .filter(|(_, (_, needed))| *needed > 0)
         .map(|(id, (recovered, needed))| {
-            let median = summary
-                .placements
-                .iter()
-                .find(|each| each.placement == id)
-                .and_then(|each| each.recovery)
-                .map_or(String::new(), |spread| {
-                    let sign = if spread.is_at_least(spread.median_ns) {
-                        "at least "
-                    } else {
-                        ""
-                    };
-                    format!(" (median {sign}{})", time(spread.median_ns))
+            let own = summary.placements.iter().find(|each| each.placement == id);
+            let median = own
+                .and_then(|each| each.recovery.zip(each.recovery_net))
+                .map_or(String::new(), |(gross, net)| {
+                    let at = |spread: Spread| at_least(&spread, spread.median_ns);
+                    match gross.median_ns == net.median_ns {
+                        true => format!(" (median {})", at(gross)),
+                        false => format!(" (median {}, without it {})", at(gross), at(net)),
+                    }
                 });
             format!("{} {recovered} of {needed}{median}", placement(id).id)
         })
@@ -270,7 +272,8 @@ fn recovery(summary: &Summary) -> Option<Markup> {
     (!parts.is_empty()).then(|| {
         html! {
             a href="#times" { b { "Back in service" } } " where the driver had to be reset or \
-            restarted: " (list(&parts)) "."
+            restarted, with and without the wait that a reset of the device demands: "
+            (list(&parts)) "."
         }
     })
 }
