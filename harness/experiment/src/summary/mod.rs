@@ -132,8 +132,8 @@ pub struct Recovery {
     /// The same over all trials that needed it: where it never did, "at least" to the trial's end.
     #[serde(default)]
     pub latency: Option<Spread>,
-    /// The latter without the time in which software waited for resets of the device, as the
-    /// standards demand wherever the driver lives.
+    /// Of the trials in which it did, the time without that in which software waited for resets of
+    /// the device, as the standards demand wherever the driver lives.
     #[serde(default)]
     pub net: Option<Spread>,
     /// The longest of these waits in one of its trials, ns.
@@ -208,7 +208,7 @@ pub struct PlacementSummary {
     pub noticed: Option<Spread>,
     /// From the fault until the driver served again, where it had to.
     pub recovery: Option<Spread>,
-    /// The same without the waits for resets of the device.
+    /// Where it did: the same without the waits for resets of the device.
     #[serde(default)]
     pub recovery_net: Option<Spread>,
     /// How these times spread.

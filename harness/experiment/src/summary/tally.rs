@@ -75,7 +75,7 @@ impl PlacementSummary {
             io_stall: times.io_stall.spread(seed),
             noticed: times.noticed.spread(seed),
             recovery: times.recovery.spread(seed),
-            recovery_net: times.recovery_net.spread(seed),
+            recovery_net: times.recovery_net.spread_of_ended(seed),
             curves: times.curves(),
         }
     }
@@ -248,7 +248,7 @@ impl Tally {
                 recovered: self.recovered,
                 after: times.recovery.spread_of_ended(seed),
                 latency: times.recovery.spread(seed),
-                net: times.recovery_net.spread(seed),
+                net: times.recovery_net.spread_of_ended(seed),
                 longest_reset_ns: self.longest_reset_ns,
             },
             requests: self.requests,

@@ -54,7 +54,7 @@ static METRICS: [Metric; 5] = [
     },
     Metric {
         title: "Recovery, net of resets",
-        says: "The same without the time in which software waited for a reset of the device: 100 ms \
+        says: "Where it served again: the same without the time in which software waited for a reset of the device: 100 ms \
                or more, by the standard and wherever the driver lives (PCI Express Base 6.0, 6.6.2).",
         spread: |of| of.recovery_net,
         curve: |of| &of.curves.recovery_net,

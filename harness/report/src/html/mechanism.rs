@@ -95,10 +95,16 @@ fn figures(crossings: &Crossings, row: &Crossing, waiting: Waiting) -> Markup {
     }
 }
 
-/// How many times as long it took.
+/// How many times as long it took. Of a bare crossing that was disturbed, which its interval shows,
+/// no multiple means anything.
 fn factor(took: Spread, bare: Option<Spread>) -> String {
+    let steady = |bare: &Spread| {
+        bare.median_interval
+            .is_none_or(|range| range.high_ns <= range.low_ns.saturating_mul(2))
+    };
     match bare.filter(|bare| bare.median_ns > 0) {
         None => "-".to_owned(),
+        Some(bare) if !steady(&bare) => "host was busy".to_owned(),
         Some(bare) => {
             let tenths = took.median_ns.saturating_mul(10) / bare.median_ns;
             format!("{}.{}\u{d7}", tenths / 10, tenths % 10)
@@ -109,6 +115,7 @@ fn factor(took: Spread, bare: Option<Spread>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cofferdam_experiment::statistics::bootstrap::Range;
 
     fn spread(median_ns: u64) -> Spread {
         Spread {
@@ -129,5 +136,18 @@ mod tests {
         assert_eq!(factor(spread(90), Some(spread(100))), "0.9\u{d7}");
         assert_eq!(factor(spread(551), None), "-");
         assert_eq!(factor(spread(551), Some(spread(0))), "-");
+    }
+
+    #[test]
+    fn disturbed_bare_crossing_has_no_multiple() {
+        let range = Range {
+            low_ns: 4_000,
+            high_ns: 1_490_000,
+        };
+        let bare = Spread {
+            median_interval: Some(range),
+            ..spread(27_500)
+        };
+        assert_eq!(factor(spread(551), Some(bare)), "host was busy");
     }
 }

@@ -263,7 +263,7 @@ fn recovery(summary: &Summary) -> Option<Markup> {
                     let at = |spread: Spread| at_least(&spread, spread.median_ns);
                     match gross.median_ns == net.median_ns {
                         true => format!(" (median {})", at(gross)),
-                        false => format!(" (median {}, without it {})", at(gross), at(net)),
+                        false => format!(" (median {}; net {})", at(gross), at(net)),
                     }
                 });
             format!("{} {recovered} of {needed}{median}", placement(id).id)
@@ -272,7 +272,8 @@ fn recovery(summary: &Summary) -> Option<Markup> {
     (!parts.is_empty()).then(|| {
         html! {
             a href="#times" { b { "Back in service" } } " where the driver had to be reset or \
-            restarted, with and without the wait that a reset of the device demands: "
+            restarted; medians over all of these, and over those that came back net of the waits \
+            that resets demand: "
             (list(&parts)) "."
         }
     })
