@@ -2,13 +2,15 @@
 
 use crate::arguments::{Compare, Format, Merge};
 use crate::{interrupt, print};
-use cofferdam_experiment::engine::Processes;
+use cofferdam_experiment::crossings::Crossings;
+use cofferdam_experiment::engine::{EngineError, Processes};
 use cofferdam_experiment::header::{HeaderError, Wanted};
 use cofferdam_experiment::merge::{self as experiment, MergeError};
 use cofferdam_experiment::out::{Directory, OutError, default_path};
 use cofferdam_experiment::outline::{Outline, estimate};
+use cofferdam_experiment::plan::Plan;
 use cofferdam_experiment::record::Record;
-use cofferdam_experiment::run::{Finished, Observer, REPORT, RunError, jobs, resume, run_new};
+use cofferdam_experiment::run::{Finished, Observer, REPORT, RunError, jobs, resume, run_measured};
 use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
 use cofferdam_guest::Guest;
 use cofferdam_reality::Comparison;
@@ -90,7 +92,20 @@ fn carry_out(
         .out
         .clone()
         .unwrap_or_else(|| default_path(SystemTime::now()));
-    run_new(&plan, &out, jobs, Processes::start, screen)
+    let measure = || time_crossings(&plan);
+    run_measured(&plan, &out, jobs, Processes::start, measure, screen)
+}
+
+/// What a crossing takes in the plan's placements. A host on which no engine starts says so with the
+/// first trial.
+fn time_crossings(plan: &Plan) -> Option<Crossings> {
+    let mut engine = Processes::start().ok()?;
+    Some(Crossings::of_plan(plan, |placement, rounds| {
+        if interrupt::asked() {
+            return Err(EngineError::Infrastructure("interrupted".to_owned()));
+        }
+        engine.round_trips(placement, rounds)
+    }))
 }
 
 pub fn merge(arguments: &Merge) -> ExitCode {

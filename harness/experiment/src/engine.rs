@@ -1,6 +1,7 @@
 //! What runs a trial.
 
 use crate::environment::{Fact, Unavailable};
+use cofferdam_placement::crossing::Rounds;
 use cofferdam_placement::trace::Trace;
 use cofferdam_placement::trial::{DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::{Zygote, ZygoteError};
@@ -57,6 +58,20 @@ impl Processes {
     /// Runs a trial and writes down what happens in it.
     pub fn run_traced(&mut self, spec: &TrialSpec) -> Result<(TrialReport, Trace), EngineError> {
         self.0.run_traced(spec).map_err(infrastructure)
+    }
+
+    /// Makes so many round trips, a tenant's empty requests in that placement or a bare ping-pong,
+    /// by the wall clock, and tells how long they took, ns.
+    pub fn round_trips(
+        &mut self,
+        placement: Option<PlacementId>,
+        rounds: Rounds,
+    ) -> Result<u64, EngineError> {
+        let took = match placement {
+            Some(placement) => self.0.crossing(placement, rounds),
+            None => self.0.ping_pong(rounds),
+        };
+        took.map_err(infrastructure)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `run.json`: what a run is, written before its first trial, so that the records of a run that was
 //! killed can be read, repeated and completed, and those of its shards be put together.
 
+use crate::crossings::Crossings;
 use crate::environment::Environment;
 use crate::plan::{Filter, Plan, PlanError, Settings};
 use crate::record::SCHEMA;
@@ -42,6 +43,9 @@ pub struct Header {
     /// Where some of its trials took place instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Environment>,
+    /// What a crossing took on its host, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossings: Option<Crossings>,
     /// The users' files it ran with, so that it can be read and continued without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<Source>,
@@ -241,6 +245,7 @@ impl Header {
             environment_id: environment.id(),
             environment,
             elsewhere: Vec::new(),
+            crossings: None,
             own: own::sources(),
         }
     }

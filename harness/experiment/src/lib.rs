@@ -14,11 +14,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ablation;
 pub mod assemble;
 pub mod campaign;
 pub mod catalogue;
 pub mod cell;
 pub mod claims;
+pub mod crossings;
 pub mod engine;
 pub mod environment;
 pub mod gates;

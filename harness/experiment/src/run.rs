@@ -5,6 +5,7 @@
 
 use crate::assemble::{AssembleError, Assembly, Pairs, line};
 use crate::campaign::Campaign;
+use crate::crossings::Crossings;
 use crate::engine::{Engine, EngineError};
 use crate::environment::{Environment, Mechanism};
 use crate::header::{HEADER, Header, HeaderError, Wanted};
@@ -97,6 +98,21 @@ pub fn run<E: Engine>(
     run_new(plan, out, NonZeroUsize::MIN, start, observer)
 }
 
+/// The same as [`run_new`], and before the first trial, while the host has nothing else to do,
+/// `measure` tells what a crossing takes on it.
+pub fn run_measured<E: Engine>(
+    plan: &Plan,
+    out: &Path,
+    jobs: NonZeroUsize,
+    start: impl Fn() -> Result<E, EngineError> + Sync,
+    measure: impl FnOnce() -> Option<Crossings>,
+    observer: &mut dyn Observer,
+) -> Result<Finished, RunError> {
+    let directory = Directory::create(out)?;
+    let crossings = measure();
+    run_into(plan, directory, jobs, start, crossings, observer)
+}
+
 /// Runs a plan into a new directory, so many trials at a time. `start` makes a fresh engine. On an
 /// error before the first trial nothing is left behind; later errors leave the records written so
 /// far.
@@ -107,7 +123,19 @@ pub fn run_new<E: Engine>(
     start: impl Fn() -> Result<E, EngineError> + Sync,
     observer: &mut dyn Observer,
 ) -> Result<Finished, RunError> {
-    let mut session = Session::new(plan, Directory::create(out)?, observer);
+    run_into(plan, Directory::create(out)?, jobs, start, None, observer)
+}
+
+fn run_into<E: Engine>(
+    plan: &Plan,
+    directory: Directory,
+    jobs: NonZeroUsize,
+    start: impl Fn() -> Result<E, EngineError> + Sync,
+    crossings: Option<Crossings>,
+    observer: &mut dyn Observer,
+) -> Result<Finished, RunError> {
+    let mut session = Session::new(plan, directory, observer);
+    session.crossings = crossings;
     if let Err(error) = drive(jobs, &start, plan.trials(), &mut session) {
         session.directory.abandon();
         return Err(error);
@@ -213,6 +241,7 @@ impl Close<'_> {
             })?;
             summary.campaign = Some(account);
         }
+        summary.crossings = self.header.crossings;
         let text = serde_json::to_vec_pretty(&summary)?;
         self.directory.replace(SUMMARY, &text)?;
         Ok(Finished {
@@ -234,6 +263,7 @@ struct Session<'a> {
     directory: Directory,
     observer: &'a mut dyn Observer,
     header: Option<Header>,
+    crossings: Option<Crossings>,
     environment: String,
     pairs: Pairs,
     collector: Collector,
@@ -250,6 +280,7 @@ impl<'a> Session<'a> {
             directory,
             observer,
             header: None,
+            crossings: None,
             environment: String::new(),
             pairs: Pairs::default(),
             collector: Collector::default(),
@@ -289,7 +320,10 @@ impl Take for Session<'_> {
         let here = Environment::probe(clock, host.facts, host.unavailable);
         self.environment = here.id();
         let header = match self.header.take() {
-            None => Header::new(self.plan, here),
+            None => Header {
+                crossings: self.crossings.take(),
+                ..Header::new(self.plan, here)
+            },
             Some(mut known) => {
                 known.admit(&here, self.directory.path())?;
                 if known.environments().all(|known| *known != here) {

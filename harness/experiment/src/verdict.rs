@@ -439,6 +439,8 @@ mod tests {
             detection: None,
             recovered_after_ns: None,
             resets: 0,
+            reset_wait_ns: 0,
+            longest_reset_ns: 0,
             machine_check: false,
             counts: Counts::default(),
             end: End::Finished,

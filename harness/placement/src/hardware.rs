@@ -11,6 +11,7 @@ mod devices;
 mod leap;
 mod recorder;
 mod report;
+mod resets;
 mod unit;
 mod wall;
 
@@ -176,6 +177,7 @@ pub struct Hardware {
     /// Set by a reset or a death, cleared by the first answer after it.
     recovering: bool,
     recovered_at: Option<Time>,
+    reset_waits: resets::Waits,
     /// Calls of the driver that only a privileged layer can carry out.
     asked: u64,
     machine_check: bool,
@@ -344,6 +346,7 @@ impl Hardware {
             resets: 0,
             recovering: false,
             recovered_at: None,
+            reset_waits: resets::Waits::default(),
             asked: 0,
             machine_check: false,
             system_lost: false,
@@ -620,6 +623,9 @@ impl Hardware {
             Some(ResetProgress::Done) => Some(Answer::DONE),
             Some(ResetProgress::Failed) => Some(Answer::REFUSED),
         };
+        if over.is_some() {
+            self.reset_waits.end(now);
+        }
         for (index, unit) in self.units.iter_mut().enumerate() {
             if let (State::Resetting, Some(answer)) = (unit.state, over) {
                 unit.state = State::Ready(answer);

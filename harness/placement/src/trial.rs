@@ -387,6 +387,14 @@ pub struct TrialReport {
     pub recovered_after_ns: Option<u64>,
     /// Device resets and driver restarts.
     pub resets: u32,
+    /// Of that time, or of the time to the trial's end if the driver never served again: how long
+    /// software waited for resets of the device, ns. The standards demand these waits (PCI Express
+    /// Base 6.0, 6.6.2), wherever the driver lives.
+    #[serde(default)]
+    pub reset_wait_ns: u64,
+    /// The longest of all these waits that ended, ns.
+    #[serde(default)]
+    pub longest_reset_ns: u64,
     /// Whether a machine check stopped the system.
     pub machine_check: bool,
     /// Costs.

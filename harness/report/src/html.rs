@@ -4,6 +4,7 @@
 //! looked up: the matrix, how times spread, pairs, costs, the claims of the argument, and for every
 //! cell the trials to run again. No script, no network; every string from a record is escaped.
 
+mod ablations;
 mod answer;
 mod claims;
 mod costs;
@@ -11,10 +12,12 @@ mod distributions;
 mod environment;
 mod literature;
 mod matrix;
+mod mechanism;
 mod page;
 mod pairs;
 mod reading;
 mod trials;
+mod trusted;
 mod words;
 
 pub use page::page;

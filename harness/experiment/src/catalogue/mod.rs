@@ -6,6 +6,7 @@ mod literature;
 mod nearest;
 mod placements;
 mod platform;
+pub mod trusted;
 
 pub use cofferdam_placement::placement::{Placement, Standing};
 pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};

@@ -18,6 +18,17 @@ pub struct Table {
 }
 
 impl Table {
+    /// Both tables together.
+    #[must_use]
+    pub const fn and(&self, other: &Self) -> Self {
+        Self {
+            both: self.both.saturating_add(other.both),
+            only_first: self.only_first.saturating_add(other.only_first),
+            only_second: self.only_second.saturating_add(other.only_second),
+            neither: self.neither.saturating_add(other.neither),
+        }
+    }
+
     /// Pairs that answered differently.
     pub const fn discordant(&self) -> u32 {
         self.only_first.saturating_add(self.only_second)

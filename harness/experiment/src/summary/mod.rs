@@ -1,10 +1,12 @@
 //! What the records of a run say together, cell by cell, and by pairs of placements.
 
+mod ablated;
 mod pairing;
 mod tally;
 
 use crate::campaign::Campaign;
 use crate::cell::Cell;
+use crate::crossings::Crossings;
 use crate::environment::Environment;
 use crate::gates::{Disagreement, Gate, GateResult, Watch};
 use crate::plan::{Filter, NotApplicable, Plan, Settings};
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use tally::{Tally, Times};
 
+pub use ablated::Ablation;
 pub use pairing::{Comparison, Paired, Question};
 
 /// Version of the summary's schema.
@@ -78,6 +81,10 @@ pub struct Summary {
     /// Where some trials took place instead, if it was continued or put together there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Environment>,
+    /// What a crossing took on this host, by the wall clock, if that was measured: in a run put
+    /// together from several it is not, their own directories say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossings: Option<Crossings>,
     /// The part of the plan, if it is not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
@@ -93,6 +100,9 @@ pub struct Summary {
     /// Placements compared by pairs of trials with one seed.
     #[serde(default)]
     pub paired: Paired,
+    /// What one protection changes, all else the same.
+    #[serde(default)]
+    pub ablations: Vec<Ablation>,
     /// Times of the activated trials of each placement, over all its faults.
     #[serde(default)]
     pub placements: Vec<PlacementSummary>,
@@ -126,6 +136,24 @@ pub struct Recovery {
     /// The same over all trials that needed it: where it never did, "at least" to the trial's end.
     #[serde(default)]
     pub latency: Option<Spread>,
+    /// Of the trials in which it did, the time without that in which software waited for resets of
+    /// the device, as the standards demand wherever the driver lives.
+    #[serde(default)]
+    pub net: Option<Spread>,
+    /// The longest of these waits in one of its trials, ns.
+    #[serde(default)]
+    pub longest_reset_ns: u64,
+}
+
+/// Trials in which the kernel switched off an interrupt line that nobody served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CutOff {
+    /// How many.
+    pub trials: u32,
+    /// Interrupts that the driver's CPU had taken in such a trial, at least.
+    pub fewest: u64,
+    /// At most.
+    pub most: u64,
 }
 
 /// Requests of both tenants over all activated trials (over all trials of a clean cell).
@@ -165,6 +193,9 @@ pub struct Curves {
     pub noticed: Vec<Step>,
     /// From the fault until the driver served again.
     pub recovery: Vec<Step>,
+    /// The same without the waits for resets of the device.
+    #[serde(default)]
+    pub recovery_net: Vec<Step>,
 }
 
 /// The times of a placement. Placements meet not quite the same faults, so compare cells or pairs;
@@ -181,6 +212,9 @@ pub struct PlacementSummary {
     pub noticed: Option<Spread>,
     /// From the fault until the driver served again, where it had to.
     pub recovery: Option<Spread>,
+    /// Where it did: the same without the waits for resets of the device.
+    #[serde(default)]
+    pub recovery_net: Option<Spread>,
     /// How these times spread.
     pub curves: Curves,
 }
@@ -254,6 +288,9 @@ pub struct CellSummary {
     pub requests: Requests,
     /// Stray DMA.
     pub stray: Stray,
+    /// Interrupt lines that were switched off.
+    #[serde(default)]
+    pub cut_off: Option<CutOff>,
     /// Costs over all trials, in a clean cell.
     pub costs: Option<Counts>,
     /// The first trials of each outcome, by index: at most [`SAMPLED`], so that the odd ones are
@@ -323,7 +360,8 @@ impl Collector {
             .cells
             .iter()
             .map(|(cell, tally)| (cell, &tally.answers));
-        let paired = pairing::compare(answers);
+        let paired = pairing::compare(answers.clone());
+        let ablations = ablated::compare(answers);
         let placements = self
             .placements
             .iter()
@@ -341,6 +379,7 @@ impl Collector {
             environment_id: environment.id(),
             environment,
             elsewhere: Vec::new(),
+            crossings: None,
             shard: plan.part(),
             campaign: None,
             gates,
@@ -351,6 +390,7 @@ impl Collector {
                 .map(|(cell, tally)| tally.close(&cell, seed))
                 .collect(),
             paired,
+            ablations,
             placements,
             not_applicable: plan.not_applicable(),
         }

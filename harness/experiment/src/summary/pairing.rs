@@ -8,7 +8,7 @@
 use crate::cell::Cell;
 use crate::statistics::Cluster;
 use crate::statistics::pairs::{Table, holm};
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Verdict};
 use cofferdam_placement::trial::PlacementId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub enum Question {
     Contained,
     /// Was a tenant lost?
     TenantLost,
+    /// Was somebody's memory or data corrupted silently? Asked of ablations only.
+    Corrupted,
 }
 
 /// Two placements and one question.
@@ -91,6 +93,7 @@ pub(super) struct Answers {
     activated: Numbers,
     contained: Numbers,
     tenant_lost: Numbers,
+    corrupted: Numbers,
     boots_are_shared: bool,
     left_out: u64,
 }
@@ -110,17 +113,26 @@ impl Answers {
         if verdict.tenants_lost > 0 {
             self.tenant_lost.add(number);
         }
+        if verdict.outcome == Outcome::SilentCorruption {
+            self.corrupted.add(number);
+        }
+    }
+
+    /// Whether its trials had a boot of their own each.
+    pub(super) const fn are_independent(&self) -> bool {
+        !self.boots_are_shared
     }
 
     const fn to(&self, question: Question) -> &Numbers {
         match question {
             Question::Contained => &self.contained,
             Question::TenantLost => &self.tenant_lost,
+            Question::Corrupted => &self.corrupted,
         }
     }
 }
 
-fn table(first: &Answers, second: &Answers, question: Question) -> Table {
+pub(super) fn table(first: &Answers, second: &Answers, question: Question) -> Table {
     let mut table = Table::default();
     for at in 0..first.activated.0.len().min(second.activated.0.len()) {
         let pairs = first.activated.word(at) & second.activated.word(at);

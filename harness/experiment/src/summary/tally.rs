@@ -1,7 +1,9 @@
 //! What is kept of a cell while its records go by.
 
 use super::pairing::Answers;
-use super::{CellSummary, Curves, Noticed, PlacementSummary, Recovery, Requests, SAMPLED, Stray};
+use super::{
+    CellSummary, Curves, CutOff, Noticed, PlacementSummary, Recovery, Requests, SAMPLED, Stray,
+};
 use crate::catalogue::{Standing, placement};
 use crate::cell::Cell;
 use crate::predict::predict;
@@ -18,6 +20,7 @@ pub(super) struct Times {
     io_stall: Distribution,
     noticed: Distribution,
     recovery: Distribution,
+    recovery_net: Distribution,
 }
 
 /// Whether the driver had to come back: it was reset or restarted, or died.
@@ -46,8 +49,10 @@ impl Times {
             .add(noticed.unwrap_or(watched), noticed.is_none(), boot);
         if needed_recovery(report) {
             let after = report.recovered_after_ns;
-            self.recovery
-                .add(after.unwrap_or(watched), after.is_none(), boot);
+            let gross = after.unwrap_or(watched);
+            let net = gross.saturating_sub(report.reset_wait_ns);
+            self.recovery.add(gross, after.is_none(), boot);
+            self.recovery_net.add(net, after.is_none(), boot);
         }
     }
 
@@ -57,6 +62,7 @@ impl Times {
             io_stall: self.io_stall.curve_of_ended(),
             noticed: self.noticed.curve_of_ended(),
             recovery: self.recovery.curve_of_ended(),
+            recovery_net: self.recovery_net.curve_of_ended(),
         }
     }
 }
@@ -69,6 +75,7 @@ impl PlacementSummary {
             io_stall: times.io_stall.spread(seed),
             noticed: times.noticed.spread(seed),
             recovery: times.recovery.spread(seed),
+            recovery_net: times.recovery_net.spread_of_ended(seed),
             curves: times.curves(),
         }
     }
@@ -96,6 +103,8 @@ pub(super) struct Tally {
     noticed_by: BTreeMap<String, u32>,
     recovery_needed: u32,
     recovered: u32,
+    longest_reset_ns: u64,
+    cut_off: Option<CutOff>,
     requests: Requests,
     stray: Stray,
     costs: Counts,
@@ -153,6 +162,18 @@ impl Tally {
         if needed_recovery(report) {
             self.recovery_needed += 1;
             self.recovered += u32::from(report.recovered_after_ns.is_some());
+        }
+        self.longest_reset_ns = self.longest_reset_ns.max(report.longest_reset_ns);
+        if report.served.cut_off_at_ns.is_some() {
+            let taken = report.served.taken;
+            let known = self.cut_off.get_or_insert(CutOff {
+                trials: 0,
+                fewest: taken,
+                most: taken,
+            });
+            known.trials += 1;
+            known.fewest = known.fewest.min(taken);
+            known.most = known.most.max(taken);
         }
         for io in &report.io {
             self.requests.completed += u64::from(io.completed);
@@ -227,9 +248,12 @@ impl Tally {
                 recovered: self.recovered,
                 after: times.recovery.spread_of_ended(seed),
                 latency: times.recovery.spread(seed),
+                net: times.recovery_net.spread_of_ended(seed),
+                longest_reset_ns: self.longest_reset_ns,
             },
             requests: self.requests,
             stray: self.stray,
+            cut_off: self.cut_off,
             costs: cell.is_clean().then_some(self.costs),
             samples: self.samples,
             resident: if cell.is_clean() {

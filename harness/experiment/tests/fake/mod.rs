@@ -153,6 +153,8 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         detection: None,
         recovered_after_ns: None,
         resets: 0,
+        reset_wait_ns: 0,
+        longest_reset_ns: 0,
         machine_check: false,
         counts: Counts {
             mmio_reads: per_request * 2,

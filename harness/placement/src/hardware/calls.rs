@@ -106,6 +106,7 @@ impl Hardware {
                 self.machine.reset(self.device);
                 self.machine.unmap_all(self.device);
                 self.resets += 1;
+                self.reset_waits.begin(self.now());
                 self.recovering = true;
                 self.units[server].serving = false;
                 self.try_again();

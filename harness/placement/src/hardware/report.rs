@@ -197,6 +197,11 @@ impl Hardware {
             detection: self.detection.clone(),
             recovered_after_ns: after(self.recovered_at),
             resets: self.resets,
+            reset_wait_ns: self.activated_at.map_or(0, |from| {
+                let to = self.recovered_at.unwrap_or(ended);
+                nanos(self.reset_waits.within(from, to))
+            }),
+            longest_reset_ns: nanos(self.reset_waits.longest()),
             machine_check: self.machine_check,
             counts: Counts {
                 mmio_reads: counts.mmio_reads,

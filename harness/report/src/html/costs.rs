@@ -1,6 +1,7 @@
 //! What a request costs without faults: counted events, which are true on any host, and memory.
 
 use super::words::time;
+use super::{mechanism, trusted};
 use crate::quantity::per;
 use cofferdam_experiment::catalogue::{driver, fabric_name, iommu_name, placement};
 use cofferdam_experiment::statistics::Spread;
@@ -8,16 +9,32 @@ use cofferdam_experiment::summary::{CellSummary, Summary};
 use cofferdam_placement::trial::PlacementId;
 use maud::{Markup, html};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// The counted events of a cell, by name, in the order of the record.
+/// What a wall costs comes first; the rest follows in the order of the record.
+const FIRST: [&str; 6] = [
+    "crossings",
+    "copied_bytes",
+    "wakeups",
+    "maps",
+    "unmaps",
+    "invalidations",
+];
+
+/// The counted events of a cell, by name.
 fn counts(cell: &CellSummary) -> Vec<(String, u64)> {
     let Some(Ok(Value::Object(counts))) = cell.costs.as_ref().map(serde_json::to_value) else {
         return Vec::new();
     };
+    let rank = |name: &str| FIRST.iter().position(|first| *first == name);
+    let mut counts: Vec<(String, u64)> = counts
+        .into_iter()
+        .filter_map(|(name, count)| Some((name, count.as_u64()?)))
+        .collect();
+    counts.sort_by_key(|(name, _)| rank(name).unwrap_or(FIRST.len()));
     counts
         .into_iter()
-        .filter_map(|(name, count)| Some((name.replace('_', " "), count.as_u64()?)))
+        .map(|(name, count)| (name.replace('_', " "), count))
         .collect()
 }
 
@@ -36,12 +53,18 @@ fn rows(summary: &Summary) -> (Vec<Row<'_>>, Vec<String>) {
         .filter(|cell| cell.is_clean() && cell.costs.is_some())
         .collect();
     clean.sort_by_key(|cell| cell.driver);
-    let seen: BTreeSet<String> = clean
-        .iter()
-        .flat_map(|cell| counts(cell))
-        .filter(|(_, count)| *count > 0)
-        .map(|(name, _)| name)
-        .collect();
+    let mut seen: Vec<String> = Vec::new();
+    let came = |name: &String| {
+        let cells = clean.iter().flat_map(|cell| counts(cell));
+        cells
+            .into_iter()
+            .any(|(own, count)| own == *name && count > 0)
+    };
+    for (name, _) in clean.first().map(|cell| counts(cell)).unwrap_or_default() {
+        if came(&name) {
+            seen.push(name);
+        }
+    }
     let median =
         |spread: Option<Spread>| spread.map_or("-".into(), |spread| time(spread.median_ns));
     let mut rows: Vec<Row<'_>> = Vec::new();
@@ -64,7 +87,7 @@ fn rows(summary: &Summary) -> (Vec<Row<'_>>, Vec<String>) {
             }),
         }
     }
-    let mut columns: Vec<String> = seen.into_iter().collect();
+    let mut columns = seen;
     columns.extend(["longest gap".to_owned(), "longest request".to_owned()]);
     (rows, columns)
 }
@@ -89,9 +112,8 @@ pub(super) fn section(summary: &Summary) -> Markup {
             p {
                 "Events for each completed request of a tenant, counted in the clean trials: true \
                  on any host; an event that is missing never came. The last two columns are \
-                 medians of device time, the model's. "
-                b { "What a crossing takes in time is not in this run: " }
-                (summary.environment.caveat) "."
+                 medians of device time, the model's. What a crossing takes in time is "
+                a href="#mechanism" { "below" } "; " (summary.environment.caveat) "."
             }
             @if rows.is_empty() {
                 p { "This run has no clean trials." }
@@ -119,7 +141,9 @@ pub(super) fn section(summary: &Summary) -> Markup {
                     }
                 } }
             }
+            (mechanism::section(summary))
             (memory(summary))
+            (trusted::section(summary))
         }
     }
 }

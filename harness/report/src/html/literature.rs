@@ -22,7 +22,7 @@ pub(super) fn section(summary: &Summary) -> Markup {
                             td {
                                 @match constant.here(summary) {
                                     Here::Parameter(value) => { (value) small { "a parameter" } }
-                                    Here::Measured(value) => { (value) small { "measured" } }
+                                    Here::Measured(value) => { (value) small { "measured in this run" } }
                                     Here::Nothing(why) => { "\u{2014}" small { (why) } }
                                 }
                             }

@@ -1,7 +1,8 @@
 //! The page, section by section.
 
 use super::{
-    answer, claims, costs, distributions, environment, literature, matrix, pairs, reading, trials,
+    ablations, answer, claims, costs, distributions, environment, literature, matrix, pairs,
+    reading, trials,
 };
 use crate::matrix::Matrix;
 use crate::reality;
@@ -12,10 +13,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 const STYLE: &str = include_str!("../style.css");
 
 /// The sections, for the list at the top: the id and the title of each.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("matrix", "Matrix"),
     ("times", "Times"),
     ("pairs", "Pairs"),
+    ("ablations", "Ablations"),
     ("costs", "Costs"),
     ("claims", "The argument"),
     ("literature", "Literature"),
@@ -42,6 +44,7 @@ pub fn page(summary: &Summary, guest: &[Comparison]) -> String {
                     (matrix::section(&matrix))
                     (distributions::section(summary))
                     (pairs::section(summary))
+                    (ablations::section(summary))
                     (costs::section(summary))
                     (claims::section(summary))
                     (literature::section(summary))

@@ -12,10 +12,11 @@ const MOST: usize = 60;
 /// Below this, a difference is more than chance.
 const LEVEL: f64 = 0.05;
 
-const fn asks(question: Question) -> &'static str {
+pub(super) const fn asks(question: Question) -> &'static str {
     match question {
         Question::Contained => "contained",
         Question::TenantLost => "tenant lost",
+        Question::Corrupted => "silently corrupted",
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn section(matrix: &Matrix<'_>, summary: &Summary) -> Markup {
 
 fn fault(group: &Group<'_>, matrix: &Matrix<'_>, listed: &Listed<'_>) -> Markup {
     html! {
-        details #{ "f-" (group.fault) } {
+        details.fault #{ "f-" (group.fault) } {
             summary {
                 b { (group.fault) } " " (group.says)
                 span.soft { " \u{b7} " (many(group.cases.len(), "case")) }
@@ -182,6 +182,9 @@ fn row(cell: &CellSummary) -> Markup {
                 @if cell.recovery.needed > 0 {
                     (spread(cell.recovery.after))
                     small { (cell.recovery.recovered) " of " (cell.recovery.needed) }
+                    @if cell.recovery.longest_reset_ns > 0 {
+                        small { "net " (spread(cell.recovery.net)) }
+                    }
                 }
             }
         }
