@@ -144,7 +144,7 @@ pub enum Call {
 }
 
 /// What a domain can complain of.
-pub const COMPLAINTS: [&str; 11] = [
+pub const COMPLAINTS: [&str; 12] = [
     "a wait of the driver timed out",
     "the device broke its protocol",
     "the device failed a request",
@@ -156,6 +156,7 @@ pub const COMPLAINTS: [&str; 11] = [
     "the domain that holds the driver shows no life",
     "the device could not be reset",
     "a tenant's own device lost its state or its registers changed",
+    "the device was not given the page that a tenant lent for its request",
 ];
 
 const fn way_code(way: Direction) -> u64 {

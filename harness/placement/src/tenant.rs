@@ -7,7 +7,7 @@
 use crate::call::Call;
 use crate::link::Link;
 use crate::placement::RingAt;
-use crate::ring::{Ask, Ring, Status};
+use crate::ring::{Ask, Ring, SLOTS, Status};
 use crate::sabotage::Mix;
 use crate::sibling::{Found, Sibling};
 use crate::trial::{DriverId, TenantIo, TrialSpec};
@@ -34,6 +34,8 @@ pub fn first_sector(tenant: u8) -> u64 {
 pub struct Tenant {
     link: Rc<Link>,
     ring: Ring,
+    /// The data page of each slot.
+    pages: [usize; SLOTS],
     server: u64,
     /// First sector of this tenant's part of the disk.
     first: u64,
@@ -53,6 +55,7 @@ impl Tenant {
         let ring = Ring::of(link.window(), RingAt::Tenant(number));
         Self {
             ring,
+            pages: std::array::from_fn(|slot| slot),
             server: Link::bit(server),
             first: first_sector(number),
             driver: spec.driver,
@@ -205,11 +208,12 @@ impl Tenant {
     /// beats all the while.
     fn ask(&mut self, ask: Ask, data: &[u8], into: &mut [u8]) -> Status {
         let nth = self.submitted;
-        self.ring.submit(nth, ask, data, into.len());
+        let page = self.pages[nth as usize % SLOTS];
+        self.ring.submit(nth, page, ask, data, into.len());
         self.submitted = nth.wrapping_add(1);
         self.link.ring(self.server);
         loop {
-            if let Some(status) = self.ring.answer(nth, into) {
+            if let Some(status) = self.ring.answer(nth, page, into) {
                 return status;
             }
             let rang = self.link.wait_alive(self.server, Deadline(Time::NEVER));

@@ -3,6 +3,7 @@
 //! [`TrialSpec`] is everything needed to rerun a trial; [`TrialReport`] is what the hardware
 //! process observed. Neither judges: outcomes are derived by the experiment.
 
+pub use crate::data::{DataPath, Packing};
 pub use crate::fault::{By, Fault, Lock, Route, Target};
 use crate::own::{Driver, Layout, Own, PlatformId, Unknown};
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
@@ -135,6 +136,12 @@ pub struct TrialSpec {
     /// Whether switches and ports check what passes them (Access Control Services).
     #[serde(default)]
     pub acs: bool,
+    /// Who carries requests' data.
+    #[serde(default, skip_serializing_if = "DataPath::is_usual")]
+    pub data: DataPath,
+    /// How the driver's buffers lie.
+    #[serde(default, skip_serializing_if = "Packing::is_usual")]
+    pub packing: Packing,
     /// The fabric.
     pub fabric: FabricKind,
     /// What a completion timeout does.
@@ -164,6 +171,8 @@ impl TrialSpec {
             iommu: IommuMode::Strict,
             intremap: false,
             acs: false,
+            data: DataPath::Copy,
+            packing: Packing::Packed,
             fabric: FabricKind::Pcie,
             timeout_ends: TimeoutEnds::AllOnes,
             oops: Oops::Panic,

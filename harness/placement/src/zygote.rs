@@ -16,7 +16,7 @@ use crate::probe;
 use crate::resident;
 use crate::shared;
 use crate::trace::{Event, Trace};
-use crate::trial::{ClockKind, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
+use crate::trial::{ClockKind, DataPath, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::frames::MEMORY;
 use nix::errno::Errno;
@@ -342,6 +342,12 @@ impl<'a> Trial<'a> {
         trace: Option<&'a Channel>,
     ) -> io::Result<Self> {
         let placement = spec.placement.placement();
+        if spec.data == DataPath::ZeroCopy && !placement.lends_pages() {
+            let id = placement.id;
+            return Err(io::Error::other(format!(
+                "{id} lends the driver no page of a tenant: choose another placement, or data by copy"
+            )));
+        }
         let memory = shared::file(c"cofferdam-memory", MEMORY)?;
         let pages = placement.domains.len() + 1;
         let ports = shared::file(c"cofferdam-ports", (pages * port::PAGE) as u64)?;
