@@ -22,6 +22,7 @@ mod host;
 pub mod jail;
 mod link;
 mod loan;
+mod newcomer;
 pub mod own;
 pub mod placement;
 mod port;

@@ -293,7 +293,7 @@ struct Header {
 }
 
 const _: () = assert!(DATA as u64 == FRAME && size_of::<Header>() as u64 <= FRAME);
-const _: () = assert!(SLOTS <= PAGES);
+const _: () = assert!(SLOTS < PAGES);
 
 /// A request as it was read from a ring, once.
 #[derive(Clone, Copy, Debug)]
@@ -445,7 +445,12 @@ impl Ring {
 
     /// Server: the physical address of the page with a request's data.
     pub const fn page_of(&self, request: &Request) -> u64 {
-        self.data + (request.page * DATA) as u64
+        self.data_page(request.page)
+    }
+
+    /// The physical address of a data page.
+    pub const fn data_page(&self, page: usize) -> u64 {
+        self.data + (page * DATA) as u64
     }
 
     /// Between two rings: copies a request of this ring to another, as the `nth` posted there.

@@ -337,6 +337,24 @@ pub struct Counts {
     pub wakeups: u64,
 }
 
+/// A page that a tenant gave back in mid-trial, and got a new owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Balloon {
+    /// The tenant that gave it back.
+    pub from: u8,
+    /// Its physical address.
+    pub page: u64,
+    /// Device time at which it was given back, ns.
+    pub given_at_ns: u64,
+    /// Device time at which its new owner had filled it, ns.
+    pub filled_at_ns: Option<u64>,
+    /// Bytes of the machine's memory that the tenant's process had resident before. The host's figure:
+    /// it does not replay.
+    pub resident_before: Option<u64>,
+    /// And after.
+    pub resident_after: Option<u64>,
+}
+
 /// What the device's interrupts came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Served {
@@ -388,6 +406,9 @@ pub struct TrialReport {
     /// What the device's own interrupts came to.
     #[serde(default)]
     pub served: Served,
+    /// The page that changed hands, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Balloon>,
     /// Last landed use after unmap, ns after the unmapping.
     pub stale_window_ns: Option<u64>,
     /// First detection.
@@ -411,6 +432,10 @@ impl TrialReport {
     pub fn replayed(mut self) -> Self {
         for domain in &mut self.domains {
             domain.resident_bytes = None;
+        }
+        if let Some(balloon) = &mut self.balloon {
+            balloon.resident_before = None;
+            balloon.resident_after = None;
         }
         self
     }
