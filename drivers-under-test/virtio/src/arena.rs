@@ -1,13 +1,18 @@
-//! Slots for the buffers of requests, packed side by side in one region.
+//! Slots for the buffers of requests in one region, side by side or as far apart as the host wants.
 
 use cofferdam_seam::{Direction, DmaRegion, DriverHost, HostError, Iova, Mapping};
 
-/// Slots start at multiples of this, as heap buffers do.
+/// Slots start at multiples of this at least, as heap buffers do.
 const ALIGN: usize = 16;
+
+/// Bytes of a small buffer at most.
+const SHORT: usize = 64;
 
 /// A region cut into slots; a slot lives, and is mapped, from `share` to `unshare`.
 pub struct Arena<D> {
     region: D,
+    /// Slots start at multiples of this.
+    align: usize,
     /// By address, not overlapping.
     slots: Vec<Slot>,
 }
@@ -19,11 +24,21 @@ struct Slot {
 }
 
 impl<D: DmaRegion> Arena<D> {
-    pub fn new(region: D) -> Self {
-        Self {
+    /// Slots for the buffers of one request, and room to spare: `small` ones, of which none is longer
+    /// than [`SHORT`], and one of `large` bytes.
+    pub fn new<H: DriverHost<Dma = D>>(
+        host: &mut H,
+        small: usize,
+        large: usize,
+    ) -> Result<Self, HostError> {
+        let align = host.dma_alignment().max(ALIGN);
+        let len = large.next_multiple_of(align) + small * SHORT.next_multiple_of(align);
+        let region = host.alloc_dma(len.max(2 * large))?;
+        Ok(Self {
             region,
+            align,
             slots: Vec::new(),
-        }
+        })
     }
 
     /// Copies `bytes` into a free slot and maps it.
@@ -78,7 +93,7 @@ impl<D: DmaRegion> Arena<D> {
             if slot.start - start >= len {
                 return Some((index, start));
             }
-            start = (slot.start + slot.len).next_multiple_of(ALIGN);
+            start = (slot.start + slot.len).next_multiple_of(self.align);
         }
         (self.region.len().checked_sub(start)? >= len).then_some((self.slots.len(), start))
     }

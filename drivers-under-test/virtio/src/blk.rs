@@ -20,8 +20,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// Bytes of data in one request of the device; longer ones of ours are cut.
 const CHUNK: usize = 8 * SECTOR;
 
-/// Bytes for the buffers of one request: header, data, status.
-const ARENA: usize = 2 * CHUNK;
+/// Buffers of one request beside its data: header, status, and the indirect table that names all three.
+const SMALL: usize = 3;
 
 type Crate<H> = VirtIOBlk<SeamHal, SeamTransport<H>>;
 
@@ -55,7 +55,7 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
         let common = structures.common.clone();
         let vectors = Vectors::new(host.enable_interrupts(Vectors::WANTED)?);
         let until = Deadline::after(host.now(), PROBE_LIMIT);
-        let session = Rc::new(RefCell::new(Session::new(host, ARENA, until)?));
+        let session = Rc::new(RefCell::new(Session::new(host, SMALL, CHUNK, until)?));
         let transport = SeamTransport::new(structures, vectors, session.clone());
 
         let entered = Entered::new(session.clone());

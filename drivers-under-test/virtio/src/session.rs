@@ -30,11 +30,16 @@ struct Ring<D> {
 }
 
 impl<H: RawDma> Session<H> {
-    /// A session whose requests share `arena` bytes.
-    pub fn new(mut host: H, arena: usize, until: Deadline) -> Result<Self, HostError> {
+    /// A session whose requests have `small` short buffers and one of `large` bytes.
+    pub fn new(
+        mut host: H,
+        small: usize,
+        large: usize,
+        until: Deadline,
+    ) -> Result<Self, HostError> {
         Ok(Self {
             rings: Vec::new(),
-            arena: Arena::new(host.alloc_dma(arena)?),
+            arena: Arena::new(&mut host, small, large)?,
             host,
             until,
         })

@@ -4,7 +4,9 @@ use crate::catalogue;
 use crate::seed::Draw;
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_placement::own::PlatformId;
-use cofferdam_placement::trial::{By, DriverId, Fault, Oops, PlacementId, Target, TrialSpec};
+use cofferdam_placement::trial::{
+    By, DataPath, DriverId, Fault, Oops, Packing, PlacementId, Target, TrialSpec,
+};
 
 /// A fault with everything fixed but what each trial draws: which access it strikes (`nth`) and
 /// how long it is (`len`). Both are 0 here.
@@ -20,6 +22,10 @@ pub struct Case {
     pub intremap: bool,
     /// Whether switches check what passes them (Access Control Services).
     pub acs: bool,
+    /// Who carries requests' data.
+    pub data: DataPath,
+    /// How the driver's buffers lie.
+    pub packing: Packing,
 }
 
 /// A target's name in cell ids and on the report.
@@ -55,7 +61,7 @@ pub(crate) fn micros(us: u32) -> String {
 
 impl Case {
     /// The case with the usual platform: a timeout ends in all ones, an oops in a panic, interrupts
-    /// are not remapped, switches let everything pass.
+    /// are not remapped, switches let everything pass, data are copied, buffers packed.
     pub const fn of(fault: Fault) -> Self {
         Self {
             fault,
@@ -63,11 +69,18 @@ impl Case {
             oops: Oops::Panic,
             intremap: false,
             acs: false,
+            data: DataPath::Copy,
+            packing: Packing::Packed,
         }
     }
 
     /// The clean case.
     pub const CLEAN: Self = Self::of(Fault::None);
+
+    /// Whether data get to the device in another way than usual.
+    pub const fn is_ablation(&self) -> bool {
+        !(self.data.is_usual() && self.packing.is_usual())
+    }
 
     /// Its name: the fault's id and the parameters that make it this case, `D1.device.tenant1`.
     pub fn name(&self) -> String {
@@ -131,6 +144,8 @@ impl Cell {
                 oops: spec.oops,
                 intremap: spec.intremap,
                 acs: spec.acs,
+                data: spec.data,
+                packing: spec.packing,
             },
         }
     }
@@ -160,10 +175,14 @@ impl Cell {
         )
     }
 
-    /// The clean cell it is paired with.
+    /// The clean cell it is paired with: data go the same way there.
     pub const fn clean(&self) -> Self {
         Self {
-            case: Case::CLEAN,
+            case: Case {
+                data: self.case.data,
+                packing: self.case.packing,
+                ..Case::CLEAN
+            },
             ..*self
         }
     }

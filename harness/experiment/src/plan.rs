@@ -8,8 +8,8 @@
 
 use crate::campaign;
 use crate::catalogue::{
-    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, corner, driver, fabric_name,
-    iommu_name, placement, why_not,
+    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, corner, crossed, driver,
+    fabric_name, iommu_name, placement, why_not,
 };
 use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
@@ -172,8 +172,8 @@ fn all_cells() -> Vec<Cell> {
     let faulty = cells.iter().filter(|cell| !cell.is_clean());
     let pairs: HashSet<Cell> = faulty.map(Cell::clean).collect();
     // On the usual fabric every mode is measured without faults too.
-    cells
-        .retain(|cell| !cell.is_clean() || cell.fabric == FabricKind::Pcie || pairs.contains(cell));
+    let usual = |cell: &Cell| cell.fabric == FabricKind::Pcie && !cell.case.is_ablation();
+    cells.retain(|cell| !cell.is_clean() || usual(cell) || pairs.contains(cell));
     cells
 }
 
@@ -186,14 +186,19 @@ fn cells_of(fault: &Fault) -> Vec<Cell> {
             for &fabric in fault.fabrics {
                 for &iommu in fault.iommu {
                     for &case in &cases {
-                        cells.extend(PLACEMENTS.iter().map(|placement| Cell {
-                            placement: placement.placement,
-                            platform,
-                            iommu,
-                            fabric,
-                            driver: driver.driver,
-                            case,
-                        }));
+                        cells.extend(
+                            PLACEMENTS
+                                .iter()
+                                .map(|placement| Cell {
+                                    placement: placement.placement,
+                                    platform,
+                                    iommu,
+                                    fabric,
+                                    driver: driver.driver,
+                                    case,
+                                })
+                                .filter(crossed),
+                        );
                     }
                 }
             }
@@ -382,6 +387,8 @@ impl Plan {
             oops: cell.case.oops,
             intremap: cell.case.intremap,
             acs: cell.case.acs,
+            data: cell.case.data,
+            packing: cell.case.packing,
             fault: cell.case.strike(&mut Draw::new(!seed), settings.requests),
             clock: settings.clock,
             horizon_ns: settings.horizon_ns,

@@ -435,6 +435,7 @@ mod tests {
             forged_interrupts: 0,
             refused_interrupts: 0,
             served: Served::default(),
+            balloon: None,
             stale_window_ns: None,
             detection: None,
             recovered_after_ns: None,

@@ -29,10 +29,13 @@ pub enum Owner {
     Tenant2,
     /// Nobody.
     Free,
+    /// A tenant that was started in mid-trial. No frame of the map is its own: it gets one that another
+    /// tenant gave back.
+    Newcomer,
 }
 
 impl Owner {
-    /// Every owner, in address order.
+    /// Every owner of frames of the map, in address order.
     pub const ALL: [Self; 6] = [
         Self::Hypervisor,
         Self::Kernel,
@@ -51,6 +54,7 @@ impl Owner {
             Self::Tenant1 => "tenant1",
             Self::Tenant2 => "tenant2",
             Self::Free => "free",
+            Self::Newcomer => "newcomer",
         }
     }
 }

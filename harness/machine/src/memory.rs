@@ -110,6 +110,15 @@ impl Memory {
         }
     }
 
+    /// How many bytes of the frame at `frame` differ from that owner's pattern.
+    pub fn differs(&self, frame: PhysAddr, owner: Owner) -> Result<u64, NoMemory> {
+        let mut seen = [0; FRAME_BYTES];
+        self.read(frame, &mut seen)?;
+        let expected = pattern_frame(owner, frame.0);
+        let differing = seen.iter().zip(&expected).filter(|(a, b)| a != b);
+        Ok(differing.count() as u64)
+    }
+
     /// How many bytes of each owner's pattern frames differ from the pattern. Owners without such
     /// bytes are left out; the rest come in address order.
     pub fn corruption(&self) -> Vec<(Owner, u64)> {
@@ -191,6 +200,20 @@ mod tests {
         let mut seen = [0; 3];
         memory.read(PhysAddr(MEMORY - 3), &mut seen).unwrap();
         assert_eq!(&seen, b"abc");
+    }
+
+    #[test]
+    fn frame_is_compared_with_the_pattern_of_whoever_has_it_now() {
+        let memory = Memory::private().unwrap();
+        memory.fill_pattern();
+        let frame = first_byte(Owner::Tenant1);
+        assert_eq!(memory.differs(frame, Owner::Tenant1), Ok(0));
+        assert!(memory.differs(frame, Owner::Newcomer).unwrap() > 4000);
+
+        memory
+            .write(frame, &pattern_frame(Owner::Newcomer, frame.0))
+            .unwrap();
+        assert_eq!(memory.differs(frame, Owner::Newcomer), Ok(0));
     }
 
     #[test]

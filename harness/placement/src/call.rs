@@ -139,12 +139,21 @@ pub enum Call {
     Kill,
     /// Starts it again (supervisor only).
     Restart,
+    /// A tenant is about to unmap a page of its own and give it back.
+    GiveBack {
+        /// Its physical address.
+        phys: u64,
+    },
+    /// It has unmapped it.
+    GivenBack,
+    /// A newcomer has filled its page.
+    Filled,
     /// The domain has done all it meant to do.
     Finished,
 }
 
 /// What a domain can complain of.
-pub const COMPLAINTS: [&str; 11] = [
+pub const COMPLAINTS: [&str; 12] = [
     "a wait of the driver timed out",
     "the device broke its protocol",
     "the device failed a request",
@@ -156,6 +165,7 @@ pub const COMPLAINTS: [&str; 11] = [
     "the domain that holds the driver shows no life",
     "the device could not be reset",
     "a tenant's own device lost its state or its registers changed",
+    "the device was not given the page that a tenant lent for its request",
 ];
 
 const fn way_code(way: Direction) -> u64 {
@@ -227,6 +237,9 @@ impl Call {
             Self::Kill => [20, 0, 0, 0, 0, 0],
             Self::Restart => [21, 0, 0, 0, 0, 0],
             Self::Finished => [22, 0, 0, 0, 0, 0],
+            Self::GiveBack { phys } => [50, phys, 0, 0, 0, 0],
+            Self::GivenBack => [51, 0, 0, 0, 0, 0],
+            Self::Filled => [52, 0, 0, 0, 0, 0],
             Self::SiblingRead { offset } => [40, offset as u64, 0, 0, 0, 0],
             Self::SiblingWrite { offset, value } => [41, offset as u64, value as u64, 0, 0, 0],
         }
@@ -297,6 +310,9 @@ impl Call {
             20 => Self::Kill,
             21 => Self::Restart,
             22 => Self::Finished,
+            50 => Self::GiveBack { phys: a },
+            51 => Self::GivenBack,
+            52 => Self::Filled,
             40 => Self::SiblingRead {
                 offset: u32::try_from(a).ok()?,
             },
@@ -404,6 +420,9 @@ mod tests {
             Call::Kill,
             Call::Restart,
             Call::Finished,
+            Call::GiveBack { phys: 0x14_9000 },
+            Call::GivenBack,
+            Call::Filled,
             Call::SiblingRead { offset: 4 },
             Call::SiblingWrite {
                 offset: 4,

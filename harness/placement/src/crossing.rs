@@ -56,9 +56,9 @@ pub fn empty_requests(link: &Link, ring: Ring, server: u64, count: u32) -> u64 {
         if nth == warm_up {
             started = monotonic();
         }
-        ring.submit(nth, Ask::Nop, &[], 0);
+        ring.submit(nth, 0, Ask::Nop, &[], 0);
         link.ring(server);
-        while ring.answer(nth, &mut []).is_none() {
+        while ring.answer(nth, 0, &mut []).is_none() {
             link.wait(VectorSet::EMPTY, server, forever);
         }
     }

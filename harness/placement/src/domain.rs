@@ -5,6 +5,7 @@ use crate::carrier;
 use crate::crossing::{self, Rounds};
 use crate::jail::{self, Confinement};
 use crate::link::Link;
+use crate::newcomer;
 use crate::placement::{Placement, RingAt, Role};
 use crate::port::{self, PortPage, Spin};
 use crate::probe;
@@ -40,6 +41,8 @@ pub enum Duty<'a> {
         epoch: u64,
         /// Empty requests to be measured instead of the tenants' usual work.
         crossing: Option<Rounds>,
+        /// The page of a tenant that is started in mid-trial.
+        newcomer: Option<u64>,
     },
     /// Trying everything the jail should refuse.
     ProbeJail,
@@ -55,7 +58,7 @@ pub fn run(
     parent: Pid,
     duty: &Duty<'_>,
 ) -> ! {
-    let code = match connect(placement, index, memory, ports) {
+    let code = match connect(placement, index, memory, ports, duty) {
         Ok((page, window)) => {
             last_words(page);
             die_of_faults();
@@ -91,13 +94,14 @@ fn connect(
     index: usize,
     memory: BorrowedFd<'_>,
     ports: BorrowedFd<'_>,
+    duty: &Duty<'_>,
 ) -> std::io::Result<(&'static PortPage, Window)> {
     let page = port::open(ports, index)?;
-    let runs: Vec<Run> = placement
-        .domains
-        .get(index)
-        .map(|domain| domain.runs().copied().collect())
-        .unwrap_or_default();
+    let runs: Vec<Run> = match (duty, placement.domains.get(index)) {
+        (Duty::Trial { newcomer, .. }, None) => newcomer.map(newcomer::runs).into_iter().collect(),
+        (Duty::ProbeJail, None) => Vec::new(),
+        (_, Some(domain)) => domain.runs().copied().collect(),
+    };
     let window = Window::open(memory, &runs)?;
     // SAFETY: nothing in this process uses a descriptor from here on.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
@@ -164,6 +168,7 @@ fn live(
         generation,
         epoch,
         crossing,
+        newcomer,
     } = duty
     else {
         page.leave_text(&probe::attempt_everything());
@@ -187,6 +192,9 @@ fn live(
         Spin(0),
     );
     link.call(Call::Now);
+    if let Some(page) = newcomer {
+        newcomer::run(&link, *page);
+    }
     match role {
         None => supervisor::run(&link, placement),
         Some(Role::Serves) => Server::new(link, spec, placement, index, *generation).run(),

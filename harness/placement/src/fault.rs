@@ -198,11 +198,19 @@ pub enum Fault {
         /// Before which request the driver fails.
         nth: u32,
     },
-    /// A write under the requester ID of a tenant's device.
+    /// A write under the requester ID of a tenant's device. With ACS ports look who sends (source
+    /// validation).
     D13 {
-        /// Whether ports look who sends (ACS source validation).
-        acs: bool,
         /// After which DMA write.
+        nth: u32,
+    },
+    /// DMA to a page that a tenant gave back, after a freshly started one filled it. The page was lent
+    /// for requests, so data go by zero-copy in such a trial.
+    D14 {
+        /// How long after it was filled, in microseconds.
+        delay_us: u32,
+        /// From which request of the first tenant: the page of the next one that brings data is given
+        /// back.
         nth: u32,
     },
     /// A register read that never completes.
@@ -463,6 +471,7 @@ impl Fault {
             Self::D11 { .. } => "D11",
             Self::D12 { .. } => "D12",
             Self::D13 { .. } => "D13",
+            Self::D14 { .. } => "D14",
             Self::B1 { .. } => "B1",
             Self::B2 { .. } => "B2",
             Self::B3 { .. } => "B3",
@@ -529,6 +538,7 @@ impl Fault {
             | Self::D11 { nth, .. }
             | Self::D12 { nth, .. }
             | Self::D13 { nth, .. }
+            | Self::D14 { nth, .. }
             | Self::B1 { nth, .. }
             | Self::B2 { nth, .. }
             | Self::B3 { nth, .. }

@@ -2,9 +2,10 @@
 //!
 //! It is the only process that maps all port pages, and the only one that lets a domain run. What
 //! a domain may ask for is in [`calls`], how time passes in [`leap`] and [`wall`], what was seen in
-//! [`report`], what the device does wrong in [`devices`]
-//! and, as far as it concerns the bus, in [`bus_lies`].
+//! [`report`], what becomes of a page that is given back in [`balloon`], what the device does wrong in
+//! [`devices`] and, as far as it concerns the bus, in [`bus_lies`].
 
+mod balloon;
 mod bus_lies;
 mod calls;
 mod devices;
@@ -23,7 +24,9 @@ use crate::port::{self, PortPage};
 use crate::ring;
 use crate::supervisor::DEATH_BELL;
 use crate::trace::{Event, What};
-use crate::trial::{ClockKind, Detection, End, Fault, Route, StrayDma, TrialReport, TrialSpec};
+use crate::trial::{
+    Balloon, ClockKind, Detection, End, Fault, Route, StrayDma, TrialReport, TrialSpec,
+};
 use crate::wire::Channel;
 use bus_lies::{Neighbour, bus_lie};
 use cofferdam_machine::config::{Config, INTERRUPT_TIME};
@@ -33,6 +36,7 @@ use cofferdam_seam::{Bar, Device, RequesterId, Time, Vector, VectorSet};
 use devices::{device, lie};
 use recorder::Recorder;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -53,6 +57,15 @@ pub enum ToZygote {
         /// How often it was started before.
         generation: u32,
     },
+    /// Fork the tenant that gets a page which another gave back.
+    SpawnNewcomer {
+        /// Its index.
+        index: usize,
+        /// The page's physical address.
+        page: u64,
+    },
+    /// Tell how much of the machine's memory that domain has resident.
+    Weigh(usize),
     /// Kill it.
     Kill(usize),
     /// Stop it (SIGSTOP).
@@ -88,6 +101,13 @@ pub enum FromZygote {
     },
     /// The domain is stopped.
     Stopped(usize),
+    /// Of the machine's memory the domain has so much resident.
+    Weighs {
+        /// Which.
+        index: usize,
+        /// Bytes, if the host lets us look.
+        bytes: Option<u64>,
+    },
 }
 
 /// The harness failed: never a finding.
@@ -183,6 +203,12 @@ pub struct Hardware {
     machine_check: bool,
     system_lost: bool,
     finished_at: Option<Time>,
+    /// Where the device last found each data page of a tenant, by frame.
+    lent: BTreeMap<u64, u64>,
+    /// A page that a tenant gave back.
+    balloon: Option<Balloon>,
+    /// The port page of a tenant that is not there yet.
+    spare_port: Option<&'static PortPage>,
     epoch: u64,
     /// Where somebody asked for a trace.
     recorder: Option<Recorder>,
@@ -237,10 +263,11 @@ impl Hardware {
         let open = || -> io::Result<(Memory, Vec<&'static PortPage>)> {
             let memory = Memory::shared(memory)?;
             memory.fill_pattern();
-            let pages = (0..=placement.domains.len()).map(|index| port::open(ports, index));
+            // The last is a newcomer's.
+            let pages = (0..placement.domains.len() + 2).map(|index| port::open(ports, index));
             Ok((memory, pages.collect::<io::Result<_>>()?))
         };
-        let (memory, pages) = match open() {
+        let (memory, mut pages) = match open() {
             Ok(opened) => opened,
             Err(error) => return Err((zygote, error.into())),
         };
@@ -258,7 +285,7 @@ impl Hardware {
                 interrupt_time: INTERRUPT_TIME,
                 ats: matches!(spec.fault, Fault::D10 { trusted: true, .. }),
                 reserved: matches!(spec.fault, Fault::D11 { .. }).then(devices::reserved),
-                source_validation: matches!(spec.fault, Fault::D13 { acs: true, .. }),
+                source_validation: spec.acs,
                 high_memory: matches!(spec.fault, Fault::D3 { .. }),
                 ..platform
             },
@@ -319,6 +346,7 @@ impl Hardware {
                 return Err((zygote, io::Error::other(error).into()));
             }
         }
+        let spare_port = pages.pop();
         let units = placement
             .domains
             .iter()
@@ -351,6 +379,9 @@ impl Hardware {
             machine_check: false,
             system_lost: false,
             finished_at: None,
+            lent: BTreeMap::new(),
+            balloon: None,
+            spare_port,
             epoch,
             recorder: None,
         })
@@ -374,8 +405,8 @@ impl Hardware {
         Time(self.spec.horizon_ns)
     }
 
-    fn supervisor(&self) -> usize {
-        self.units.len() - 1
+    const fn supervisor(&self) -> usize {
+        self.placement.domains.len()
     }
 
     /// Waits until every domain has said hello; from then on the zygote is told of every death.
@@ -440,6 +471,7 @@ impl Hardware {
                     foreign,
                 } => self.bury(index, how, foreign)?,
                 FromZygote::Stopped(index) => self.units[index].stopped = true,
+                FromZygote::Weighs { index, bytes } => self.units[index].weighed = Some(bytes),
             }
         }
         Ok(())
@@ -468,12 +500,14 @@ impl Hardware {
         if index == self.placement.server() {
             self.recovering = true;
         }
-        if self.placement.domains[index].privileged {
+        // A newcomer is in no table.
+        let domain = self.placement.domains.get(index);
+        if domain.is_some_and(|domain| domain.privileged) {
             self.lose_system();
         }
         self.units[supervisor].bells |= DEATH_BELL;
         // A virtual machine lives in its VMM.
-        if let Role::Emulates(tenant) = self.placement.domains[index].role
+        if let Some(Role::Emulates(tenant)) = domain.map(|domain| domain.role)
             && let Some(guest) = self.placement.tenant(tenant)
         {
             self.kill(guest, "its VMM died")?;

@@ -5,6 +5,9 @@
 
 use crate::call::Call;
 use crate::link::Link;
+use crate::loan::Loan;
+use crate::port;
+use crate::trial::Packing;
 use cofferdam_backends::pool::{DmaPool, Lease};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Iova,
@@ -27,6 +30,9 @@ struct Dma {
 pub struct PortHost {
     link: Rc<Link>,
     dma: Rc<Dma>,
+    loan: Rc<Loan>,
+    /// What lent buffers have to be apart.
+    alignment: usize,
 }
 
 /// A host on which a driver may choose the addresses its device uses, as VFIO lets it.
@@ -65,8 +71,9 @@ impl ChoosesAddresses for PortHost {
 
 impl PortHost {
     /// A host with DMA memory of its own. A driver that is probed again gets a new one: whatever its
-    /// predecessor leaked is free again, unless the pool keeps off it.
-    pub fn new(link: Rc<Link>, pool: DmaPool) -> Self {
+    /// predecessor leaked is free again, unless the pool keeps off it. What is on `loan` backs the
+    /// buffer of the request it is lent for.
+    pub fn new(link: Rc<Link>, pool: DmaPool, loan: Rc<Loan>, packing: Packing) -> Self {
         let dma = Dma {
             link: Rc::clone(&link),
             pool,
@@ -75,6 +82,11 @@ impl PortHost {
         Self {
             link,
             dma: Rc::new(dma),
+            loan,
+            alignment: match packing {
+                Packing::Packed => 1,
+                Packing::OneAPage => port::PAGE,
+            },
         }
     }
 
@@ -288,14 +300,20 @@ impl DriverHost for PortHost {
         way: Direction,
     ) -> Result<Mapping, HostError> {
         let (phys, len) = region.part(&bytes)?;
+        let lent = self.loan.back(len, way);
         let call = Call::Map {
-            phys,
+            phys: lent.unwrap_or(phys),
             len: len as u64,
             way,
             // A region has pages of its own: all of it is coherent memory.
-            coherent: bytes == (0..region.len),
+            coherent: lent.is_none() && bytes == (0..region.len),
         };
+        // It goes with the region, whatever backs it.
         self.enter(call, phys, len)
+    }
+
+    fn dma_alignment(&self) -> usize {
+        self.alignment
     }
 
     fn unmap(&mut self, mapping: Mapping) {

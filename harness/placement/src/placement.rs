@@ -286,6 +286,12 @@ impl Placement {
         2 + usize::from(self.attendant(1) != self.server())
     }
 
+    /// Whether tenants lend the driver's domain the pages their data are in: nobody stands between.
+    pub fn lends_pages(&self) -> bool {
+        self.served_rings()
+            .all(|(ring, _)| matches!(ring, RingAt::Tenant(_)))
+    }
+
     /// The rings the server serves, and the index of the domain at the other end of each.
     pub fn served_rings(&self) -> impl Iterator<Item = (RingAt, usize)> + '_ {
         self.tenants().map(|(tenant, index)| {

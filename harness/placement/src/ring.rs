@@ -1,7 +1,7 @@
 //! The crossing: how a tenant's request gets to the domain that serves it.
 //!
-//! A ring of [`SLOTS`] requests and a data page for each, in the tenant's frames, lent to the
-//! server. Where somebody stands between the two there are two rings, the second in the driver's
+//! A ring of [`SLOTS`] requests and data pages, of which each request names one, in the tenant's frames,
+//! lent to the server. Where somebody stands between the two there are two rings, the second in the driver's
 //! frames, and that domain copies from one to the other. The bytes are plain shared memory; the doorbell that goes with them is a call to the
 //! hardware under leap, an event word and a futex under the wall clock.
 //!
@@ -23,6 +23,9 @@ use std::time::Duration;
 pub const SLOTS: usize = 4;
 /// Bytes of data a request can carry.
 pub const DATA: usize = 4096;
+/// Data pages of a ring. A request names the one its data are in; those that no slot needs are there to
+/// take the place of one that the tenant gives back.
+pub const PAGES: usize = 7;
 
 /// Words by which a domain is told that something happened (wall clock only).
 ///
@@ -264,6 +267,8 @@ struct Slot {
     answered_id: AtomicU64,
     /// Bytes of data the answer brought.
     answered_len: AtomicU32,
+    /// Which of the ring's data pages.
+    page: AtomicU32,
 }
 
 /// Bytes of a request and of an answer that a message carries beside the data.
@@ -288,6 +293,7 @@ struct Header {
 }
 
 const _: () = assert!(DATA as u64 == FRAME && size_of::<Header>() as u64 <= FRAME);
+const _: () = assert!(SLOTS < PAGES);
 
 /// A request as it was read from a ring, once.
 #[derive(Clone, Copy, Debug)]
@@ -300,6 +306,8 @@ pub struct Request {
     argument: u64,
     id: u64,
     slot: usize,
+    /// Which of the ring's data pages, below [`PAGES`].
+    page: usize,
 }
 
 impl Request {
@@ -331,11 +339,11 @@ impl Ring {
         }
     }
 
-    /// Tenant: posts its `nth` request, whose answer may bring `room` bytes. The caller keeps at
-    /// most [`SLOTS`] open.
-    pub fn submit(&self, nth: u32, ask: Ask, data: &[u8], room: usize) {
+    /// Tenant: posts its `nth` request with its data in data page `page`, where the answer may bring
+    /// `room` bytes. The caller keeps at most [`SLOTS`] open, each with a page of its own.
+    pub fn submit(&self, nth: u32, page: usize, ask: Ask, data: &[u8], room: usize) {
         let (op, argument) = ask.encode();
-        self.write_data(nth as usize % SLOTS, data);
+        self.write_data(page, data);
         let request = Request {
             len: data.len().min(DATA),
             room: room.min(DATA),
@@ -343,6 +351,7 @@ impl Ring {
             argument,
             id: nth.into(),
             slot: 0,
+            page,
         };
         self.post(nth, &request);
     }
@@ -354,15 +363,17 @@ impl Ring {
         slot.len.store(count(request.len), Ordering::Relaxed);
         slot.room.store(count(request.room), Ordering::Relaxed);
         slot.id.store(request.id, Ordering::Relaxed);
+        slot.page.store(count(request.page), Ordering::Relaxed);
         self.header
             .submitted
             .store(nth.wrapping_add(1), Ordering::Release);
     }
 
-    /// Tenant: the answer to the oldest request, the `nth` it ever submitted, into `data`.
-    pub fn answer(&self, nth: u32, data: &mut [u8]) -> Option<Status> {
+    /// Tenant: the answer to the oldest request, the `nth` it ever submitted, whose data are in data
+    /// page `page`, into `data`.
+    pub fn answer(&self, nth: u32, page: usize, data: &mut [u8]) -> Option<Status> {
         let slot = self.answered_slot(nth)?;
-        self.read_data(nth as usize % SLOTS, data);
+        self.read_data(page, data);
         Some(slot.status())
     }
 
@@ -404,32 +415,50 @@ impl Ring {
             argument: slot.argument.load(Ordering::Relaxed),
             id: slot.id.load(Ordering::Relaxed),
             slot: index,
+            // A page that the ring does not have is taken for its last.
+            page: (slot.page.load(Ordering::Relaxed) as usize).min(PAGES - 1),
         })
     }
 
     /// Server: copies the request's data out of the tenant's memory.
     pub fn data(&self, request: &Request) -> Vec<u8> {
         let mut data = vec![0; request.len];
-        self.read_data(request.slot, &mut data);
+        self.read_data(request.page, &mut data);
         data
     }
 
     /// Server: the first bytes of an answer, for whoever dies before the rest.
     pub fn begin_answer(&self, request: &Request, data: &[u8]) {
-        self.write_data(request.slot, data);
+        self.write_data(request.page, data);
     }
 
     /// Server: answers the oldest open request.
     pub fn complete(&self, request: &Request, status: Status, data: &[u8]) {
-        self.write_data(request.slot, data);
+        self.write_data(request.page, data);
         self.conclude(request, status, data.len());
+    }
+
+    /// Server: answers it where its page holds the answer's `len` bytes already.
+    pub fn complete_in_place(&self, request: &Request, status: Status, len: usize) {
+        self.conclude(request, status, len);
+    }
+
+    /// Server: the physical address of the page with a request's data.
+    pub const fn page_of(&self, request: &Request) -> u64 {
+        self.data_page(request.page)
+    }
+
+    /// The physical address of a data page.
+    pub const fn data_page(&self, page: usize) -> u64 {
+        self.data + (page * DATA) as u64
     }
 
     /// Between two rings: copies a request of this ring to another, as the `nth` posted there.
     /// Returns the bytes copied.
     pub fn forward(&self, request: &Request, to: &Self, nth: u32) -> usize {
-        self.copy(request.slot, to, nth as usize % SLOTS, request.len);
-        to.post(nth, request);
+        let page = nth as usize % SLOTS;
+        self.copy(request.page, to, page, request.len);
+        to.post(nth, &Request { page, ..*request });
         REQUEST_HEADER + request.len
     }
 
@@ -438,7 +467,7 @@ impl Ring {
     pub fn give_back(&self, request: &Request, from: &Self, nth: u32) -> Option<usize> {
         let slot = from.answered_slot(nth)?;
         let len = (slot.answered_len.load(Ordering::Relaxed) as usize).min(request.room);
-        from.copy(nth as usize % SLOTS, self, request.slot, len);
+        from.copy(nth as usize % SLOTS, self, request.page, len);
         self.conclude(request, slot.status(), len);
         Some(ANSWER_HEADER + len)
     }
@@ -455,30 +484,31 @@ impl Ring {
             .store(completed.wrapping_add(1), Ordering::Release);
     }
 
-    fn page(&self, slot: usize) -> NonNull<u8> {
-        self.window.pointer(self.data + (slot * DATA) as u64)
+    fn page(&self, page: usize) -> NonNull<u8> {
+        self.window
+            .pointer(self.data + (page.min(PAGES - 1) * DATA) as u64)
     }
 
-    fn copy(&self, slot: usize, to: &Self, other: usize, len: usize) {
-        let (from, into) = (self.page(slot), to.page(other));
+    fn copy(&self, page: usize, to: &Self, other: usize, len: usize) {
+        let (from, into) = (self.page(page), to.page(other));
         for at in 0..len.min(DATA) {
-            // SAFETY: within a slot's page of either ring, both mapped in this window; volatile
+            // SAFETY: within a data page of either ring, both mapped in this window; volatile
             // because the other sides may look at any time.
             unsafe { into.add(at).write_volatile(from.add(at).read_volatile()) };
         }
     }
 
-    fn write_data(&self, slot: usize, data: &[u8]) {
-        let page = self.page(slot);
+    fn write_data(&self, page: usize, data: &[u8]) {
+        let page = self.page(page);
         for (at, byte) in data.iter().enumerate().take(DATA) {
-            // SAFETY: within the slot's page, mapped in this window; volatile because the other
+            // SAFETY: within the data page, mapped in this window; volatile because the other
             // side may look at any time.
             unsafe { page.add(at).write_volatile(*byte) };
         }
     }
 
-    fn read_data(&self, slot: usize, data: &mut [u8]) {
-        let page = self.page(slot);
+    fn read_data(&self, page: usize, data: &mut [u8]) {
+        let page = self.page(page);
         for (at, byte) in data.iter_mut().enumerate().take(DATA) {
             // SAFETY: as in `write_data`.
             *byte = unsafe { page.add(at).read_volatile() };
@@ -497,6 +527,7 @@ pub fn request_for_test(ask: Ask, len: usize, room: usize) -> Request {
         argument,
         id: 0,
         slot: 0,
+        page: 0,
     }
 }
 

@@ -521,6 +521,10 @@ impl<H: ChoosesAddresses + RawDma> DriverHost for SabotagedHost<H> {
         }
     }
 
+    fn dma_alignment(&self) -> usize {
+        self.inner.dma_alignment()
+    }
+
     fn unmap(&mut self, mapping: Mapping) {
         if self.taken_back == Some(mapping.id) {
             self.taken_back = None;

@@ -5,11 +5,12 @@ use crate::boundary::{Boundary, Crashed};
 use crate::call::{COMPLAINTS, Call};
 use crate::host::PortHost;
 use crate::link::Link;
+use crate::loan::{Lent, Loan};
 use crate::own::{Host, Probe};
 use crate::placement::Placement;
 use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Onward, Sabotage, SabotagedHost};
-use crate::trial::{DriverId, Fault, TrialSpec};
+use crate::trial::{DataPath, DriverId, Fault, TrialSpec};
 use cofferdam_backends::pool::DmaPool;
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, Time};
@@ -131,6 +132,7 @@ pub struct Server {
     incarnation: u32,
     clients: Vec<Client>,
     sabotage: Rc<Sabotage>,
+    loan: Rc<Loan>,
 }
 
 impl Server {
@@ -158,6 +160,7 @@ impl Server {
             incarnation: generation,
             clients,
             sabotage,
+            loan: Rc::default(),
         }
     }
 
@@ -204,6 +207,29 @@ impl Server {
         }
     }
 
+    fn host(&self, pool: DmaPool) -> PortHost {
+        let (link, loan) = (Rc::clone(&self.link), Rc::clone(&self.loan));
+        PortHost::new(link, pool, loan, self.spec.packing)
+    }
+
+    /// Lends the page of a request that moves data, if that is the trial's way; whether it did.
+    fn lend(&self, ring: &Ring, request: &Request) -> bool {
+        let (reads, fills) = match (self.spec.data, request.ask()) {
+            (DataPath::Copy, _) | (_, None | Some(Ask::Nop | Ask::Factorial { .. })) => {
+                return false;
+            }
+            (DataPath::ZeroCopy, Some(Ask::Read { .. })) => (0, request.room),
+            (DataPath::ZeroCopy, Some(Ask::Write { .. })) => (request.len, 0),
+            (DataPath::ZeroCopy, Some(Ask::RoundTrip)) => (request.len, request.room),
+        };
+        self.loan.begin(Lent {
+            phys: ring.page_of(request),
+            reads,
+            fills,
+        });
+        true
+    }
+
     /// One incarnation of the driver.
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
@@ -233,7 +259,7 @@ impl Server {
         probe: impl FnOnce(Host) -> Result<D, DriverError>,
     ) -> Option<Drove> {
         let pool = self.pool();
-        let (boundary, port) = (self.boundary, PortHost::new(Rc::clone(&self.link), pool));
+        let (boundary, port) = (self.boundary, self.host(pool));
         let host = SabotagedHost::new(port, Rc::clone(&self.sabotage));
         let mut driver = match boundary.enter(|| {
             self.sabotage.at_start(0);
@@ -281,8 +307,15 @@ impl Server {
         request: &Request,
         driver: &mut dyn Serves,
     ) -> Option<Drove> {
-        let mut data = self.clients[index].ring.data(request);
-        self.link.copied(data.len());
+        let ring = self.clients[index].ring;
+        let lent = self.lend(&ring, request);
+        let mut data = if lent {
+            vec![0; request.len]
+        } else {
+            let data = ring.data(request);
+            self.link.copied(data.len());
+            data
+        };
         let served = match request.ask() {
             Some(ask) => self
                 .boundary
@@ -295,8 +328,13 @@ impl Server {
                 }),
             None => Ok(Some(Err(DriverError::BadRequest("unknown operation")))),
         };
+        let moved = !lent || self.loan.end();
         let (good, end) = match served {
             Ok(None) => return Some(Drove::Failed),
+            Ok(Some(Ok(()))) if !moved => {
+                self.complain(11);
+                (false, None)
+            }
             Ok(Some(Ok(()))) => (true, None),
             Ok(Some(Err(error))) if error.is_request_only() => {
                 self.complain(2);
@@ -320,18 +358,21 @@ impl Server {
         }
         client.tries = 0;
         let status = if good { Status::Good } else { Status::Failed };
-        data.truncate(if good { request.room } else { 0 });
+        data.truncate(if good && !lent { request.room } else { 0 });
         self.link.copied(data.len());
         if let Some(byte) = self.sabotage.torn_answer() {
             let torn = self.boundary.enter(|| {
-                client
-                    .ring
-                    .begin_answer(request, &data[..byte.min(data.len())]);
+                ring.begin_answer(request, &data[..byte.min(data.len())]);
                 panic!("planned death after {byte} bytes of an answer (X6)");
             });
             return torn.err().map(|Crashed| Drove::Crashed);
         }
-        client.ring.complete(request, status, &data);
+        if lent {
+            let brought = if good { request.room } else { 0 };
+            ring.complete_in_place(request, status, brought);
+        } else {
+            ring.complete(request, status, &data);
+        }
         self.link.ring(client.bit);
         end
     }

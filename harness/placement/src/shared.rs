@@ -3,7 +3,7 @@
 //! The machine's memory is one file, the port pages another. A domain maps what its placement
 //! grants it and closes the files; from then on its mappings are its wall.
 
-use cofferdam_machine::frames::{MEMORY, Run};
+use cofferdam_machine::frames::{FRAME, MEMORY, Run};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::CStr;
 use std::io;
@@ -105,6 +105,31 @@ impl Window {
         let base =
             NonNull::new(WINDOW as *mut u8).ok_or_else(|| io::Error::other("window at 0"))?;
         Ok(Self { base })
+    }
+
+    /// Takes a page out of the window, for good: its address is reserved from then on, as that of a
+    /// frame the domain never had. Nobody may hold a reference to its bytes.
+    pub fn give_up(self, phys: u64) -> io::Result<()> {
+        let at = self.pointer(phys / FRAME * FRAME);
+        let len = usize::try_from(FRAME).map_err(io::Error::other)?;
+        let hidden = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: replaces one page of this window, of which nothing in this process is a reference
+        // into, by the caller's promise.
+        let got = unsafe {
+            libc::mmap(
+                at.as_ptr().cast(),
+                len,
+                libc::PROT_NONE,
+                hidden | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        if got == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Where the domain sees a physical address. Whether it may touch it is the mapping's business.

@@ -7,10 +7,10 @@
 use crate::call::Call;
 use crate::link::Link;
 use crate::placement::RingAt;
-use crate::ring::{Ask, Ring, Status};
+use crate::ring::{Ask, PAGES, Ring, SLOTS, Status};
 use crate::sabotage::Mix;
 use crate::sibling::{Found, Sibling};
-use crate::trial::{DriverId, TenantIo, TrialSpec};
+use crate::trial::{DriverId, Fault, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Time};
 use std::rc::Rc;
@@ -34,6 +34,8 @@ pub fn first_sector(tenant: u8) -> u64 {
 pub struct Tenant {
     link: Rc<Link>,
     ring: Ring,
+    /// The data page of each slot.
+    pages: [usize; SLOTS],
     server: u64,
     /// First sector of this tenant's part of the disk.
     first: u64,
@@ -43,6 +45,8 @@ pub struct Tenant {
     submitted: u32,
     /// The device of its own, if it has one in this trial.
     sibling: Option<Sibling>,
+    /// From which request on it gives a page back, if it still has to.
+    gives_back: Option<u32>,
     /// What each acknowledged sector must hold.
     written: Vec<Option<Vec<u8>>>,
 }
@@ -53,6 +57,7 @@ impl Tenant {
         let ring = Ring::of(link.window(), RingAt::Tenant(number));
         Self {
             ring,
+            pages: std::array::from_fn(|slot| slot),
             server: Link::bit(server),
             first: first_sector(number),
             driver: spec.driver,
@@ -64,6 +69,10 @@ impl Tenant {
             },
             submitted: 0,
             sibling: (number == 2 && spec.fault.sibling().is_some()).then(Sibling::default),
+            gives_back: match spec.fault {
+                Fault::D14 { nth, .. } if number == 1 => Some(nth),
+                _ => None,
+            },
             written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
             link,
         }
@@ -201,15 +210,35 @@ impl Tenant {
         false
     }
 
+    /// Gives back the page that a slot's request had its data in, and uses another from now on.
+    fn give_back(&mut self, slot: usize) {
+        let phys = self.ring.data_page(self.pages[slot]);
+        if !self.link.call(Call::GiveBack { phys }).ok {
+            return;
+        }
+        // Those that no slot needs come last.
+        self.pages[slot] = PAGES - 1;
+        if self.link.window().give_up(phys).is_ok() {
+            self.link.call(Call::GivenBack);
+        }
+    }
+
     /// One request, waited for as long as it takes: the trial's horizon bounds it, and this tenant
     /// beats all the while.
     fn ask(&mut self, ask: Ask, data: &[u8], into: &mut [u8]) -> Status {
         let nth = self.submitted;
-        self.ring.submit(nth, ask, data, into.len());
+        let page = self.pages[nth as usize % SLOTS];
+        self.ring.submit(nth, page, ask, data, into.len());
         self.submitted = nth.wrapping_add(1);
         self.link.ring(self.server);
         loop {
-            if let Some(status) = self.ring.answer(nth, into) {
+            if let Some(status) = self.ring.answer(nth, page, into) {
+                let brought =
+                    status == Status::Good && matches!(ask, Ask::Read { .. } | Ask::RoundTrip);
+                if brought && self.gives_back.is_some_and(|from| self.submitted >= from) {
+                    self.gives_back = None;
+                    self.give_back(nth as usize % SLOTS);
+                }
                 return status;
             }
             let rang = self.link.wait_alive(self.server, Deadline(Time::NEVER));

@@ -3,6 +3,7 @@
 //! [`TrialSpec`] is everything needed to rerun a trial; [`TrialReport`] is what the hardware
 //! process observed. Neither judges: outcomes are derived by the experiment.
 
+pub use crate::data::{DataPath, Packing};
 pub use crate::fault::{By, Fault, Lock, Route, Target};
 use crate::own::{Driver, Layout, Own, PlatformId, Unknown};
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
@@ -135,6 +136,12 @@ pub struct TrialSpec {
     /// Whether switches and ports check what passes them (Access Control Services).
     #[serde(default)]
     pub acs: bool,
+    /// Who carries requests' data.
+    #[serde(default, skip_serializing_if = "DataPath::is_usual")]
+    pub data: DataPath,
+    /// How the driver's buffers lie.
+    #[serde(default, skip_serializing_if = "Packing::is_usual")]
+    pub packing: Packing,
     /// The fabric.
     pub fabric: FabricKind,
     /// What a completion timeout does.
@@ -164,6 +171,8 @@ impl TrialSpec {
             iommu: IommuMode::Strict,
             intremap: false,
             acs: false,
+            data: DataPath::Copy,
+            packing: Packing::Packed,
             fabric: FabricKind::Pcie,
             timeout_ends: TimeoutEnds::AllOnes,
             oops: Oops::Panic,
@@ -328,6 +337,24 @@ pub struct Counts {
     pub wakeups: u64,
 }
 
+/// A page that a tenant gave back in mid-trial, and got a new owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Balloon {
+    /// The tenant that gave it back.
+    pub from: u8,
+    /// Its physical address.
+    pub page: u64,
+    /// Device time at which it was given back, ns.
+    pub given_at_ns: u64,
+    /// Device time at which its new owner had filled it, ns.
+    pub filled_at_ns: Option<u64>,
+    /// Bytes of the machine's memory that the tenant's process had resident before. The host's figure:
+    /// it does not replay.
+    pub resident_before: Option<u64>,
+    /// And after.
+    pub resident_after: Option<u64>,
+}
+
 /// What the device's interrupts came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Served {
@@ -379,6 +406,9 @@ pub struct TrialReport {
     /// What the device's own interrupts came to.
     #[serde(default)]
     pub served: Served,
+    /// The page that changed hands, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Balloon>,
     /// Last landed use after unmap, ns after the unmapping.
     pub stale_window_ns: Option<u64>,
     /// First detection.
@@ -410,6 +440,10 @@ impl TrialReport {
     pub fn replayed(mut self) -> Self {
         for domain in &mut self.domains {
             domain.resident_bytes = None;
+        }
+        if let Some(balloon) = &mut self.balloon {
+            balloon.resident_before = None;
+            balloon.resident_after = None;
         }
         self
     }

@@ -16,7 +16,7 @@ use crate::probe;
 use crate::resident;
 use crate::shared;
 use crate::trace::{Event, Trace};
-use crate::trial::{ClockKind, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
+use crate::trial::{ClockKind, DataPath, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use crate::wire::Channel;
 use cofferdam_machine::frames::MEMORY;
 use nix::errno::Errno;
@@ -374,9 +374,16 @@ impl<'a> Trial<'a> {
         trace: Option<&'a Channel>,
     ) -> io::Result<Self> {
         let placement = spec.placement.placement();
+        if spec.data == DataPath::ZeroCopy && !placement.lends_pages() {
+            let id = placement.id;
+            return Err(io::Error::other(format!(
+                "{id} lends the driver no page of a tenant: choose another placement, or data by copy"
+            )));
+        }
         let memory = shared::file(c"cofferdam-memory", MEMORY)?;
         let pages = placement.domains.len() + 1;
-        let ports = shared::file(c"cofferdam-ports", (pages * port::PAGE) as u64)?;
+        // One more for a newcomer.
+        let ports = shared::file(c"cofferdam-ports", ((pages + 1) * port::PAGE) as u64)?;
         let (ours, theirs) = Channel::pair()?;
         let epoch = monotonic();
         let mut trial = Self {
@@ -393,7 +400,7 @@ impl<'a> Trial<'a> {
         };
         trial.fork_hardware(theirs)?;
         for index in 0..pages {
-            trial.fork_domain(index, 0)?;
+            trial.fork_domain(index, 0, None)?;
         }
         Ok(trial)
     }
@@ -442,7 +449,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn fork_domain(&mut self, index: usize, generation: u32) -> io::Result<Pid> {
+    fn fork_domain(
+        &mut self,
+        index: usize,
+        generation: u32,
+        newcomer: Option<u64>,
+    ) -> io::Result<Pid> {
         let parent = getpid();
         let core = match self.spec.clock {
             ClockKind::Leap => self.cores.leap,
@@ -469,6 +481,7 @@ impl<'a> Trial<'a> {
                     generation,
                     epoch: self.epoch,
                     crossing: self.crossing,
+                    newcomer,
                 };
                 let (memory, ports) = (self.memory.as_fd(), self.ports.as_fd());
                 domain::run(self.placement, index, memory, ports, parent, &duty)
@@ -568,7 +581,10 @@ impl<'a> Trial<'a> {
 
     /// Notes how much memory each living domain has to itself.
     fn weigh(&self, report: &mut TrialReport) {
-        for (index, domain) in report.domains.iter_mut().enumerate() {
+        // A newcomer's index comes after the supervisor's.
+        let own = self.placement.domains.len();
+        let indices = (0..own).chain(own + 1..);
+        for (index, domain) in indices.zip(&mut report.domains) {
             let living = self.forked.iter().find(|forked| forked.index == index);
             domain.resident_bytes =
                 living.and_then(|forked| resident::unique_set(forked.pid.as_raw()));
@@ -578,7 +594,15 @@ impl<'a> Trial<'a> {
     fn obey(&mut self, asked: ToZygote) -> io::Result<()> {
         match asked {
             ToZygote::Spawn { index, generation } => {
-                self.fork_domain(index, generation)?;
+                self.fork_domain(index, generation, None)?;
+            }
+            ToZygote::SpawnNewcomer { index, page } => {
+                self.fork_domain(index, 0, Some(page))?;
+            }
+            ToZygote::Weigh(index) => {
+                let living = self.forked.iter().find(|forked| forked.index == index);
+                let bytes = living.and_then(|forked| resident::window(forked.pid.as_raw()));
+                self.hardware.send(&FromZygote::Weighs { index, bytes })?;
             }
             ToZygote::Kill(index) => {
                 if let Some(forked) = self.forked.iter_mut().find(|forked| forked.index == index) {

@@ -178,6 +178,13 @@ pub trait DriverHost {
         way: Direction,
     ) -> Result<Mapping, HostError>;
 
+    /// What buffers that are lent to a device one by one have to be apart: a power of two. Each starts
+    /// at a multiple of it in its region, and nothing else lies before the next multiple. 1: no wish; a
+    /// page: whoever maps a buffer opens nothing else (Linux: `dma_get_cache_alignment`).
+    fn dma_alignment(&self) -> usize {
+        1
+    }
+
     /// Takes a mapping back.
     fn unmap(&mut self, mapping: Mapping);
 

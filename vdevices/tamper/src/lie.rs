@@ -76,6 +76,15 @@ pub enum Lie {
         /// Decides the bytes.
         bytes_seed: u64,
     },
+    /// Writes the range of the last DMA write of payload to the page that is
+    /// [named](crate::Tally::recall): an address the device was given once, whose memory has gone to
+    /// somebody else meanwhile. If it never wrote there, it does not act.
+    Recall {
+        /// How long after the naming, at the earliest.
+        after: Duration,
+        /// Decides the bytes.
+        bytes_seed: u64,
+    },
     /// The `nth` register read never completes, and the model never sees it.
     NeverCompletes {
         /// Which read.

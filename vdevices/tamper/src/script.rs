@@ -5,6 +5,7 @@ use crate::{Aim, Lie, Publishing, Tally, Trigger};
 use cofferdam_seam::{
     Bus, Completion, DmaFault, Iova, Pending, Purpose, RequesterId, Time, Violation, Width,
 };
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,12 @@ struct Entry {
 
 /// How often a write that waits for bus mastering looks for it.
 const LOOK: Duration = Duration::from_micros(20);
+
+/// How often a device looks whether a page was named, if nobody touches it.
+const RECALL_LOOK: Duration = Duration::from_micros(500);
+
+/// DMA writes that are remembered.
+const REMEMBERED: usize = 64;
 
 /// Longest read of a lie.
 const READ_LIMIT: usize = 4096;
@@ -58,6 +65,12 @@ pub(crate) struct Script {
     was_reset: bool,
     /// The write after a reset was announced: it comes once.
     announced: bool,
+    /// The latest DMA writes of payload, oldest first, where a lie is about an old one.
+    written: VecDeque<(Iova, usize)>,
+    /// A write to a page that was named was announced: it comes once.
+    recalled: bool,
+    /// When to look next whether one was.
+    look_at: Time,
     /// At most one for each lie.
     late: Vec<Late>,
     /// Until when reads are all ones.
@@ -82,6 +95,9 @@ impl Script {
             last_payload: None,
             was_reset: false,
             announced: false,
+            written: VecDeque::new(),
+            recalled: false,
+            look_at: Time::ZERO,
             late: Vec::new(),
             dark_until: Time::ZERO,
             interrupts: Interrupts::default(),
@@ -190,6 +206,41 @@ impl Script {
             self.was_reset = false;
             self.announce(by, bus);
         }
+        if !self.recalled {
+            self.recall(by, bus);
+        }
+    }
+
+    /// Looks whether a page was named, and announces the write to it.
+    fn recall(&mut self, by: RequesterId, bus: &mut dyn Bus) {
+        for lie in &self.lies {
+            let Lie::Recall { after, bytes_seed } = *lie else {
+                continue;
+            };
+            let Some((page, named)) = self.tally.recalled() else {
+                // Nobody need touch the device before a page is named.
+                let now = bus.now();
+                if self.look_at <= now {
+                    self.look_at = now + RECALL_LOOK;
+                    bus.wake_at(by, self.look_at);
+                }
+                return;
+            };
+            self.recalled = true;
+            let mut newest_first = self.written.iter().rev();
+            if let Some(&(at, len)) = newest_first.find(|(at, _)| at.0 / PAGE == page.0 / PAGE) {
+                let due = named + after;
+                self.late.push(Late {
+                    due,
+                    at,
+                    bytes: bytes_of(bytes_seed, len),
+                    patient: false,
+                });
+                bus.wake_at(by, due);
+            }
+            return;
+        }
+        self.recalled = true;
     }
 
     fn announce(&mut self, by: RequesterId, bus: &mut dyn Bus) {
@@ -244,6 +295,12 @@ impl Script {
             .after_payload(&self.lies, self.payloads, bus.now(), &self.tally);
         self.expect_interrupt(by, bus);
         self.last_payload = Some((at, len));
+        if !self.recalled {
+            if self.written.len() == REMEMBERED {
+                self.written.pop_front();
+            }
+            self.written.push_back((at, len));
+        }
         for lie in &self.lies {
             match lie {
                 Lie::WildWrite { nth, aim, bytes } if *nth == self.payloads => {
@@ -441,7 +498,7 @@ fn overwrite(bytes: &mut [u8], offset: usize, len: usize, value: u64) {
 /// Bytes in a descriptor of a split virtqueue.
 const DESCRIPTOR: usize = 16;
 
-/// Descriptor tables start on a page.
+/// Descriptor tables start on a page, and memory changes hands by the page.
 const PAGE: u64 = 4096;
 
 /// A descriptor that goes on with `next` (virtio 1.2, 2.7.5: flags in bytes 12 and 13, next in 14

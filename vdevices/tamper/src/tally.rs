@@ -1,6 +1,6 @@
 //! What the outside knows of the lies.
 
-use cofferdam_seam::Time;
+use cofferdam_seam::{Iova, Time};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// When the lies begin, and what became of them. Shared between the device, which writes it, and
@@ -11,6 +11,9 @@ pub struct Tally {
     acted: AtomicU32,
     /// Nanoseconds; `Time::NEVER` while nothing has acted.
     first_at: AtomicU64,
+    /// A page to be remembered, and when it was named; `Time::NEVER` while none was.
+    recalled: AtomicU64,
+    recalled_at: AtomicU64,
 }
 
 impl Default for Tally {
@@ -26,6 +29,8 @@ impl Tally {
             armed: AtomicBool::new(false),
             acted: AtomicU32::new(0),
             first_at: AtomicU64::new(Time::NEVER.nanos()),
+            recalled: AtomicU64::new(0),
+            recalled_at: AtomicU64::new(Time::NEVER.nanos()),
         }
     }
 
@@ -51,6 +56,19 @@ impl Tally {
     #[inline]
     pub fn armed(&self) -> bool {
         self.armed.load(Ordering::Acquire)
+    }
+
+    /// Names a page of the device's addresses whose memory has got a new owner, at that device time.
+    pub fn recall(&self, page: Iova, now: Time) {
+        // The page is written before the time, so that who sees the time sees the page.
+        self.recalled.store(page.0, Ordering::Relaxed);
+        self.recalled_at.store(now.nanos(), Ordering::Release);
+    }
+
+    /// The page that was named last, and when.
+    pub fn recalled(&self) -> Option<(Iova, Time)> {
+        let at = Time(self.recalled_at.load(Ordering::Acquire));
+        (at != Time::NEVER).then(|| (Iova(self.recalled.load(Ordering::Relaxed)), at))
     }
 
     /// Tells of a lie at that device time.

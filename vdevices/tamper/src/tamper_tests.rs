@@ -272,6 +272,48 @@ fn stale_write_outlives_a_function_level_reset() {
 }
 
 #[test]
+fn recalled_page_is_written_where_it_was_last_written_and_once() {
+    // Arrange
+    let lie = Lie::Recall {
+        after: Duration::from_micros(5),
+        bytes_seed: 1,
+    };
+    let (mut testbed, tally) = armed(vec![lie]);
+    for at in [0x1100, 0x1200, 0x2300] {
+        write(&mut testbed, register::PAYLOAD_WRITE, at);
+    }
+    let before = testbed.bus.requests.len();
+
+    // Act: nobody touches the device meanwhile.
+    testbed.run_until(Time(1_000_000));
+    tally.recall(Iova(0x1000), Time(1_000_000));
+    testbed.run_until(Time(2_000_000));
+    tally.recall(Iova(0x2000), Time(2_000_000));
+    testbed.run_until(Time(3_000_000));
+
+    // Assert
+    let late = &testbed.bus.requests[before..];
+    assert_eq!(late.len(), 1);
+    assert_eq!(late[0].at, Iova(0x1200));
+    assert_eq!(tally.acted(), 1);
+}
+
+#[test]
+fn page_the_device_was_never_given_is_not_written() {
+    let lie = Lie::Recall {
+        after: Duration::ZERO,
+        bytes_seed: 1,
+    };
+    let (mut testbed, tally) = armed(vec![lie]);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x1100);
+
+    tally.recall(Iova(0x5000), Time::ZERO);
+    testbed.run_until(Time(2_000_000));
+
+    assert_eq!(tally.acted(), 0);
+}
+
+#[test]
 fn stale_write_does_not_outlive_a_cold_reset() {
     let (mut testbed, tally) = armed(vec![stale(1, 50)]);
     write(&mut testbed, register::PAYLOAD_WRITE, 0x100);

@@ -237,6 +237,10 @@ impl<H: DriverHost> DriverHost for Faulty<H> {
         })
     }
 
+    fn dma_alignment(&self) -> usize {
+        self.inner.dma_alignment()
+    }
+
     fn unmap(&mut self, mapping: Mapping) {
         if let Some(strike) = &self.strike
             && let Some((id, at)) = strike.filled.get()

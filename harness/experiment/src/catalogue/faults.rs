@@ -1,5 +1,6 @@
 //! Faults: what strikes, who commits it, where it applies and who should notice.
 
+mod ablations;
 mod bus;
 mod config;
 mod dma;
@@ -9,6 +10,7 @@ mod own;
 mod reach;
 mod rings;
 
+pub(crate) use ablations::crossed;
 pub use own::OwnFault;
 
 use crate::catalogue::placement;
@@ -153,21 +155,23 @@ pub fn fault_named(id: &str) -> Option<&'static Fault> {
 /// The values a fault's parameters take in a plan: every case of it, in the order of the report.
 pub fn cases(fault: &Fault) -> Vec<Case> {
     if fault.id == NONE.id {
-        return vec![Case::CLEAN];
+        let clean = std::iter::once(Case::CLEAN);
+        return clean.chain(ablations::cases(fault)).collect();
     }
     FAMILIES
         .iter()
         .flat_map(|family| (family.cases)(fault.id))
+        .chain(ablations::cases(fault))
         .chain(own::cases(fault.id))
         .collect()
 }
 
 /// The name of a case: the fault's id and the parameters that make it this case,
-/// `D1.device.tenant1`.
+/// `D1.device.tenant1`, and how its data go, if not as usual.
 pub(crate) fn case_name(case: &Case) -> String {
     let ours = FAMILIES.iter().find_map(|family| (family.name)(case));
     let named = ours.or_else(|| own::name(case));
-    named.unwrap_or_else(|| case.fault.id().to_owned())
+    named.unwrap_or_else(|| case.fault.id().to_owned()) + &ablations::suffix(case)
 }
 
 /// What is certain about a cell with a fault.
@@ -220,7 +224,8 @@ pub fn why_not(cell: &Cell) -> Option<&'static str> {
 /// The corner in which a fault does not exist, if that cell is in one.
 pub(crate) fn corner(fault: &'static Fault, cell: &Cell) -> Option<&'static Except> {
     let mut excepts = fault.except.iter().chain(own::except(fault, cell.driver));
-    excepts.find(|except| except.covers(cell))
+    let found = excepts.find(|except| except.covers(cell));
+    found.or_else(|| ablations::except(cell))
 }
 
 /// Whether a fault exists for a driver on a fabric, for at least one of its cases.

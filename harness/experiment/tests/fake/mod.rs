@@ -11,8 +11,9 @@ use cofferdam_experiment::summary::InfrastructureFailure;
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{
-    By, Corruption, Counts, Detection, DomainEnd, DomainReport, DriverId, End, Fault, Lock, Oops,
-    PlacementId, Route, Served, StrayDma, Target, TenantIo, TrialReport, TrialSpec,
+    Balloon, By, Corruption, Counts, DataPath, Detection, DomainEnd, DomainReport, DriverId, End,
+    Fault, Lock, Oops, Packing, PlacementId, Route, Served, StrayDma, Target, TenantIo,
+    TrialReport, TrialSpec,
 };
 
 const MS: u64 = 1_000_000;
@@ -149,6 +150,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         forged_interrupts: 0,
         refused_interrupts: 0,
         served: Served::default(),
+        balloon: None,
         stale_window_ns: None,
         detection: None,
         recovered_after_ns: None,
@@ -174,7 +176,10 @@ fn clean(spec: &TrialSpec) -> TrialReport {
             interrupts: per_request,
             dma_requests: per_request * 4,
             crossings: per_request * 2,
-            copied_bytes: per_request * 512,
+            copied_bytes: match spec.data {
+                DataPath::Copy => per_request * 512,
+                DataPath::ZeroCopy => 0,
+            },
             wakeups: per_request * 2,
             ..Counts::default()
         },
@@ -200,6 +205,14 @@ impl Scene<'_> {
         } else {
             self.report.stray_blocked += 1;
             self.notice("iommu", "translation fault", 0);
+        }
+    }
+
+    /// Whose memory the data of a request are in while the device moves them.
+    fn holder(&self) -> Owner {
+        match self.spec.data {
+            DataPath::Copy => Owner::Driver,
+            DataPath::ZeroCopy => Owner::Tenant1,
         }
     }
 
@@ -368,7 +381,7 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
         Fault::D6 { by, delay_us, .. } => {
             let early = delay_us < 10_000 && by == By::Device;
             let landed = open || (spec.iommu == IommuMode::Lazy && early);
-            scene.stray(landed, true, Some(Owner::Driver));
+            scene.stray(landed, true, Some(scene.holder()));
             if landed {
                 scene.report.stale_window_ns = Some(u64::from(delay_us) * 900);
             }
@@ -392,8 +405,14 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
             scene.report.io[0].corrupted = 1;
         }
         Fault::D5 { write, .. } => {
-            scene.stray(true, write, Some(Owner::Driver));
-            if !write && spec.iommu != IommuMode::Bounce {
+            let bounced = spec.iommu == IommuMode::Bounce;
+            let owner = if bounced {
+                Owner::Driver
+            } else {
+                scene.holder()
+            };
+            scene.stray(true, write, Some(owner));
+            if !write && !bounced && spec.packing == Packing::Packed {
                 scene.report.counts.leaked_bytes = u64::from(draw.between(0, 64));
             }
         }
@@ -410,7 +429,23 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
                 scene.restart(MS);
             }
         }
-        Fault::D13 { acs, .. } => scene.hit_frame(!acs, Owner::Tenant2),
+        Fault::D13 { .. } => scene.hit_frame(!spec.acs, Owner::Tenant2),
+        Fault::D14 { delay_us, .. } => {
+            let (filled, after) = (MS, u64::from(delay_us) * 1000);
+            scene.report.activated_at_ns = Some(filled + after);
+            scene.report.balloon = Some(Balloon {
+                from: 1,
+                page: 0x14_9000,
+                given_at_ns: filled - 1000,
+                filled_at_ns: Some(filled),
+                resident_before: None,
+                resident_after: None,
+            });
+            scene.report.domains.push(domain("newcomer", 1));
+            let early = spec.iommu == IommuMode::Lazy && after < 10 * MS;
+            scene.hit_frame(open || early, Owner::Newcomer);
+            scene.report.stale_window_ns = (open || early).then_some(after + 1000);
+        }
         Fault::D8 { .. } => scene.stray(open, true, Some(Owner::Driver)),
         Fault::I4 { .. } if spec.intremap => scene.report.refused_interrupts = 1,
         Fault::I4 { .. } => scene.report.forged_interrupts = 1,

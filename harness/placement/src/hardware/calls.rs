@@ -117,6 +117,12 @@ impl Hardware {
             {
                 return Ok(self.access(index, call));
             }
+            Call::GiveBack { phys } => done(self.give_back(index, phys)?),
+            Call::GivenBack => done(self.given_back(index)?),
+            Call::Filled if index == self.newcomer() => {
+                self.filled();
+                Answer::DONE
+            }
             Call::Status if supervises => {
                 let unit = &self.units[server];
                 let dead = u64::from(matches!(unit.state, State::Dead)) * status::DEAD;
@@ -259,7 +265,10 @@ impl Hardware {
                     self.machine.map(id, at, bytes, way)
                 };
                 match mapped {
-                    Ok(mapping) => Answer::with(mapping.iova.0, mapping.id),
+                    Ok(mapping) => {
+                        self.remember_lent(phys, mapping.iova);
+                        Answer::with(mapping.iova.0, mapping.id)
+                    }
                     Err(_) => Answer::REFUSED,
                 }
             }
@@ -317,6 +326,10 @@ impl Hardware {
             self.recovered_at.get_or_insert(self.machine.now());
         }
     }
+}
+
+const fn done(was: bool) -> Answer {
+    if was { Answer::DONE } else { Answer::REFUSED }
 }
 
 /// A write as a read of nothing.

@@ -176,6 +176,10 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> O
             at: lent_address(spec),
             bytes: Mix(spec.seed).bytes(LEN as usize),
         }),
+        Fault::D14 { delay_us, .. } => Some(Lie::Recall {
+            after: Duration::from_micros(delay_us.into()),
+            bytes_seed: spec.seed,
+        }),
         Fault::D8 { nth } => Some(Lie::WriteBack {
             nth,
             bytes_seed: spec.seed,

@@ -2,13 +2,13 @@
 
 use super::unit::State;
 use super::{Hardware, STRAYS};
+use crate::newcomer;
 use crate::placement::Role;
 use crate::port::Toll;
 use crate::trial::{
     By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, Served, StrayDma,
     TrialReport,
 };
-use cofferdam_machine::frames::owner_at;
 use cofferdam_seam::Time;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Hardware {
                     write: event.write,
                     verdict: event.verdict.to_string(),
                     landed: event.landed(),
-                    owner: event.reached.and_then(|at| owner_at(at.0)),
+                    owner: event.reached.and_then(|at| self.owner_now(at)),
                 });
             }
         }
@@ -154,6 +154,7 @@ impl Hardware {
                 io.push(unit.page.io(tenant));
             }
         }
+        domains.extend(self.report_newcomer(ended));
         let counts = self.machine.counts();
         let paid = |toll| {
             self.units
@@ -181,6 +182,7 @@ impl Hardware {
                 .corruption()
                 .into_iter()
                 .map(|(owner, bytes)| Corruption { owner, bytes })
+                .chain(self.newcomers_loss())
                 .collect(),
             stray: std::mem::take(&mut self.stray),
             stray_landed: counts.stray_landed,
@@ -193,6 +195,7 @@ impl Hardware {
                 spurious: counts.spurious_interrupts,
                 cut_off_at_ns: served.cut_off_at.map(Time::nanos),
             },
+            balloon: self.balloon,
             stale_window_ns: counts.last_after_unmap.map(nanos),
             detection: self.detection.clone(),
             recovered_after_ns: after(self.recovered_at),
@@ -221,5 +224,33 @@ impl Hardware {
             end,
             ended_at_ns: ended.nanos(),
         }
+    }
+
+    /// How the tenant that was started in mid-trial was, if one was.
+    fn report_newcomer(&self, ended: Time) -> Option<DomainReport> {
+        let index = self.newcomer();
+        let unit = self.units.get(index)?;
+        let (_, stored_gap) = unit.page.beats();
+        let to_the_end = ended.since(self.last_beat(index)).as_nanos();
+        let to_the_end = u64::try_from(to_the_end).unwrap_or(u64::MAX);
+        Some(DomainReport {
+            name: unit.name.into(),
+            privileged: false,
+            holds_driver: false,
+            // It makes no requests.
+            tenant: None,
+            cpu: newcomer::CPU,
+            end: match unit.state {
+                State::Dead => DomainEnd::Dead,
+                State::Halted => DomainEnd::Halted,
+                _ => DomainEnd::Alive,
+            },
+            deaths: unit.deaths.clone(),
+            restarts: unit.restarts,
+            longest_gap_ns: unit.longest_gap.max(stored_gap).max(to_the_end),
+            frozen_ns: 0,
+            resident_bytes: None,
+            interrupt_ns: 0,
+        })
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Unit {
     pub sentence: Option<String>,
     /// The kernel confirmed that it is stopped (wall clock).
     pub stopped: bool,
+    /// What the zygote found of the machine's memory in it, when it was last asked.
+    pub weighed: Option<Option<u64>>,
 }
 
 impl Unit {
@@ -67,6 +69,7 @@ impl Unit {
             restarts: 0,
             sentence: None,
             stopped: false,
+            weighed: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod physics;
 mod physics_bus;
 mod physics_dma;
 mod physics_interrupts;
+mod physics_memory;
 mod replay;
 mod rings;
 mod trace;

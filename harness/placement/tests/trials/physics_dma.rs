@@ -19,10 +19,19 @@ fn spec(driver: DriverId, iommu: IommuMode, fault: Fault) -> TrialSpec {
 
 /// Every driver in every mode; `look` gets what was seen of an activated trial.
 fn everywhere(fault: Fault, look: impl Fn(&TrialReport, IommuMode, &str)) {
+    everywhere_with(|spec| spec, fault, look);
+}
+
+/// The same on a platform that `lay` makes.
+fn everywhere_with(
+    lay: impl Fn(TrialSpec) -> TrialSpec,
+    fault: Fault,
+    look: impl Fn(&TrialReport, IommuMode, &str),
+) {
     let mut zygote = zygote();
     for driver in DRIVERS {
         for iommu in IommuMode::ALL {
-            let spec = spec(driver, iommu, fault);
+            let spec = lay(spec(driver, iommu, fault));
             let report = zygote.run(&spec).expect("trial");
             let what = format!("{spec:?}: {report:#?}");
             assert!(report.activated > 0, "{what}");
@@ -182,7 +191,8 @@ fn reserved_region_is_hit_in_every_mode() {
 #[test]
 fn borrowed_requester_id_reaches_a_tenants_page_unless_ports_look_who_sends() {
     for acs in [false, true] {
-        everywhere(Fault::D13 { acs, nth: 2 }, |report, _, what| {
+        let lay = |spec| TrialSpec { acs, ..spec };
+        everywhere_with(lay, Fault::D13 { nth: 2 }, |report, _, what| {
             let hit = (!acs).then_some(Owner::Tenant2);
             assert_eq!(victims(report), Vec::from_iter(hit), "{what}");
             assert_eq!(report.stray_blocked > 0, acs, "{what}");

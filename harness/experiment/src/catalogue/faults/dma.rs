@@ -1,5 +1,6 @@
 //! Wild, late and overlong DMA (D).
 
+use super::ablations::{LONG_DELAY_US, SHORT_DELAY_US, zero_copy};
 use super::{ALL_MODES_PCIE, Except, Fault, PCIE};
 use crate::cell::{Case, Cell, by_name, micros, target_name};
 use crate::predict::{Expect, Prediction, by_construction, measured, nanos};
@@ -36,7 +37,7 @@ const ALIKE: &str = "nothing is unmapped, so passthrough is as off and lazy as s
 const QUARANTINE_OF_NOTHING: &str = "nothing lands that a quarantine could keep away from a driver";
 
 /// The entries, in the order of the report.
-pub(super) static ENTRIES: [Fault; 12] = [
+pub(super) static ENTRIES: [Fault; 13] = [
     Fault {
         id: "D1",
         line: "wild DMA: a transfer to an address that was not mapped for it",
@@ -219,6 +220,19 @@ pub(super) static ENTRIES: [Fault; 12] = [
         crossing: ALIKE,
         except: &[],
     },
+    Fault {
+        id: "D14",
+        line: "DMA to a page that a tenant gave back and a freshly started one got",
+        by: "device (Tamper)",
+        parameters: "2 ms or, in lazy mode, 20 ms after the new tenant filled the page; the page was lent \
+                     for a request (zero-copy)",
+        trigger: "tenant1's next request that brings data from its nth on gives its page back",
+        oracle: "IOMMU fault log, pattern check",
+        iommu: UNBOUNCED,
+        fabrics: PCIE,
+        crossing: BOUNCE_IS_STRICT,
+        except: &[],
+    },
 ];
 
 /// Where nobody is beside a buffer.
@@ -318,7 +332,13 @@ pub(super) fn cases(id: &str) -> Vec<Case> {
             })
             .to_vec(),
         "D13" => [false, true]
-            .map(|acs| Case::of(Strike::D13 { acs, nth: 0 }))
+            .map(|acs| Case {
+                acs,
+                ..Case::of(Strike::D13 { nth: 0 })
+            })
+            .to_vec(),
+        "D14" => [SHORT_DELAY_US, LONG_DELAY_US]
+            .map(|delay_us| zero_copy(Case::of(Strike::D14 { delay_us, nth: 0 })))
             .to_vec(),
         _ => Vec::new(),
     }
@@ -351,8 +371,9 @@ pub(super) fn name(case: &Case) -> Option<String> {
             if death { "death" } else { "reset" },
             if quarantine { ".quarantine" } else { "" }
         ),
-        Strike::D13 { acs: true, .. } => "D13.acs".into(),
-        Strike::D13 { acs: false, .. } => "D13".into(),
+        Strike::D13 { .. } if case.acs => "D13.acs".into(),
+        Strike::D13 { .. } => "D13".into(),
+        Strike::D14 { delay_us, .. } => format!("D14.{}", micros(delay_us)),
         _ => return None,
     })
 }
@@ -409,11 +430,11 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
             Expect::Unrefused,
             "the device reaches all memory; harm needs a new user of the page",
         ),
-        Strike::D13 { acs: true, .. } => by_construction(
+        Strike::D13 { .. } if cell.case.acs => by_construction(
             Expect::Refused(Some(Owner::Tenant2)),
             "the port knows that the requester ID is not the sender's",
         ),
-        Strike::D13 { acs: false, .. } => by_construction(
+        Strike::D13 { .. } => by_construction(
             Expect::Lands(Owner::Tenant2),
             "the IOMMU goes by the requester ID, and that one's domain maps the page",
         ),
@@ -422,6 +443,7 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
             "the access begins in a mapped buffer: an IOMMU cuts it at the end of a page, if there",
         ),
         Strike::D6 { .. } => use_after_unmap(cell),
+        Strike::D14 { .. } => given_back(cell),
         Strike::D8 { .. } if translates => {
             by_construction(Expect::Blocked, "the page is mapped for reading only")
         }
@@ -519,6 +541,23 @@ fn use_after_unmap(cell: &Cell) -> Prediction {
         IommuMode::Lazy => measured(
             Expect::StaleFor(nanos(cell.platform.config().lazy_delay)),
             "a stale IOTLB entry lives until the batch is due, if an earlier DMA primed it",
+        ),
+    }
+}
+
+fn given_back(cell: &Cell) -> Prediction {
+    match cell.iommu {
+        IommuMode::Off | IommuMode::Passthrough => by_construction(
+            Expect::Lands(Owner::Newcomer),
+            "the address is the page's, whoever has it",
+        ),
+        IommuMode::Strict | IommuMode::Bounce => by_construction(
+            Expect::Refused(Some(Owner::Newcomer)),
+            "the translation was gone before the request was answered, and the page came back later",
+        ),
+        IommuMode::Lazy => measured(
+            Expect::StaleFor(nanos(cell.platform.config().lazy_delay)),
+            "a stale IOTLB entry leads to the page until the batch is due, whoever has it by then",
         ),
     }
 }
