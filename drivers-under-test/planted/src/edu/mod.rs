@@ -51,7 +51,7 @@ pub(crate) const BUFFER_LEN: usize = 4096;
 
 const VECTOR: Vector = Vector(0);
 /// How long a device that an earlier driver left busy may take to come to rest.
-const IDLE_LIMIT: Duration = Duration::from_millis(100);
+const IDLE_LIMIT: Duration = Duration::from_millis(5);
 
 /// The device's registers and the host they came from.
 pub(crate) struct Edu<H: DriverHost> {

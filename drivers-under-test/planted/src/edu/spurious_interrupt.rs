@@ -1,10 +1,10 @@
 //! `edu-spurious-interrupt`: believes that an interrupt is the end of its copy.
 
-use super::{BUFFER_LEN, DMA_DONE, Edu, check_round_trip};
+use super::{BUFFER_LEN, DMA_DONE, Edu, FACTORIAL, FACTORIAL_DONE, check_round_trip};
 use crate::call::{Call, Driver, Serve, UNKNOWN};
 use crate::variant::Variant;
 use cofferdam_seam::service::DriverError;
-use cofferdam_seam::{Deadline, Direction, DmaRegion, DriverHost};
+use cofferdam_seam::{Deadline, Direction, DmaRegion, DriverHost, Mmio};
 use core::marker::PhantomData;
 
 pub(crate) struct SpuriousInterrupt<H: DriverHost, V> {
@@ -36,6 +36,19 @@ impl<H: DriverHost, V: Variant> SpuriousInterrupt<H, V> {
         self.edu.host.unmap(mapping);
         Ok(())
     }
+
+    fn factorial(
+        &mut self,
+        n: u32,
+        into: &mut [u8],
+        until: Deadline,
+    ) -> Result<usize, DriverError> {
+        let into = into.get_mut(..4).ok_or(UNKNOWN)?;
+        self.edu.start_factorial(n);
+        self.edu.done(FACTORIAL_DONE, until)?;
+        into.copy_from_slice(&self.edu.regs.read32(FACTORIAL).to_le_bytes());
+        Ok(4)
+    }
 }
 
 impl<H: DriverHost, V: Variant> Driver<H> for SpuriousInterrupt<H, V> {
@@ -59,8 +72,10 @@ impl<H: DriverHost, V: Variant> Serve for SpuriousInterrupt<H, V> {
         into: &mut [u8],
         until: Deadline,
     ) -> Result<usize, DriverError> {
-        let Call::RoundTrip(out) = call else {
-            return Err(UNKNOWN);
+        let out = match call {
+            Call::RoundTrip(out) => out,
+            Call::Factorial(n) => return self.factorial(n, into, until),
+            _ => return Err(UNKNOWN),
         };
         check_round_trip(out, into)?;
         if self.lost {

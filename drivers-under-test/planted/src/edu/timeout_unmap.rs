@@ -1,10 +1,10 @@
 //! `edu-timeout-unmap`: takes the buffer back at the deadline while the device still copies.
 
-use super::{BUFFER_LEN, Edu, check_round_trip};
+use super::{BUFFER_LEN, Edu, FACTORIAL, FACTORIAL_DONE, check_round_trip};
 use crate::call::{Call, Driver, Serve, UNKNOWN};
 use crate::variant::Variant;
 use cofferdam_seam::service::DriverError;
-use cofferdam_seam::{Deadline, Direction, DmaRegion, DriverHost};
+use cofferdam_seam::{Deadline, Direction, DmaRegion, DriverHost, Mmio};
 use core::marker::PhantomData;
 
 pub(crate) struct TimeoutUnmap<H: DriverHost, V> {
@@ -27,6 +27,19 @@ impl<H: DriverHost, V: Variant> TimeoutUnmap<H, V> {
         }
         self.edu.host.unmap(mapping);
         copied
+    }
+
+    fn factorial(
+        &mut self,
+        n: u32,
+        into: &mut [u8],
+        until: Deadline,
+    ) -> Result<usize, DriverError> {
+        let into = into.get_mut(..4).ok_or(UNKNOWN)?;
+        self.edu.start_factorial(n);
+        self.edu.done(FACTORIAL_DONE, until)?;
+        into.copy_from_slice(&self.edu.regs.read32(FACTORIAL).to_le_bytes());
+        Ok(4)
     }
 }
 
@@ -51,8 +64,10 @@ impl<H: DriverHost, V: Variant> Serve for TimeoutUnmap<H, V> {
         into: &mut [u8],
         until: Deadline,
     ) -> Result<usize, DriverError> {
-        let Call::RoundTrip(out) = call else {
-            return Err(UNKNOWN);
+        let out = match call {
+            Call::RoundTrip(out) => out,
+            Call::Factorial(n) => return self.factorial(n, into, until),
+            _ => return Err(UNKNOWN),
         };
         check_round_trip(out, into)?;
         if self.lost {

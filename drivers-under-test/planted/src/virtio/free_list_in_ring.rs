@@ -1,7 +1,7 @@
 //! `virtio-free-list-in-ring`: keeps its list of free descriptors in memory the device can write.
 
 use super::disk::{Disk, LARGEST, whole_sectors};
-use super::ring::{CHAIN, Data, Ring, SLOTS};
+use super::ring::{CHAIN, Data, SLOTS};
 use super::spec;
 use crate::call::{Call, Driver, Serve, UNKNOWN};
 use crate::variant::Variant;
@@ -16,8 +16,9 @@ pub(crate) struct FreeListInRing<H: DriverHost, V> {
     disk: Disk<H>,
     /// The buffer of each slot, while the device has it.
     mapped: [Option<Mapping>; SLOTS as usize],
-    /// The first free slot.
+    /// The first free slot, and the last.
     free: u16,
+    last: u16,
     /// What follows each free slot.
     next: [u16; SLOTS as usize],
     variant: PhantomData<V>,
@@ -33,11 +34,23 @@ impl<H: DriverHost, V: Variant> FreeListInRing<H, V> {
         }
     }
 
-    /// Puts a slot at the head of the list.
+    /// Puts a slot at the end of the list.
     fn release(&mut self, slot: u16) {
-        link(&self.disk.ring, slot, self.free);
-        self.next[usize::from(slot)] = self.free;
-        self.free = slot;
+        if self.free == NONE {
+            self.free = slot;
+        } else {
+            self.link(self.last, slot);
+        }
+        self.link(slot, NONE);
+        self.last = slot;
+    }
+
+    /// Makes `next` follow the free slot `slot`, in the table and in our copy.
+    fn link(&mut self, slot: u16, next: u16) {
+        self.disk
+            .ring
+            .describe(CHAIN * slot + 2, Iova(0), 0, 0, next);
+        self.next[usize::from(slot)] = next;
     }
 
     fn transfer(
@@ -83,24 +96,20 @@ impl<H: DriverHost, V: Variant> FreeListInRing<H, V> {
     }
 }
 
-/// Makes `next` follow the free slot `slot`.
-fn link<D: DmaRegion>(ring: &Ring<D>, slot: u16, next: u16) {
-    ring.describe(CHAIN * slot + 2, Iova(0), 0, 0, next);
-}
-
 impl<H: DriverHost, V: Variant> Driver<H> for FreeListInRing<H, V> {
     fn probe(host: H) -> Result<Self, DriverError> {
-        let disk = Disk::probe(host)?;
-        for slot in 0..SLOTS {
-            link(&disk.ring, slot, slot + 1);
-        }
-        Ok(Self {
-            disk,
+        let mut driver = Self {
+            disk: Disk::probe(host)?,
             mapped: [const { None }; SLOTS as usize],
             free: 0,
-            next: [1, 2, 3, NONE],
+            last: SLOTS - 1,
+            next: [NONE; SLOTS as usize],
             variant: PhantomData,
-        })
+        };
+        for slot in 0..SLOTS {
+            driver.link(slot, slot + 1);
+        }
+        Ok(driver)
     }
 }
 

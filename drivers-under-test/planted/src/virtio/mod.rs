@@ -34,7 +34,7 @@ pub(crate) mod zero_capacity;
 /// The queue's vector, where the device has one for it; vector 0 then tells of the configuration.
 const QUEUE_VECTOR: Vector = Vector(1);
 /// How long a reset may take.
-const RESET_LIMIT: Duration = Duration::from_millis(100);
+const RESET_LIMIT: Duration = Duration::from_millis(5);
 
 /// The device's structures and the host they came from.
 pub(crate) struct Virtio<H: DriverHost> {

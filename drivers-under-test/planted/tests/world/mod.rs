@@ -12,9 +12,10 @@ use cofferdam_machine::{Machine, Memory, Verdict};
 use cofferdam_seam::service::DriverError;
 use cofferdam_seam::{Deadline, Device, Width};
 use driver_planted::{Bug, Build, Call, Family, Serve};
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,7 +44,13 @@ pub struct Outcome {
     pub probe: Option<DriverError>,
     /// How often the device acted as it should not.
     pub acted: u32,
+    /// Where it panicked: the end of a path.
     pub panic: Option<String>,
+}
+
+thread_local! {
+    /// The file of the last panic on this thread.
+    static PANICKED_IN: Cell<Option<String>> = const { Cell::new(None) };
 }
 
 /// The honest device of a family.
@@ -102,6 +109,16 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
     let host = Witness::new(machine.host(id), Rc::clone(&books));
     let mut outcome = Outcome::default();
 
+    set_hook(Box::new(|panic| {
+        PANICKED_IN.set(panic.location().map(|place| place.file().to_owned()));
+        // What a driver does is data here, what a test says is not.
+        if !panic
+            .location()
+            .is_some_and(|place| place.file().contains("planted/src"))
+        {
+            eprintln!("{panic}");
+        }
+    }));
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let probe = bug.run(build, host, |driver| {
             for step in steps {
@@ -115,9 +132,7 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
         if payload.downcast_ref::<Unbounded>().is_some() {
             outcome.findings.insert("unbounded-wait");
         } else {
-            let text = payload.downcast_ref::<String>().cloned();
-            let text = text.or(payload.downcast_ref::<&str>().map(ToString::to_string));
-            outcome.panic = Some(text.unwrap_or_default());
+            outcome.panic = PANICKED_IN.take();
             outcome.findings.insert("panic");
         }
     }
@@ -178,7 +193,8 @@ fn serve(
     };
     seen.lock().expect("no test panics with it").forget();
     let mut into = vec![0; room];
-    match driver.call(call, &mut into, until) {
+    let result = driver.call(call, &mut into, until);
+    match result {
         Ok(len) => {
             let seen = seen.lock().expect("no test panics with it");
             if len > room {
@@ -194,13 +210,12 @@ fn serve(
         }
         Err(error) => outcome.errors.push(error),
     }
-    let given = match step {
-        Step::RoundTrip(out) | Step::Write(_, out) => out.as_slice(),
-        _ => &[],
-    };
-    let seen = seen.lock().expect("no test panics with it");
-    let beyond = seen.received.iter().skip(given.len());
-    if beyond.copied().any(|byte| byte != 0) {
-        outcome.findings.insert("wild-dma:leaked");
+    // What a call that failed started may still be under way in the next one.
+    if let (Ok(_), Step::RoundTrip(given) | Step::Write(_, given)) = (result, step) {
+        let seen = seen.lock().expect("no test panics with it");
+        let beyond = seen.received.iter().skip(given.len());
+        if beyond.copied().any(|byte| byte != 0) {
+            outcome.findings.insert("wild-dma:leaked");
+        }
     }
 }

@@ -5,16 +5,15 @@
 
 use cofferdam_seam::{
     Access, Budget, Bus, BusPort, Completion, Device, DmaFault, Iova, PciIdentity, Progress,
-    Purpose, RequesterId, Reset, Time, Vector, VectorSet, Width,
+    Purpose, RequesterId, Reset, Time, Vector, Width,
 };
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What a plan may do besides changing a value.
 pub struct Hand<'a> {
     bus: &'a mut dyn Bus,
     by: RequesterId,
-    /// Vectors to raise.
-    pub raise: VectorSet,
     acted: u32,
 }
 
@@ -22,12 +21,6 @@ impl Hand<'_> {
     /// Notes that the plan changed something.
     pub fn act(&mut self) {
         self.acted += 1;
-    }
-
-    /// Raises an interrupt.
-    pub fn interrupt(&mut self, vector: u16) {
-        self.act();
-        self.raise.insert(VectorSet::of(Vector(vector)));
     }
 
     /// Writes memory that the driver lets the device write.
@@ -67,6 +60,8 @@ pub struct Plan {
     pub config: Option<OnConfig>,
     /// The model is not stepped before then.
     pub asleep_until: Option<Time>,
+    /// One interrupt of vector 0 without a cause, so long after a write of that register.
+    pub spurious: Option<(u32, Duration)>,
 }
 
 /// What went over the bus in the course of a call.
@@ -90,12 +85,19 @@ impl Seen {
 pub struct Twist {
     inner: Box<dyn Device>,
     plan: Plan,
+    /// When the interrupt without a cause is due.
+    spurious_at: Option<Time>,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Twist {
     pub fn new(inner: Box<dyn Device>, plan: Plan, seen: Arc<Mutex<Seen>>) -> Self {
-        Self { inner, plan, seen }
+        Self {
+            inner,
+            plan,
+            spurious_at: None,
+            seen,
+        }
     }
 
     fn note(&self, acted: u32) {
@@ -194,42 +196,53 @@ impl Device for Twist {
         let (Completion::Data(value), Some(read)) = (honest, self.plan.read.as_mut()) else {
             return honest;
         };
-        let (fabric, by, pending) = bus.parts();
+        let (fabric, by, _) = bus.parts();
         let mut hand = Hand {
             bus: fabric,
             by,
-            raise: VectorSet::EMPTY,
             acted: 0,
         };
         let value = value & at.width().all_ones();
         let answer = read(at, value, &mut hand);
         let acted = hand.acted + u32::from(answer != value);
-        pending.raised.insert(hand.raise);
         self.note(acted);
         Completion::Data(answer)
     }
 
     fn write(&mut self, at: Access, value: u64, bus: &mut BusPort<'_>) {
         if let Some(write) = self.plan.write.as_mut() {
-            let (fabric, by, pending) = bus.parts();
+            let (fabric, by, _) = bus.parts();
             let mut hand = Hand {
                 bus: fabric,
                 by,
-                raise: VectorSet::EMPTY,
                 acted: 0,
             };
             let passes = write(at, value, &mut hand);
             let acted = hand.acted + u32::from(!passes);
-            pending.raised.insert(hand.raise);
             self.note(acted);
             if !passes {
                 return;
             }
         }
+        if let Some((offset, after)) = self.plan.spurious
+            && offset == at.offset()
+        {
+            self.plan.spurious = None;
+            let due = bus.now() + after;
+            self.spurious_at = Some(due);
+            bus.wake_at(due);
+        }
         self.lend(bus, |device, port| device.write(at, value, port));
     }
 
     fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
+        if let Some(due) = self.spurious_at
+            && due <= bus.now()
+        {
+            self.spurious_at = None;
+            self.note(1);
+            bus.raise(Vector(0));
+        }
         if let Some(until) = self.plan.asleep_until
             && bus.now() < until
         {
