@@ -2,7 +2,7 @@
 
 use crate::call::{Driver, Serve};
 use crate::variant::{Fixed, Planted};
-use crate::{edu, virtio};
+use crate::{edu, nvme, virtio};
 use cofferdam_seam::DriverHost;
 use cofferdam_seam::service::DriverError;
 
@@ -181,4 +181,18 @@ bugs! {
     FreeListInRing: "virtio-free-list-in-ring", Virtio, virtio::free_list_in_ring;
     /// Waits for a vector it was not given.
     AssumedVector: "virtio-assumed-vector", Virtio, virtio::assumed_vector;
+    /// Indexes by command identifier.
+    CompletionId: "nvme-completion-id", Nvme, nvme::completion_id;
+    /// Unmaps a page each time its command completes.
+    DoubleCompletion: "nvme-double-completion", Nvme, nvme::double_completion;
+    /// Shifts by MDTS.
+    TransferLimit: "nvme-transfer-limit", Nvme, nvme::transfer_limit;
+    /// Divides by the block size.
+    LbaSize: "nvme-lba-size", Nvme, nvme::lba_size;
+    /// Adds one to the number of queues.
+    QueueCount: "nvme-queue-count", Nvme, nvme::queue_count;
+    /// Leaves a controller the bus that does not come to rest.
+    ResetIgnored: "nvme-reset-ignored", Nvme, nvme::reset_ignored;
+    /// Leaves a controller enabled that it does not take.
+    FailedProbe: "nvme-failed-probe", Nvme, nvme::failed_probe;
 }

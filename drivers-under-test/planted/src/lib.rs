@@ -20,6 +20,7 @@ extern crate alloc;
 mod bug;
 mod call;
 mod edu;
+mod nvme;
 mod variant;
 mod virtio;
 

@@ -41,18 +41,13 @@ impl<H: DriverHost> Disk<H> {
 
     /// Hands the first `len` bytes of the buffer to the device, empty if it is to fill them.
     pub fn send(&mut self, kind: u32, sector: u64, len: usize) -> Result<(), DriverError> {
-        if kind != spec::OUT && self.mapping.is_none() {
-            self.region.write_at(0, &[0; LARGEST][..len.min(LARGEST)]);
-        }
-        self.hand_over(kind, sector, len)
-    }
-
-    /// Hands them to the device as they are.
-    pub fn hand_over(&mut self, kind: u32, sector: u64, len: usize) -> Result<(), DriverError> {
         if self.mapping.is_some() {
             return Err(DriverError::Protocol("an earlier request never ended"));
         }
         let incoming = kind != spec::OUT;
+        if incoming {
+            self.region.write_at(0, &[0; LARGEST][..len.min(LARGEST)]);
+        }
         let way = if incoming {
             Direction::FromDevice
         } else {

@@ -38,8 +38,8 @@ pub enum Step {
 pub struct Outcome {
     /// The oracles that spoke.
     pub findings: BTreeSet<&'static str>,
-    /// Calls that were served, and what the last of each returned.
-    pub served: Vec<Vec<u8>>,
+    /// The steps that were served, and what each returned.
+    pub served: Vec<(usize, Vec<u8>)>,
     pub errors: Vec<DriverError>,
     pub probe: Option<DriverError>,
     /// How often the device acted as it should not.
@@ -121,9 +121,9 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
     }));
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let probe = bug.run(build, host, |driver| {
-            for step in steps {
+            for (nth, step) in steps.iter().enumerate() {
                 let until = Deadline::after(machine.now(), PATIENCE);
-                serve(driver, step, until, &seen, &mut outcome);
+                serve(driver, (nth, step), until, &seen, &mut outcome);
             }
         });
         outcome.probe = probe.err();
@@ -146,7 +146,7 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
         }
         let counts = machine.counts();
         if counts.maps != counts.unmaps {
-            outcome.findings.insert("leak-after-remove");
+            outcome.findings.insert("leaked-mapping");
         }
         let later = machine.now() + Duration::from_secs(1);
         machine.advance(later);
@@ -154,15 +154,15 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
     for event in machine.stray_events().0 {
         outcome.findings.insert(match event.verdict {
             Verdict::Sanctioned => continue,
-            Verdict::WrongDirection => "wild-dma:wrong-direction",
-            Verdict::OutOfBounds => "wild-dma:out-of-bounds",
-            Verdict::UseAfterUnmap { .. } => "wild-dma:use-after-unmap",
-            Verdict::Foreign { .. } | Verdict::PeerToPeer | Verdict::Unbacked => "wild-dma:foreign",
+            Verdict::WrongDirection => "dma-wrong-direction",
+            Verdict::OutOfBounds => "dma-out-of-bounds",
+            Verdict::UseAfterUnmap { .. } => "dma-after-unmap",
+            Verdict::Foreign { .. } | Verdict::PeerToPeer | Verdict::Unbacked => "dma-unmapped",
         });
     }
     let books = books.borrow();
     if books.double_unmaps > 0 {
-        outcome.findings.insert("wild-dma:double-unmap");
+        outcome.findings.insert("bad-unmap");
     }
     if books.foreign_waits > 0 {
         outcome.findings.insert("interrupt-misuse");
@@ -179,7 +179,7 @@ fn ran_to_its_end(outcome: &Outcome) -> bool {
 /// Makes one call, and compares what it returned with what went over the bus.
 fn serve(
     driver: &mut dyn Serve,
-    step: &Step,
+    (nth, step): (usize, &Step),
     until: Deadline,
     seen: &Mutex<Seen>,
     outcome: &mut Outcome,
@@ -192,21 +192,22 @@ fn serve(
         Step::Identify => (Call::Identify, 20),
     };
     seen.lock().expect("no test panics with it").forget();
-    let mut into = vec![0; room];
+    // No device here sends this.
+    let mut into = vec![0xee; room];
     let result = driver.call(call, &mut into, until);
     match result {
         Ok(len) => {
             let seen = seen.lock().expect("no test panics with it");
             if len > room {
-                outcome.findings.insert("over-long");
+                outcome.findings.insert("length-beyond-buffer");
             }
             let read = matches!(step, Step::Read(..) | Step::Identify);
             // Zeroes tell nobody anything.
             let made_up = |at: usize| into[at] != 0 && seen.sent.get(at) != Some(&into[at]);
             if read && (0..len.min(room)).any(made_up) {
-                outcome.findings.insert("fabricated-data");
+                outcome.findings.insert("unsent-data");
             }
-            outcome.served.push(into);
+            outcome.served.push((nth, into));
         }
         Err(error) => outcome.errors.push(error),
     }
@@ -215,7 +216,7 @@ fn serve(
         let seen = seen.lock().expect("no test panics with it");
         let beyond = seen.received.iter().skip(given.len());
         if beyond.copied().any(|byte| byte != 0) {
-            outcome.findings.insert("wild-dma:leaked");
+            outcome.findings.insert("leaked-bytes");
         }
     }
 }

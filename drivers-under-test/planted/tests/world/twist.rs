@@ -58,8 +58,8 @@ pub struct Plan {
     pub dma: Option<OnDma>,
     /// Answers configuration reads.
     pub config: Option<OnConfig>,
-    /// The model is not stepped before then.
-    pub asleep_until: Option<Time>,
+    /// From the first write of that register on the model is not stepped for so long.
+    pub sleep: Option<(u32, Duration)>,
     /// One interrupt of vector 0 without a cause, so long after a write of that register.
     pub spurious: Option<(u32, Duration)>,
 }
@@ -87,6 +87,7 @@ pub struct Twist {
     plan: Plan,
     /// When the interrupt without a cause is due.
     spurious_at: Option<Time>,
+    asleep_until: Time,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -96,6 +97,7 @@ impl Twist {
             inner,
             plan,
             spurious_at: None,
+            asleep_until: Time::ZERO,
             seen,
         }
     }
@@ -232,6 +234,12 @@ impl Device for Twist {
             self.spurious_at = Some(due);
             bus.wake_at(due);
         }
+        if let Some((offset, time)) = self.plan.sleep
+            && offset == at.offset()
+        {
+            self.plan.sleep = None;
+            self.asleep_until = bus.now() + time;
+        }
         self.lend(bus, |device, port| device.write(at, value, port));
     }
 
@@ -243,11 +251,9 @@ impl Device for Twist {
             self.note(1);
             bus.raise(Vector(0));
         }
-        if let Some(until) = self.plan.asleep_until
-            && bus.now() < until
-        {
+        if bus.now() < self.asleep_until {
             self.note(1);
-            bus.wake_at(until);
+            bus.wake_at(self.asleep_until);
             return Progress::Idle;
         }
         self.lend(bus, |device, port| device.step(budget, port))
