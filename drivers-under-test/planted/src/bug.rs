@@ -143,6 +143,8 @@ bugs! {
     BusMasterLeft: "edu-bus-master-left", Edu, edu::bus_master_left;
     /// Leaks a buffer and its mapping.
     LeakOnTimeout: "edu-leak-on-timeout", Edu, edu::leak_on_timeout;
+    /// Frees a buffer that the device still copies to.
+    DroppedBuffer: "edu-dropped-buffer", Edu, edu::dropped_buffer;
     /// Sends stale bytes as padding.
     PaddedTransfer: "edu-padded-transfer", Edu, edu::padded_transfer;
     /// Indexes by the used identifier.
@@ -179,6 +181,8 @@ bugs! {
     UnmapByLength: "virtio-unmap-by-length", Virtio, virtio::unmap_by_length;
     /// Keeps a free list in the descriptor table.
     FreeListInRing: "virtio-free-list-in-ring", Virtio, virtio::free_list_in_ring;
+    /// Follows a chain in the descriptor table.
+    ChainCircle: "virtio-chain-circle", Virtio, virtio::chain_circle;
     /// Waits for a vector it was not given.
     AssumedVector: "virtio-assumed-vector", Virtio, virtio::assumed_vector;
     /// Indexes by command identifier.

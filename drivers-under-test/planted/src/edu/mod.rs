@@ -7,6 +7,7 @@ use cofferdam_seam::{Bar, Deadline, Direction, DriverHost, Iova, Mmio, Vector, W
 use core::time::Duration;
 
 pub(crate) mod bus_master_left;
+pub(crate) mod dropped_buffer;
 pub(crate) mod early_interrupt;
 pub(crate) mod interrupt_loop;
 pub(crate) mod leak_on_timeout;

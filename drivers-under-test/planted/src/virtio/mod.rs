@@ -12,6 +12,7 @@ pub(crate) mod assumed_vector;
 pub(crate) mod capability_loop;
 pub(crate) mod capability_overflow;
 pub(crate) mod capacity_allocation;
+pub(crate) mod chain_circle;
 pub(crate) mod config_generation;
 mod disk;
 pub(crate) mod double_fetch;

@@ -136,6 +136,14 @@ impl<D: DmaRegion> Ring<D> {
         u16::from_le_bytes(next)
     }
 
+    /// What the flags of a descriptor say, as memory has them now.
+    pub fn flags_of(&self, index: u16) -> u16 {
+        let mut flags = [0; 2];
+        let place = self.layout.descriptors + DESCRIPTOR * usize::from(index) + 12;
+        self.region.read_at(place, &mut flags);
+        u16::from_le_bytes(flags)
+    }
+
     /// Makes the chain at `head` available: slot before index.
     pub fn publish(&mut self, head: u16) {
         let place = self.layout.available + 4 + 2 * usize::from(self.available % self.layout.size);

@@ -5,7 +5,7 @@ pub mod twist;
 pub mod witness;
 
 use self::twist::{Plan, Seen, Twist};
-use self::witness::{Books, Unbounded, Witness};
+use self::witness::{Books, Stopped, Witness};
 use cofferdam_backends::mock::MockMachine;
 use cofferdam_machine::config::Config;
 use cofferdam_machine::{Machine, Memory, Verdict};
@@ -108,6 +108,7 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
     let books = Rc::new(RefCell::new(Books::default()));
     let host = Witness::new(machine.host(id), Rc::clone(&books));
     let mut outcome = Outcome::default();
+    let mut stopped = false;
 
     set_hook(Box::new(|panic| {
         PANICKED_IN.set(panic.location().map(|place| place.file().to_owned()));
@@ -129,16 +130,18 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
         outcome.probe = probe.err();
     }));
     if let Err(payload) = ran {
-        if payload.downcast_ref::<Unbounded>().is_some() {
-            outcome.findings.insert("unbounded-wait");
-        } else {
-            outcome.panic = PANICKED_IN.take();
-            outcome.findings.insert("panic");
-        }
+        outcome.findings.insert(match payload.downcast_ref() {
+            Some(Stopped::Waiting) => "unbounded-wait",
+            Some(Stopped::Running) => "runaway",
+            None => "panic",
+        });
+        outcome.panic = PANICKED_IN.take();
+        stopped = true;
     }
 
     let mut machine = machine.machine();
-    if ran_to_its_end(&outcome) {
+    // A driver that was stopped on its stack still holds what it held.
+    if !stopped {
         // What the device still does when its driver is gone.
         let command = machine.config_read(id, 4, Width::Two);
         if command & 1 << 2 != 0 {
@@ -161,6 +164,9 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
         });
     }
     let books = books.borrow();
+    if !stopped && books.freed_while_mapped > 0 {
+        outcome.findings.insert("freed-while-mapped");
+    }
     if books.double_unmaps > 0 {
         outcome.findings.insert("bad-unmap");
     }
@@ -169,11 +175,6 @@ pub fn observe(bug: Bug, build: Build, plan: Plan, config: Config, steps: &[Step
     }
     outcome.acted = seen.lock().expect("no test panics with it").acted;
     outcome
-}
-
-/// A driver that was stopped on its stack still holds what it held.
-fn ran_to_its_end(outcome: &Outcome) -> bool {
-    !outcome.findings.contains("panic") && !outcome.findings.contains("unbounded-wait")
 }
 
 /// Makes one call, and compares what it returned with what went over the bus.

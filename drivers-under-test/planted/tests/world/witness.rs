@@ -2,11 +2,11 @@
 
 use cofferdam_backends::mock::{MockDma, MockHost, MockMmio};
 use cofferdam_seam::{
-    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Mapping, Mmio, Time, Vector, Wake,
-    Width,
+    Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, Interrupts, Mapping, Mmio, Time,
+    Vector, Wake, Width,
 };
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::rc::Rc;
@@ -15,11 +15,23 @@ use std::rc::Rc;
 const BUDGET: u32 = 20_000;
 
 /// What a driver is stopped with that used up its steps.
-pub struct Unbounded;
+pub enum Stopped {
+    /// It looked at the device all the time.
+    Waiting,
+    /// It looked at memory only.
+    Running,
+}
 
 #[derive(Default)]
 pub struct Books {
     steps: u32,
+    /// At memory, since the last step.
+    looks: u32,
+    bus_master: bool,
+    regions: u64,
+    /// The region of each live mapping.
+    mapped: BTreeMap<u64, u64>,
+    pub freed_while_mapped: u32,
     unmapped: BTreeSet<u64>,
     pub double_unmaps: u32,
     /// Vectors the driver was given.
@@ -30,9 +42,17 @@ pub struct Books {
 impl Books {
     fn step(&mut self) {
         self.steps += 1;
+        self.looks = 0;
         if self.steps == BUDGET {
             // Without the hook: it is no panic of the driver's.
-            resume_unwind(Box::new(Unbounded));
+            resume_unwind(Box::new(Stopped::Waiting));
+        }
+    }
+
+    fn look(&mut self) {
+        self.looks += 1;
+        if self.looks == BUDGET {
+            resume_unwind(Box::new(Stopped::Running));
         }
     }
 }
@@ -68,9 +88,39 @@ impl Mmio for WitnessMmio {
     }
 }
 
+pub struct WitnessDma {
+    inner: MockDma,
+    number: u64,
+    books: Rc<RefCell<Books>>,
+}
+
+impl DmaRegion for WitnessDma {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn read_at(&self, at: usize, into: &mut [u8]) {
+        self.books.borrow_mut().look();
+        self.inner.read_at(at, into);
+    }
+
+    fn write_at(&self, at: usize, from: &[u8]) {
+        self.inner.write_at(at, from);
+    }
+}
+
+impl Drop for WitnessDma {
+    fn drop(&mut self) {
+        let mut books = self.books.borrow_mut();
+        let mapped = books.mapped.values().any(|region| *region == self.number);
+        books.freed_while_mapped += u32::from(mapped && books.bus_master);
+        books.mapped.retain(|_, region| *region != self.number);
+    }
+}
+
 impl DriverHost for Witness {
     type Mmio = WitnessMmio;
-    type Dma = MockDma;
+    type Dma = WitnessDma;
 
     fn map_bar(&mut self, bar: Bar) -> Result<WitnessMmio, HostError> {
         Ok(WitnessMmio {
@@ -89,6 +139,7 @@ impl DriverHost for Witness {
     }
 
     fn set_bus_master(&mut self, on: bool) -> Result<(), HostError> {
+        self.books.borrow_mut().bus_master = on;
         self.inner.set_bus_master(on)
     }
 
@@ -98,21 +149,32 @@ impl DriverHost for Witness {
         Ok(given)
     }
 
-    fn alloc_dma(&mut self, len: usize) -> Result<MockDma, HostError> {
-        self.inner.alloc_dma(len)
+    fn alloc_dma(&mut self, len: usize) -> Result<WitnessDma, HostError> {
+        let inner = self.inner.alloc_dma(len)?;
+        let mut books = self.books.borrow_mut();
+        books.regions += 1;
+        Ok(WitnessDma {
+            inner,
+            number: books.regions,
+            books: Rc::clone(&self.books),
+        })
     }
 
     fn map(
         &mut self,
-        region: &MockDma,
+        region: &WitnessDma,
         bytes: Range<usize>,
         way: Direction,
     ) -> Result<Mapping, HostError> {
-        self.inner.map(region, bytes, way)
+        let mapping = self.inner.map(&region.inner, bytes, way)?;
+        let mut books = self.books.borrow_mut();
+        books.mapped.insert(mapping.id, region.number);
+        Ok(mapping)
     }
 
     fn unmap(&mut self, mapping: Mapping) {
         let mut books = self.books.borrow_mut();
+        books.mapped.remove(&mapping.id);
         if !books.unmapped.insert(mapping.id) {
             books.double_unmaps += 1;
         }
