@@ -58,6 +58,16 @@ macro_rules! bugs {
                 match self { $(Self::$bug => $id,)* }
             }
 
+            /// What one of its two builds is called: the twin's name ends in `-fixed`.
+            pub const fn name(self, build: Build) -> &'static str {
+                match (self, build) {
+                    $(
+                        (Self::$bug, Build::Planted) => $id,
+                        (Self::$bug, Build::Fixed) => concat!($id, "-fixed"),
+                    )*
+                }
+            }
+
             /// The device its driver is for.
             pub const fn family(self) -> Family {
                 match self { $(Self::$bug => Family::$family,)* }
