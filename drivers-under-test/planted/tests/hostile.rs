@@ -389,7 +389,7 @@ fn trap(bug: Bug) -> Trap {
         },
         // Two admin commands create the queues.
         Bug::CompletionId => Trap::new(completion_id(3, 0x4141), &two_reads),
-        Bug::DoubleCompletion => Trap::new(completion_id(4, 0), &two_reads),
+        Bug::DoubleCompletion => Trap::new(completion_id(4, 0x10), &two_reads),
         Bug::TransferLimit => Trap::new(
             first_write(Purpose::Payload, |controller| controller[77] = 60),
             &two_reads,

@@ -11,6 +11,9 @@ use core::marker::PhantomData;
 
 /// Commands that have a page of their own.
 const SLOTS: u16 = 2;
+/// A command's slot takes the low bits of its identifier, a number that counts its uses the others.
+const SLOT_BITS: u32 = 4;
+const SLOT: u16 = (1 << SLOT_BITS) - 1;
 
 /// A command's page, as it was mapped last.
 #[derive(Clone, Copy)]
@@ -18,6 +21,7 @@ struct Slot {
     iova: Iova,
     len: usize,
     id: u64,
+    cid: u16,
     in_flight: bool,
 }
 
@@ -26,15 +30,18 @@ pub(crate) struct DoubleCompletion<H: DriverHost, V> {
     pages: H::Dma,
     slots: [Option<Slot>; SLOTS as usize],
     next: u16,
+    /// Commands so far, modulo 2^12.
+    uses: u16,
     variant: PhantomData<V>,
 }
 
 impl<H: DriverHost, V: Variant> DoubleCompletion<H, V> {
-    /// Takes back the page of the command in `slot`.
-    fn complete(&mut self, slot: usize) -> Result<(), DriverError> {
-        let slot = self.slots.get_mut(slot).and_then(Option::as_mut);
+    /// Takes back the page of the command `cid`.
+    fn complete(&mut self, cid: u16) -> Result<(), DriverError> {
+        let slot = self.slots.get_mut(usize::from(cid & SLOT));
+        let slot = slot.and_then(Option::as_mut);
         let slot = slot.ok_or(DriverError::Protocol("a completion of no command of ours"))?;
-        if !V::PLANTED && !slot.in_flight {
+        if !V::PLANTED && !(slot.in_flight && slot.cid == cid) {
             return Err(DriverError::Protocol("a command completes twice"));
         }
         slot.in_flight = false;
@@ -63,18 +70,20 @@ impl<H: DriverHost, V: Variant> DoubleCompletion<H, V> {
         let host = &mut self.disk.nvme.host;
         let mapping = host.map(&self.pages, start..start + len, way)?;
         let (iova, len, id) = (mapping.iova, mapping.len, mapping.id);
+        self.uses = (self.uses + 1) % (1 << (16 - SLOT_BITS));
+        let cid = self.uses << SLOT_BITS | self.next;
         self.slots[slot] = Some(Slot {
             iova,
             len,
             id,
+            cid,
             in_flight: true,
         });
-        let cid = self.next;
         self.disk.nvme.send(cid, opcode, sector, iova, len);
         self.next = (self.next + 1) % SLOTS;
         loop {
             let completion = self.disk.nvme.completion(until)?;
-            self.complete(completion.cid.into())?;
+            self.complete(completion.cid)?;
             if completion.cid == cid {
                 return match completion.status {
                     0 => Ok(start),
@@ -94,6 +103,7 @@ impl<H: DriverHost, V: Variant> Driver<H> for DoubleCompletion<H, V> {
             pages,
             slots: [None; SLOTS as usize],
             next: 0,
+            uses: 0,
             variant: PhantomData,
         })
     }

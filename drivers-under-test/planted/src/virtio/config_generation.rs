@@ -1,4 +1,5 @@
-//! `virtio-config-generation`: reads the configuration again until the device leaves it alone.
+//! `virtio-config-generation`: reads the configuration again until it is of the generation that it
+//! saw first.
 
 use super::disk::Disk;
 use super::spec::common;
@@ -22,9 +23,9 @@ impl<H: DriverHost, V: Variant> ConfigGeneration<H, V> {
     fn stable_capacity(disk: &Disk<H>) -> Result<u64, DriverError> {
         let virtio = &disk.virtio;
         let generation = || virtio.mmio.read8(virtio.common + common::CONFIG_GENERATION);
+        let before = generation();
         let mut attempts = 0;
         loop {
-            let before = generation();
             let capacity = virtio.capacity();
             if generation() == before {
                 return Ok(capacity);

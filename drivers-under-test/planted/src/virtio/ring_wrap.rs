@@ -34,7 +34,7 @@ impl<H: DriverHost, V: Variant> RingWrap<H, V> {
         if into.len() != SECTOR {
             return Err(DriverError::BadRequest("one sector at a time"));
         }
-        if self.lost {
+        if self.lost || self.disk.mapping.is_some() {
             return Err(DriverError::Protocol("an earlier request never ended"));
         }
         let at = self.cursor;

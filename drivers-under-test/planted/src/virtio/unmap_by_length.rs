@@ -70,7 +70,7 @@ impl<H: DriverHost, V: Variant> UnmapByLength<H, V> {
         until: Deadline,
     ) -> Result<usize, DriverError> {
         whole_sectors(into)?;
-        if !self.mapped.is_empty() {
+        if !self.mapped.is_empty() || self.disk.mapping.is_some() {
             return Err(DriverError::Protocol("an earlier request never ended"));
         }
         let half = (into.len() / SECTOR).div_ceil(DEPTH.into()) * SECTOR;
