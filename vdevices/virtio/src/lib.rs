@@ -18,16 +18,18 @@
 
 #![forbid(unsafe_code)]
 
+mod chain;
 mod controller;
 #[cfg(test)]
 mod controller_tests;
 mod decode;
 mod disk;
 mod identity;
+mod kind;
 mod queue;
 mod regs;
 pub mod spec;
 
-pub use controller::{BlkConfig, VirtioBlk};
+pub use controller::Virtio;
 pub use decode::Decoder;
-pub use disk::MAX_SECTORS;
+pub use disk::{BlkConfig, MAX_SECTORS, VirtioBlk};
