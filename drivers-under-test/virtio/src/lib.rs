@@ -42,10 +42,17 @@
 mod abandon;
 mod arena;
 mod blk;
+mod console;
 mod hal;
+mod instance;
+mod net;
+mod rng;
 mod session;
 mod spec;
 mod structure;
 mod transport;
 
 pub use blk::VirtioBlk;
+pub use console::VirtioConsole;
+pub use net::{LONGEST_FRAME, VirtioNet};
+pub use rng::VirtioRng;

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod console;
 mod controller;
 #[cfg(test)]
 mod controller_tests;
@@ -26,10 +27,18 @@ mod decode;
 mod disk;
 mod identity;
 mod kind;
+#[cfg(test)]
+mod kind_tests;
+mod net;
 mod queue;
 mod regs;
+mod rng;
+mod seeded;
 pub mod spec;
 
+pub use console::{ConsoleConfig, VirtioConsole};
 pub use controller::Virtio;
 pub use decode::Decoder;
 pub use disk::{BlkConfig, MAX_SECTORS, VirtioBlk};
+pub use net::{NetConfig, VirtioNet};
+pub use rng::{RngConfig, VirtioRng};

@@ -3,6 +3,9 @@
 //! References:
 //! - \[1\] Virtual I/O Device (VIRTIO) Version 1.2, OASIS Committee Specification 01
 
+pub mod console;
+pub mod net;
+
 use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
