@@ -44,8 +44,10 @@ mod arena;
 mod blk;
 mod console;
 mod hal;
+mod input;
 mod instance;
 mod net;
+mod p9;
 mod rng;
 mod session;
 mod spec;
@@ -54,5 +56,7 @@ mod transport;
 
 pub use blk::VirtioBlk;
 pub use console::VirtioConsole;
+pub use input::VirtioInput;
 pub use net::{LONGEST_FRAME, VirtioNet};
+pub use p9::{LONGEST_MESSAGE, Virtio9p};
 pub use rng::VirtioRng;

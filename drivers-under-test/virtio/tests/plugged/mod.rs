@@ -51,9 +51,13 @@ impl Plugged {
     }
 }
 
-/// Runs a test under every IOMMU mode, on a device of its own each.
-pub fn everywhere<D: Device + 'static>(device: impl Fn() -> D, test: impl Fn(&Plugged)) {
-    for iommu in IommuMode::ALL {
+/// Runs a test under each of these IOMMU modes, on a device of its own each.
+pub fn under<D: Device + 'static>(
+    modes: impl IntoIterator<Item = IommuMode>,
+    device: impl Fn() -> D,
+    test: impl Fn(&Plugged),
+) {
+    for iommu in modes {
         let plugged = Plugged::under(iommu, device());
         test(&plugged);
         plugged.assert_clean();

@@ -1,7 +1,9 @@
 //! Each kind of device as a driver sees it, a file a kind.
 
 mod console;
+mod input;
 mod net;
+mod p9;
 mod rng;
 
 use crate::identity::{COMMON, CONFIG, NOTIFY, STRUCTURES};
