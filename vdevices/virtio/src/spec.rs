@@ -4,9 +4,11 @@
 //! - \[1\] Virtual I/O Device (VIRTIO) Version 1.2, OASIS Committee Specification 01
 
 pub mod console;
+pub mod gpu;
 pub mod input;
 pub mod net;
 pub mod p9;
+pub mod socket;
 
 use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U16, U32, U64};

@@ -1,10 +1,12 @@
 //! Each kind of device as a driver sees it, a file a kind.
 
 mod console;
+mod gpu;
 mod input;
 mod net;
 mod p9;
 mod rng;
+mod socket;
 
 use crate::identity::{COMMON, CONFIG, NOTIFY, STRUCTURES};
 use crate::spec::{VERSION_1, descriptor};
