@@ -5,9 +5,6 @@ use cofferdam_seam::{Direction, DmaRegion, DriverHost, HostError, Iova, Mapping}
 /// Slots start at multiples of this at least, as heap buffers do.
 const ALIGN: usize = 16;
 
-/// Bytes of a small buffer at most.
-const SHORT: usize = 64;
-
 /// A region cut into slots; a slot lives, and is mapped, from `share` to `unshare`.
 pub struct Arena<D> {
     region: D,
@@ -24,16 +21,16 @@ struct Slot {
 }
 
 impl<D: DmaRegion> Arena<D> {
-    /// Slots for the buffers of one request, and room to spare: `small` ones, of which none is longer
-    /// than [`SHORT`], and one of `large` bytes.
+    /// Room for `bytes` in as many `buffers`.
     pub fn new<H: DriverHost<Dma = D>>(
         host: &mut H,
-        small: usize,
-        large: usize,
+        bytes: usize,
+        buffers: usize,
     ) -> Result<Self, HostError> {
         let align = host.dma_alignment().max(ALIGN);
-        let len = large.next_multiple_of(align) + small * SHORT.next_multiple_of(align);
-        let region = host.alloc_dma(len.max(2 * large))?;
+        // Where the host keeps buffers apart, each may leave most of a unit unused before it.
+        let apart = if align > ALIGN { buffers * align } else { 0 };
+        let region = host.alloc_dma(bytes + apart)?;
         Ok(Self {
             region,
             align,

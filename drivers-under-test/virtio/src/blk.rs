@@ -1,27 +1,27 @@
 //! The block driver: the crate's `VirtIOBlk`, and the waiting it leaves to us.
 
-use crate::abandon::catch;
-use crate::hal::{Entered, SeamHal};
-use crate::session::{Session, Shared};
-use crate::spec::{self, common};
-use crate::structure::{Structure, Structures};
-use crate::transport::{SeamTransport, Vectors};
+use crate::hal::SeamHal;
+use crate::instance::{Class, Instance, from_request};
+use crate::transport::SeamTransport;
 use cofferdam_seam::service::{Block, DriverError, SECTOR};
-use cofferdam_seam::{Deadline, RawDma, Vector, Wake, Width};
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::Duration;
+use cofferdam_seam::{Deadline, RawDma, Wake};
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
-
-/// How long a device may take from its reset to DRIVER_OK.
-const PROBE_LIMIT: Duration = Duration::from_secs(1);
+use virtio_drivers::transport::DeviceType;
 
 /// Bytes of data in one request of the device; longer ones of ours are cut.
 const CHUNK: usize = 8 * SECTOR;
 
-/// Buffers of one request beside its data: header, status, and the indirect table that names all three.
-const SMALL: usize = 3;
+/// Bytes for the buffers of one request: header, data, status, and the indirect table that names them.
+const ARENA: usize = 2 * CHUNK;
+
+const CLASS: Class = Class {
+    kind: DeviceType::Block,
+    other: "PCI ID is not 1af4:1042",
+    arena: ARENA,
+    buffers: 4,
+    waits: &[],
+};
 
 type Crate<H> = VirtIOBlk<SeamHal, SeamTransport<H>>;
 
@@ -30,13 +30,7 @@ type Crate<H> = VirtIOBlk<SeamHal, SeamTransport<H>>;
 /// After any error that is not [request only](DriverError::is_request_only), and after a panic of
 /// the crate, it refuses further work; drop it and probe again.
 pub struct VirtioBlk<H: RawDma + 'static> {
-    /// Taken by drop only.
-    blk: Option<Crate<H>>,
-    /// The transport's too; for the device status, which the crate never reads.
-    common: Structure<H::Mmio>,
-    vectors: Vectors,
-    session: Shared<H>,
-    broken: bool,
+    blk: Instance<H, Crate<H>>,
 }
 
 impl<H: RawDma + 'static> VirtioBlk<H> {
@@ -47,54 +41,11 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
     /// [`Unsupported`](DriverError::Unsupported) if it is another device or lacks something,
     /// [`Protocol`](DriverError::Protocol) if what it says cannot be,
     /// [`TimedOut`](DriverError::TimedOut) after a second, and what the host says.
-    pub fn probe(mut host: H) -> Result<Self, DriverError> {
-        if host.config_read(0, Width::Four)? != spec::PCI_ID {
-            return Err(DriverError::Unsupported("PCI ID is not 1af4:1042"));
-        }
-        let structures = Structures::find(&mut host)?;
-        let common = structures.common.clone();
-        let vectors = Vectors::new(host.enable_interrupts(Vectors::WANTED)?);
-        let until = Deadline::after(host.now(), PROBE_LIMIT);
-        let session = Rc::new(RefCell::new(Session::new(host, SMALL, CHUNK, until)?));
-        let transport = SeamTransport::new(structures, vectors, session.clone());
-
-        let entered = Entered::new(session.clone());
-        let blk = catch(|| Crate::new(transport))?.map_err(from_probe)?;
-        drop(entered);
+    pub fn probe(host: H) -> Result<Self, DriverError> {
+        let start = |transport| Crate::new(transport).map_err(from_probe);
         Ok(Self {
-            blk: Some(blk),
-            common,
-            vectors,
-            session,
-            broken: false,
+            blk: Instance::probe(host, CLASS, start)?,
         })
-    }
-
-    /// Calls into the crate.
-    fn call<R>(&mut self, call: impl FnOnce(&mut Crate<H>) -> R) -> Result<R, DriverError> {
-        let Some(blk) = &mut self.blk else {
-            return Err(DriverError::Protocol("the driver is being dropped"));
-        };
-        let _entered = Entered::new(self.session.clone());
-        catch(|| call(blk))
-    }
-
-    /// Runs one request on a driver that is well. It stays broken if the crate panics.
-    fn request(
-        &mut self,
-        until: Deadline,
-        run: impl FnOnce(&mut Self) -> Result<(), DriverError>,
-    ) -> Result<(), DriverError> {
-        if self.broken {
-            return Err(DriverError::Protocol(
-                "an earlier request failed; drop the driver and probe again",
-            ));
-        }
-        self.session.borrow_mut().until = until;
-        self.broken = true;
-        let result = run(self);
-        self.broken = matches!(&result, Err(error) if !error.is_request_only());
-        result
     }
 
     /// The sectors' number as the crate wants it, if the disk has them all.
@@ -113,6 +64,30 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
             .ok_or(DriverError::BadRequest("beyond the end of the disk"))
     }
 
+    fn read_all(
+        &mut self,
+        sector: u64,
+        into: &mut [u8],
+        until: Deadline,
+    ) -> Result<(), DriverError> {
+        let first = self.check(sector, into.len())?;
+        for (chunk, bytes) in into.chunks_mut(CHUNK).enumerate() {
+            self.read_chunk(first + chunk * (CHUNK / SECTOR), bytes, until)?;
+        }
+        Ok(())
+    }
+
+    fn write_all(&mut self, sector: u64, from: &[u8], until: Deadline) -> Result<(), DriverError> {
+        let first = self.check(sector, from.len())?;
+        if self.blk.driver().is_some_and(VirtIOBlk::readonly) {
+            return Err(DriverError::BadRequest("the disk is read-only"));
+        }
+        for (chunk, bytes) in from.chunks(CHUNK).enumerate() {
+            self.write_chunk(first + chunk * (CHUNK / SECTOR), bytes, until)?;
+        }
+        Ok(())
+    }
+
     fn read_chunk(
         &mut self,
         sector: usize,
@@ -124,12 +99,14 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
         // SAFETY: the HAL copies: once this returns nobody holds a pointer to the three buffers,
         // and the same ones complete the request. If it never completes, they are not touched
         // again; the slots the device may still reach belong to the session.
-        let token =
-            self.call(|blk| unsafe { blk.read_blocks_nb(sector, &mut header, into, &mut status) })?;
+        let token = self
+            .blk
+            .call(|blk| unsafe { blk.read_blocks_nb(sector, &mut header, into, &mut status) })?;
         let token = token.map_err(from_request)?;
         self.await_used(token, until)?;
         // SAFETY: these are the buffers that were submitted with this token.
         let completed = self
+            .blk
             .call(|blk| unsafe { blk.complete_read_blocks(token, &header, into, &mut status) })?;
         completed.map_err(from_request)
     }
@@ -144,11 +121,13 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
         let mut status = BlkResp::default();
         // SAFETY: as in `read_chunk`.
         let token = self
+            .blk
             .call(|blk| unsafe { blk.write_blocks_nb(sector, &mut header, from, &mut status) })?;
         let token = token.map_err(from_request)?;
         self.await_used(token, until)?;
         // SAFETY: these are the buffers that were submitted with this token.
         let completed = self
+            .blk
             .call(|blk| unsafe { blk.complete_write_blocks(token, &header, from, &mut status) })?;
         completed.map_err(from_request)
     }
@@ -157,12 +136,12 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
     /// lost but the request is there at the deadline, that will do.
     fn await_used(&mut self, token: u16, until: Deadline) -> Result<(), DriverError> {
         loop {
-            let wake = self.wait(until)?;
-            if !self.vectors.is_msix() {
+            let wake = self.blk.wait(until)?;
+            if !self.blk.vectors.is_msix() {
                 // Releases the line.
-                self.call(|blk| blk.ack_interrupt())?;
+                self.blk.call(|blk| blk.ack_interrupt())?;
             }
-            match self.call(|blk| blk.peek_used())? {
+            match self.blk.call(|blk| blk.peek_used())? {
                 Some(used) if used == token => return Ok(()),
                 Some(_) => {
                     return Err(DriverError::Protocol(
@@ -172,58 +151,31 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
                 None => {}
             }
             // Woken or late, and nothing done: perhaps the device gave up.
-            if self.common.read8(common::DEVICE_STATUS) & spec::DEVICE_NEEDS_RESET != 0 {
-                return Err(DriverError::Protocol("DEVICE_NEEDS_RESET is set"));
-            }
+            self.blk.check_status()?;
             if wake == Wake::TimedOut {
                 return Err(DriverError::TimedOut("the request to complete"));
             }
             // A storm wakes us for ever: the session's deadline ends it.
-            self.session.borrow_mut().poll("the request to complete")?;
+            self.blk.poll("the request to complete")?;
         }
-    }
-
-    fn wait(&self, until: Deadline) -> Result<Wake, DriverError> {
-        let vectors: [Vector; 2] = self.vectors.all();
-        Ok(self.session.borrow_mut().host.wait_any(&vectors, until)?)
     }
 }
 
 impl<H: RawDma + 'static> Block for VirtioBlk<H> {
     fn capacity(&self) -> u64 {
-        self.blk.as_ref().map_or(0, VirtIOBlk::capacity)
+        self.blk.driver().map_or(0, VirtIOBlk::capacity)
     }
 
     fn read(&mut self, sector: u64, into: &mut [u8], until: Deadline) -> Result<(), DriverError> {
-        self.request(until, |driver| {
-            let first = driver.check(sector, into.len())?;
-            for (chunk, bytes) in into.chunks_mut(CHUNK).enumerate() {
-                driver.read_chunk(first + chunk * (CHUNK / SECTOR), bytes, until)?;
-            }
-            Ok(())
-        })
+        self.blk.begin(until)?;
+        let result = self.read_all(sector, into, until);
+        self.blk.end(result)
     }
 
     fn write(&mut self, sector: u64, from: &[u8], until: Deadline) -> Result<(), DriverError> {
-        self.request(until, |driver| {
-            let first = driver.check(sector, from.len())?;
-            if driver.blk.as_ref().is_some_and(VirtIOBlk::readonly) {
-                return Err(DriverError::BadRequest("the disk is read-only"));
-            }
-            for (chunk, bytes) in from.chunks(CHUNK).enumerate() {
-                driver.write_chunk(first + chunk * (CHUNK / SECTOR), bytes, until)?;
-            }
-            Ok(())
-        })
-    }
-}
-
-impl<H: RawDma + 'static> Drop for VirtioBlk<H> {
-    /// The transport resets the device before the crate frees the rings, and the slots go with
-    /// the session.
-    fn drop(&mut self) {
-        let _entered = Entered::new(self.session.clone());
-        drop(self.blk.take());
+        self.blk.begin(until)?;
+        let result = self.write_all(sector, from, until);
+        self.blk.end(result)
     }
 }
 
@@ -236,15 +188,5 @@ fn from_probe(error: Error) -> DriverError {
             DriverError::Unsupported("no capacity in the device configuration")
         }
         _ => DriverError::Protocol("the start failed in virtio-drivers"),
-    }
-}
-
-/// The crate's error from a request.
-fn from_request(error: Error) -> DriverError {
-    match error {
-        Error::IoError | Error::Unsupported => DriverError::Io,
-        Error::NotReady => DriverError::Protocol("a request is used but was not done"),
-        Error::WrongToken => DriverError::Protocol("the used element changed under our eyes"),
-        _ => DriverError::Protocol("the request failed in virtio-drivers"),
     }
 }

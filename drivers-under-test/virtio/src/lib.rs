@@ -42,10 +42,21 @@
 mod abandon;
 mod arena;
 mod blk;
+mod console;
 mod hal;
+mod input;
+mod instance;
+mod net;
+mod p9;
+mod rng;
 mod session;
 mod spec;
 mod structure;
 mod transport;
 
 pub use blk::VirtioBlk;
+pub use console::VirtioConsole;
+pub use input::VirtioInput;
+pub use net::{LONGEST_FRAME, VirtioNet};
+pub use p9::{LONGEST_MESSAGE, Virtio9p};
+pub use rng::VirtioRng;

@@ -8,8 +8,12 @@
 //! 6. the same, 6 "Reserved Feature Bits".
 //! 7. PCI Local Bus 3.0, 6.1 and 6.7 (header, capabilities list).
 
-/// Virtio's vendor, and a modern block device: 1040h plus device type 2 [1].
-pub const PCI_ID: u32 = 0x1042_1af4;
+use cofferdam_seam::service::DriverError;
+
+/// Virtio's vendor, and a modern device of that type: 1040h plus the type [1].
+pub const fn pci_id(kind: u8) -> u32 {
+    0x1040_1af4 + ((kind as u32) << 16)
+}
 
 /// Status register; bit 4 says that there is a capabilities list [7].
 pub const PCI_STATUS: u16 = 0x06;
@@ -98,3 +102,15 @@ pub const DEVICE_NEEDS_RESET: u8 = 64;
 
 /// Feature bit: not a legacy device [6].
 pub const VERSION_1: u64 = 1 << 32;
+
+/// Feature bit: notifications are suppressed by index [6].
+pub const EVENT_IDX: u64 = 1 << 29;
+
+/// An error if that device status says that the device has failed.
+pub fn check_status(status: u8) -> Result<(), DriverError> {
+    if status & DEVICE_NEEDS_RESET == 0 {
+        Ok(())
+    } else {
+        Err(DriverError::Protocol("DEVICE_NEEDS_RESET is set"))
+    }
+}

@@ -1,11 +1,12 @@
 //! The crate's transport, over the seam: a modern PCI device, with MSI-X.
 
 use crate::abandon::abandon;
+use crate::instance::Class;
 use crate::session::Shared;
 use crate::spec::{self, common};
 use crate::structure::{Structure, Structures};
 use cofferdam_seam::service::DriverError;
-use cofferdam_seam::{Deadline, InterruptKind, Interrupts, RawDma, Vector, Width};
+use cofferdam_seam::{Deadline, InterruptKind, Interrupts, Iova, RawDma, Vector, Wake, Width};
 use std::time::Duration;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr};
@@ -53,14 +54,51 @@ pub struct SeamTransport<H: RawDma> {
     structures: Structures<H::Mmio>,
     vectors: Vectors,
     session: Shared<H>,
+    class: Class,
 }
 
 impl<H: RawDma> SeamTransport<H> {
-    pub fn new(structures: Structures<H::Mmio>, vectors: Vectors, session: Shared<H>) -> Self {
+    pub fn new(
+        structures: Structures<H::Mmio>,
+        vectors: Vectors,
+        session: Shared<H>,
+        class: Class,
+    ) -> Self {
         Self {
             structures,
             vectors,
             session,
+            class,
+        }
+    }
+
+    /// Waits until the answer to the request that was just announced is there: the crate reads the
+    /// used ring without end until it is, so this is the place that looks at the deadline. An
+    /// answer whose interrupt was lost will do at the deadline.
+    fn await_answer(&self, queue: u16) -> Result<(), DriverError> {
+        loop {
+            let mut session = self.session.borrow_mut();
+            if session.answered(queue) {
+                return Ok(());
+            }
+            let until = session.until;
+            let wake = session.host.wait_any(&self.vectors.all(), until)?;
+            drop(session);
+            if !self.vectors.is_msix() {
+                // Releases the line.
+                self.structures.isr.read8(0);
+            }
+            let mut session = self.session.borrow_mut();
+            if session.answered(queue) {
+                return Ok(());
+            }
+            // Woken or late, and nothing done: perhaps the device gave up.
+            spec::check_status(self.structures.common.read8(common::DEVICE_STATUS))?;
+            if wake == Wake::TimedOut {
+                return Err(DriverError::TimedOut("the request to complete"));
+            }
+            // A storm wakes us for ever: the session's deadline ends it.
+            session.poll("the request to complete")?;
         }
     }
 
@@ -102,7 +140,7 @@ impl<H: RawDma> SeamTransport<H> {
 
 impl<H: RawDma> Transport for SeamTransport<H> {
     fn device_type(&self) -> DeviceType {
-        DeviceType::Block
+        self.class.kind
     }
 
     fn read_device_features(&mut self) -> u64 {
@@ -115,7 +153,12 @@ impl<H: RawDma> Transport for SeamTransport<H> {
         if features & spec::VERSION_1 == 0 {
             abandon(DriverError::Unsupported("VERSION_1 is not offered"));
         }
-        features
+        if self.class.waits.is_empty() {
+            features
+        } else {
+            // A doorbell that is suppressed by index is one we cannot wait at.
+            features & !spec::EVENT_IDX
+        }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "one half at a time")]
@@ -141,6 +184,10 @@ impl<H: RawDma> Transport for SeamTransport<H> {
         match u32::try_from(place) {
             Ok(at) if place + 2 <= notify.len().into() => notify.write16(at, queue),
             _ => abandon(DriverError::Protocol("the doorbell is out of range")),
+        }
+        if self.class.waits.contains(&queue) {
+            self.await_answer(queue)
+                .unwrap_or_else(|error| abandon(error));
         }
     }
 
@@ -204,6 +251,9 @@ impl<H: RawDma> Transport for SeamTransport<H> {
         common.write_halves(common::QUEUE_DRIVER, driver_area);
         common.write_halves(common::QUEUE_DEVICE, device_area);
         common.write16(common::QUEUE_ENABLE, 1);
+        if self.class.waits.contains(&queue) {
+            self.session.borrow_mut().watch(queue, Iova(device_area));
+        }
     }
 
     fn queue_unset(&mut self, _queue: u16) {

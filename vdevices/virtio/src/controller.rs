@@ -1,73 +1,42 @@
-//! The device: registers, queue and disk joined behind the seam.
+//! The device: registers, queues and a kind joined behind the seam.
 
-use crate::disk::Disk;
-use crate::identity::{COMMON, CONFIG, IDENTITY, ISR, NOTIFY, PAGE, STRUCTURES};
-use crate::queue::{Broken, Chain, Queue};
+use crate::chain::Chain;
+use crate::identity::{COMMON, CONFIG, ISR, NOTIFY, PAGE, STRUCTURES};
+use crate::kind::Kind;
+use crate::queue::{Broken, Queue};
 use crate::regs::{Effect, Registers, field};
 use crate::spec::{INDIRECT_DESC, NO_VECTOR, isr};
 use cofferdam_seam::{
     Access, Budget, BusPort, Completion, Device, PciIdentity, Progress, Reset, Time, Vector, Width,
 };
-use core::time::Duration;
 
-/// What disk to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlkConfig {
-    /// Sectors of 512 bytes; more than [`MAX_SECTORS`](crate::MAX_SECTORS) are cut off.
-    pub sectors: u64,
-    /// How long one request takes. Requests are served one after the other.
-    pub latency: Duration,
-    /// Goes into the disk's identifier, so that two disks can be told apart.
-    pub seed: u64,
-    /// Whether indirect descriptors are offered.
-    pub indirect: bool,
-}
-
-impl Default for BlkConfig {
-    /// 256 KiB, 20 us a request, indirect descriptors offered.
-    fn default() -> Self {
-        Self {
-            sectors: 512,
-            latency: Duration::from_micros(20),
-            seed: 0,
-            indirect: true,
-        }
-    }
-}
-
-/// A virtio block device.
-pub struct VirtioBlk {
+/// A virtio device of one kind.
+pub struct Virtio<K> {
     registers: Registers,
-    queue: Queue,
+    queues: Vec<Queue>,
     isr: u8,
-    /// When the request being served is done; none while idle. Nothing of a request has happened
-    /// before then: its chain is taken, its data moved and the medium changed all at once.
-    due: Option<Time>,
-    latency: Duration,
-    disk: Disk,
-    /// Reused from request to request.
+    kind: K,
+    /// Reused from chain to chain.
     chain: Chain,
 }
 
-impl VirtioBlk {
-    /// A device with a zeroed disk.
-    pub fn new(config: BlkConfig) -> Self {
+impl<K: Kind> Virtio<K> {
+    /// A device that offers what its kind does and those `features` of the transport.
+    pub(crate) fn of(kind: K, features: u64) -> Self {
         Self {
-            registers: Registers::new(u64::from(config.indirect) * INDIRECT_DESC),
-            queue: Queue::new(),
+            registers: Registers::new(features | kind.features(), K::QUEUES + 1),
+            queues: (0..K::QUEUES).map(|_| Queue::new()).collect(),
             isr: 0,
-            due: None,
-            latency: config.latency,
-            disk: Disk::new(config.sectors, config.seed),
+            kind,
             chain: Chain::default(),
         }
     }
 
     fn reset_registers(&mut self) {
         self.registers.reset();
-        self.queue = Queue::new();
+        self.queues.fill_with(Queue::new);
         self.isr = 0;
-        self.due = None;
+        self.kind.reset();
     }
 
     /// Reads and clears the interrupt status, which releases the pin (4.1.4.5.1).
@@ -76,66 +45,101 @@ impl VirtioBlk {
         core::mem::take(&mut self.isr)
     }
 
-    /// The block configuration: the capacity, then fields of features that are not offered (5.2.4).
+    fn read_common(&self, offset: u32, width: Width) -> u32 {
+        field(offset, width).map_or(0, |field| self.registers.read(field, &self.queues))
+    }
+
+    /// The device configuration, which has no rule about widths for the device (2.5).
     fn read_config(&self, offset: u32, width: Width) -> u64 {
-        match offset {
-            0..8 => (self.disk.sectors() >> (8 * offset)) & width.all_ones(),
-            _ => 0,
-        }
+        let bytes = (offset..offset + width.bytes()).rev();
+        bytes.fold(0, |value, at| value << 8 | u64::from(self.kind.config(at)))
     }
 
     fn write_common(&mut self, offset: u32, width: Width, value: u32, bus: &mut BusPort<'_>) {
         let Some(field) = field(offset, width) else {
             return;
         };
-        match self.registers.write(field, value, &mut self.queue) {
+        match self.registers.write(field, value, &mut self.queues) {
             Effect::None => {}
             Effect::Reset => {
                 self.reset_registers();
                 bus.set_intx(false);
             }
-            Effect::QueueEnabled => {
-                let checked = self.queue.check();
+            Effect::DriverOk => self.watch(bus),
+            Effect::QueueEnabled(queue) => {
+                let checked = self.queues[usize::from(queue)].check();
                 self.stop_if_broken(checked, bus);
             }
         }
     }
 
-    /// The driver says that the queue has news. Before it is ready, nothing happens (3.1.1).
-    fn notified(&mut self, bus: &mut BusPort<'_>) {
-        if self.registers.running() && self.queue.enabled && self.due.is_none() {
-            let available = self.queue.has_available(bus);
-            self.continue_or_stop(available, bus);
-        }
-    }
-
-    /// Starts the clock of the next request if there is one.
-    fn continue_or_stop(&mut self, available: Result<bool, Broken>, bus: &mut BusPort<'_>) {
-        self.due = match available {
-            Ok(true) => Some(bus.now() + self.latency),
-            Ok(false) => None,
-            broken => {
-                self.stop_if_broken(broken.map(|_| ()), bus);
-                None
+    /// Looks into the queues that need no doorbell.
+    fn watch(&mut self, bus: &mut BusPort<'_>) {
+        for queue in 0..K::QUEUES {
+            if self.kind.watches(queue) {
+                self.consider(queue, bus);
             }
-        };
-        if let Some(due) = self.due {
-            bus.wake_at(due);
         }
     }
 
-    /// Serves one request from taking its chain to the interrupt, and tells whether another waits.
-    fn serve(&mut self, bus: &mut BusPort<'_>) -> Result<bool, Broken> {
-        let indirect = self.registers.negotiated(INDIRECT_DESC);
-        let Some(head) = self.queue.take(indirect, &mut self.chain, bus)? else {
-            return Ok(false);
+    /// Starts the clock of a queue's next chain, if there is one and the kind has a use for it.
+    /// Before the driver is ready, nothing happens (3.1.1).
+    fn consider(&mut self, queue: u16, bus: &mut BusPort<'_>) {
+        let running = self.registers.running();
+        let Some(at) = self.queues.get_mut(usize::from(queue)) else {
+            return;
         };
-        let written = self.disk.serve(&self.chain, bus)?;
-        self.queue.give_back(head, written, bus)?;
-        if self.queue.wants_interrupt(bus)? {
-            self.interrupt(self.registers.queue_vector, isr::QUEUE, bus);
+        if !running || !at.enabled || at.due.is_some() {
+            return;
         }
-        self.queue.has_available(bus)
+        let Some(time) = self.kind.takes(queue) else {
+            return;
+        };
+        match at.has_available(bus) {
+            Ok(true) => {
+                let due = bus.now() + time;
+                at.due = Some(due);
+                bus.wake_at(due);
+            }
+            Ok(false) => {}
+            Err(broken) => self.stop_if_broken(Err(broken), bus),
+        }
+    }
+
+    /// Serves one chain of a queue from taking it to the interrupt, if there is one.
+    fn serve(&mut self, queue: u16, bus: &mut BusPort<'_>) -> Result<(), Broken> {
+        let indirect = self.registers.negotiated(INDIRECT_DESC);
+        let index = usize::from(queue);
+        let Some(head) = self.queues[index].take(indirect, &mut self.chain, bus)? else {
+            return Ok(());
+        };
+        let served = self.kind.serve(queue, &self.chain, bus)?;
+        if let Some(other) = served.after.filter(|other| *other != queue) {
+            self.drain(other, bus)?;
+        }
+        let at = &mut self.queues[index];
+        at.give_back(head, served.written, bus)?;
+        if at.wants_interrupt(bus)? {
+            let vector = at.vector;
+            self.interrupt(vector, isr::QUEUE, bus);
+        }
+        Ok(())
+    }
+
+    /// Serves all chains of a queue: at most as many as fit into it.
+    fn drain(&mut self, queue: u16, bus: &mut BusPort<'_>) -> Result<(), Broken> {
+        let index = usize::from(queue);
+        if !self.queues.get(index).is_some_and(|queue| queue.enabled) {
+            return Ok(());
+        }
+        self.queues[index].due = None;
+        for _ in 0..self.queues[index].size {
+            if !self.queues[index].has_available(bus)? {
+                break;
+            }
+            self.serve(queue, bus)?;
+        }
+        Ok(())
     }
 
     /// Asks for a reset, with a configuration-change notification if the driver is up (2.1.2).
@@ -156,11 +160,18 @@ impl VirtioBlk {
             bus.raise(Vector(vector));
         }
     }
+
+    /// The queue whose chain is done first, and when.
+    fn earliest(&self) -> Option<(u16, Time)> {
+        let due = (0..).zip(&self.queues);
+        due.filter_map(|(index, queue)| Some((index, queue.due?)))
+            .min_by_key(|(_, due)| *due)
+    }
 }
 
-impl Device for VirtioBlk {
+impl<K: Kind> Device for Virtio<K> {
     fn describe(&self) -> &PciIdentity {
-        &IDENTITY
+        K::IDENTITY
     }
 
     fn read(&mut self, at: Access, bus: &mut BusPort<'_>) -> Completion {
@@ -169,18 +180,13 @@ impl Device for VirtioBlk {
         }
         let offset = at.offset() % PAGE;
         Completion::Data(match at.offset() - offset {
-            COMMON => {
-                let read = |at, width| {
-                    field(at, width).map_or(0, |field| self.registers.read(field, &self.queue))
-                };
-                match at.width() {
-                    Width::Eight => {
-                        let low = u64::from(read(offset, Width::Four));
-                        low | u64::from(read(offset + 4, Width::Four)) << 32
-                    }
-                    width => read(offset, width).into(),
+            COMMON => match at.width() {
+                Width::Eight => {
+                    let low = u64::from(self.read_common(offset, Width::Four));
+                    low | u64::from(self.read_common(offset + 4, Width::Four)) << 32
                 }
-            }
+                width => self.read_common(offset, width).into(),
+            },
             ISR if offset == 0 => self.read_isr(bus).into(),
             CONFIG => self.read_config(offset, at.width()),
             _ => 0,
@@ -201,30 +207,39 @@ impl Device for VirtioBlk {
                 self.write_common(offset + 4, Width::Four, high, bus);
             }
             COMMON => self.write_common(offset, at.width(), low, bus),
+            CONFIG => self.kind.configure(offset, at.width(), value),
             // The queue's index, at the queue's address (4.1.5.2).
-            NOTIFY if offset == 0 && value == 0 => self.notified(bus),
+            NOTIFY if value == u64::from(offset / 4) && offset.is_multiple_of(4) => {
+                if let Ok(queue) = u16::try_from(value) {
+                    self.consider(queue, bus);
+                }
+            }
             _ => {}
         }
     }
 
-    /// A unit of work is a request.
+    /// A unit of work is a chain.
     fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
         for _ in 0..budget.0 {
-            match self.due {
-                Some(due) if due <= bus.now() && self.registers.running() => {
-                    let available = self.serve(bus);
-                    self.continue_or_stop(available, bus);
+            match self.earliest() {
+                Some((queue, due)) if due <= bus.now() && self.registers.running() => {
+                    self.queues[usize::from(queue)].due = None;
+                    let served = self.serve(queue, bus);
+                    self.stop_if_broken(served, bus);
+                    self.consider(queue, bus);
+                    self.watch(bus);
                 }
                 _ => break,
             }
         }
-        match self.due {
-            Some(_) if !self.registers.running() => {
-                self.due = None;
-                Progress::Idle
+        if !self.registers.running() {
+            for queue in &mut self.queues {
+                queue.due = None;
             }
-            Some(due) if due <= bus.now() => Progress::More,
-            Some(due) => {
+        }
+        match self.earliest() {
+            Some((_, due)) if due <= bus.now() => Progress::More,
+            Some((_, due)) => {
                 bus.wake_at(due);
                 Progress::Idle
             }

@@ -12,15 +12,12 @@ const MESSAGES: Bar = bar(1);
 pub(crate) const COMMON: u32 = 0x0000;
 /// Interrupt status.
 pub(crate) const ISR: u32 = 0x1000;
-/// Block device configuration.
+/// Device configuration.
 pub(crate) const CONFIG: u32 = 0x2000;
 /// Notifications.
 pub(crate) const NOTIFY: u32 = 0x3000;
 /// Bytes each structure takes.
 pub(crate) const PAGE: u32 = 0x1000;
-
-/// MSI-X vectors: one for the configuration, one for the queue.
-pub(crate) const VECTORS: u16 = 2;
 
 const fn bar(index: u8) -> Bar {
     match Bar::new(index) {
@@ -46,31 +43,11 @@ static NOTIFY_CAPABILITY: [u8; 17] = {
     body
 };
 
-/// A modern virtio block device.
-pub(crate) static IDENTITY: PciIdentity = PciIdentity {
-    vendor: spec::VENDOR,
-    device: spec::DEVICE,
-    revision: 1,
-    class: [0x01, 0x00, 0x00],
-    // A subsystem ID of 0x40 or more keeps legacy drivers away (virtio 1.2, 4.1.2.1).
-    subsystem: [spec::VENDOR, 0x1100],
-    intx: true,
-    bars: &[
-        BarSpec {
-            bar: MESSAGES,
-            size: 0x1000,
-            wide: false,
-            prefetchable: false,
-        },
-        // Reading the interrupt status clears it: not prefetchable.
-        BarSpec {
-            bar: STRUCTURES,
-            size: 0x4000,
-            wide: true,
-            prefetchable: false,
-        },
-    ],
-    capabilities: &[
+/// The capabilities of a device with that many MSI-X vectors.
+struct Capabilities<const VECTORS: u16>;
+
+impl<const VECTORS: u16> Capabilities<VECTORS> {
+    const LIST: &'static [Capability] = &[
         Capability::Msix {
             vectors: VECTORS,
             table: MsixLocation {
@@ -87,5 +64,37 @@ pub(crate) static IDENTITY: PciIdentity = PciIdentity {
         Capability::Vendor(&ISR_CAPABILITY),
         Capability::Vendor(&CONFIG_CAPABILITY),
         Capability::PcieEndpoint { flr: true },
-    ],
-};
+    ];
+}
+
+/// A modern virtio device of that type (virtio 1.2, 5) and PCI class, with one MSI-X vector for the
+/// configuration and one a queue.
+pub(crate) const fn identity<const VECTORS: u16>(kind: u16, class: [u8; 3]) -> PciIdentity {
+    PciIdentity {
+        vendor: spec::VENDOR,
+        device: spec::DEVICE + kind,
+        revision: 1,
+        class,
+        // A subsystem ID of 0x40 or more keeps legacy drivers away (virtio 1.2, 4.1.2.1).
+        subsystem: [spec::VENDOR, 0x1100],
+        intx: true,
+        bars: BARS,
+        capabilities: Capabilities::<VECTORS>::LIST,
+    }
+}
+
+const BARS: &[BarSpec] = &[
+    BarSpec {
+        bar: MESSAGES,
+        size: 0x1000,
+        wide: false,
+        prefetchable: false,
+    },
+    // Reading the interrupt status clears it: not prefetchable.
+    BarSpec {
+        bar: STRUCTURES,
+        size: 0x4000,
+        wide: true,
+        prefetchable: false,
+    },
+];

@@ -18,16 +18,35 @@
 
 #![forbid(unsafe_code)]
 
+mod chain;
+mod console;
 mod controller;
 #[cfg(test)]
 mod controller_tests;
 mod decode;
 mod disk;
+mod gpu;
 mod identity;
+mod input;
+mod kind;
+#[cfg(test)]
+mod kind_tests;
+mod net;
+mod p9;
 mod queue;
 mod regs;
+mod rng;
+mod seeded;
+mod socket;
 pub mod spec;
 
-pub use controller::{BlkConfig, VirtioBlk};
+pub use console::{ConsoleConfig, VirtioConsole};
+pub use controller::Virtio;
 pub use decode::Decoder;
-pub use disk::MAX_SECTORS;
+pub use disk::{BlkConfig, MAX_SECTORS, VirtioBlk};
+pub use gpu::{GpuConfig, VirtioGpu};
+pub use input::{InputConfig, VirtioInput};
+pub use net::{NetConfig, VirtioNet};
+pub use p9::{P9Config, Virtio9p};
+pub use rng::{RngConfig, VirtioRng};
+pub use socket::{SocketConfig, VirtioSocket};

@@ -4,8 +4,9 @@
 //! covers it; the device then owns it until the index of the used ring does. The rings lie in
 //! memory the driver can change at any time, so each word is read once and checked.
 
-use crate::spec::{Descriptor, UsedElement, available, descriptor, used};
-use cofferdam_seam::{BusPort, DmaFault, Iova, Purpose};
+use crate::chain::{Chain, Segment};
+use crate::spec::{Descriptor, NO_VECTOR, UsedElement, available, descriptor, used};
+use cofferdam_seam::{BusPort, DmaFault, Iova, Purpose, Time};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Descriptors in the largest queue.
@@ -13,7 +14,7 @@ pub(crate) const MAX_SIZE: u16 = 64;
 
 /// How a driver broke the protocol. The device stops and asks for a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// A ring is not aligned.
     Misaligned,
     /// More chains are available than the queue has descriptors.
@@ -30,6 +31,8 @@ pub(crate) enum Broken {
     ReadableAfterWritable,
     /// A chain has no room for a request's header or status.
     TooShort,
+    /// A request is longer than the device's kind allows.
+    TooLong,
     /// A ring, a header or a status byte cannot be reached.
     Unreachable,
 }
@@ -38,41 +41,6 @@ impl From<DmaFault> for Broken {
     fn from(_: DmaFault) -> Self {
         Self::Unreachable
     }
-}
-
-/// One buffer of a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub at: Iova,
-    pub length: u32,
-}
-
-/// A chain's buffers. What is where inside them does not depend on how they are cut (2.7.4.1).
-#[derive(Debug, Default)]
-pub(crate) struct Chain {
-    pub readable: Vec<Segment>,
-    pub writable: Vec<Segment>,
-}
-
-/// Bytes in all of `segments`.
-pub(crate) fn total(segments: &[Segment]) -> u64 {
-    segments.iter().map(|part| u64::from(part.length)).sum()
-}
-
-/// The pieces of memory that hold `length` bytes of `segments`, after the first `skip`.
-pub(crate) fn pieces(
-    segments: &[Segment],
-    mut skip: u64,
-    mut length: u64,
-) -> impl Iterator<Item = (Iova, usize)> {
-    segments.iter().filter_map(move |segment| {
-        let skipped = skip.min(segment.length.into());
-        skip -= skipped;
-        let taken = length.min(u64::from(segment.length) - skipped);
-        length -= taken;
-        let bytes = usize::try_from(taken).ok().filter(|&bytes| bytes > 0)?;
-        Some((segment.at.offset(skipped), bytes))
-    })
 }
 
 /// Where descriptors are: the queue's own table, or one that an indirect descriptor refers to.
@@ -114,6 +82,8 @@ pub(crate) struct Queue {
     /// Descriptors: a power of two, at most [`MAX_SIZE`].
     pub size: u16,
     pub enabled: bool,
+    /// The vector that announces its used chains.
+    pub vector: u16,
     pub descriptors: Iova,
     pub available: Iova,
     pub used: Iova,
@@ -123,6 +93,9 @@ pub(crate) struct Queue {
     offered: u16,
     /// The used index as last written.
     returned: u16,
+    /// When the chain being served is done; none while idle. Nothing of it has happened before
+    /// then: it is taken, its data moved and the device's state changed all at once.
+    pub due: Option<Time>,
 }
 
 impl Queue {
@@ -131,12 +104,14 @@ impl Queue {
         Self {
             size: MAX_SIZE,
             enabled: false,
+            vector: NO_VECTOR,
             descriptors: Iova(0),
             available: Iova(0),
             used: Iova(0),
             taken: 0,
             offered: 0,
             returned: 0,
+            due: None,
         }
     }
 
@@ -259,45 +234,4 @@ fn read_u16(at: Iova, bus: &mut BusPort<'_>) -> Result<u16, DmaFault> {
     let mut bytes = [0; 2];
     bus.dma_read(at, &mut bytes, Purpose::Descriptor)?;
     Ok(u16::from_le_bytes(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SEGMENTS: [Segment; 3] = [
-        Segment {
-            at: Iova(0x100),
-            length: 4,
-        },
-        Segment {
-            at: Iova(0x200),
-            length: 0,
-        },
-        Segment {
-            at: Iova(0x300),
-            length: 8,
-        },
-    ];
-
-    fn cut(skip: u64, length: u64) -> Vec<(u64, usize)> {
-        pieces(&SEGMENTS, skip, length)
-            .map(|(at, len)| (at.0, len))
-            .collect()
-    }
-
-    #[test]
-    fn pieces_cross_segment_edges() {
-        assert_eq!(cut(0, 12), [(0x100, 4), (0x300, 8)]);
-        assert_eq!(cut(3, 2), [(0x103, 1), (0x300, 1)]);
-        assert_eq!(cut(4, 8), [(0x300, 8)]);
-        assert_eq!(cut(11, 1), [(0x307, 1)]);
-        assert_eq!(cut(0, 0), []);
-    }
-
-    #[test]
-    fn pieces_end_with_the_segments() {
-        assert_eq!(cut(10, 100), [(0x306, 2)]);
-        assert_eq!(cut(100, 1), []);
-    }
 }

@@ -1,7 +1,6 @@
 //! The common configuration structure (virtio 1.2, 4.1.4.3): which fields there are, and what a
 //! driver may do to them.
 
-use crate::identity::VECTORS;
 use crate::queue::{MAX_SIZE, Queue};
 use crate::spec::{self, NO_VECTOR, Status};
 use cofferdam_seam::{Iova, Width};
@@ -70,32 +69,35 @@ pub(crate) enum Effect {
     None,
     /// Zero was written to the device status.
     Reset,
-    /// The queue was enabled.
-    QueueEnabled,
+    /// The driver became ready.
+    DriverOk,
+    /// That queue was enabled.
+    QueueEnabled(u16),
 }
 
-/// The registers behind the structure, but for those of the queue.
+/// The registers behind the structure, but for those of the queues.
 #[derive(Debug)]
 pub(crate) struct Registers {
     pub status: Status,
     pub config_vector: u16,
-    pub queue_vector: u16,
     device_feature_select: u32,
     driver_feature_select: u32,
     driver_features: u64,
     queue_select: u16,
     /// What the device offers: constant over its life.
     offered: u64,
+    /// How many vectors it has: constant too.
+    vectors: u16,
 }
 
 impl Registers {
     /// As after a reset of a device that offers version 1 and those `features`.
-    pub fn new(features: u64) -> Self {
+    pub fn new(features: u64, vectors: u16) -> Self {
         Self {
             offered: spec::VERSION_1 | features,
+            vectors,
             status: Status::new(),
             config_vector: NO_VECTOR,
-            queue_vector: NO_VECTOR,
             device_feature_select: 0,
             driver_feature_select: 0,
             driver_features: 0,
@@ -111,7 +113,7 @@ impl Registers {
 
     /// Back to the state after a reset.
     pub fn reset(&mut self) {
-        *self = Self::new(self.offered);
+        *self = Self::new(self.offered, self.vectors);
     }
 
     /// Whether the driver settled on that feature.
@@ -120,36 +122,45 @@ impl Registers {
     }
 
     /// The value of a field.
-    pub fn read(&self, field: Field, queue: &Queue) -> u32 {
-        let selected = self.queue_select == 0;
+    pub fn read(&self, field: Field, queues: &[Queue]) -> u32 {
         match field {
             Field::DeviceFeatureSelect => self.device_feature_select,
             Field::DeviceFeature => half(self.offered, self.device_feature_select),
             Field::DriverFeatureSelect => self.driver_feature_select,
             Field::DriverFeature => half(self.driver_features, self.driver_feature_select),
             Field::ConfigVector => self.config_vector.into(),
-            Field::QueueCount => 1,
+            Field::QueueCount => u32::try_from(queues.len()).unwrap_or(0),
             Field::DeviceStatus => self.status.into_bits().into(),
-            // The configuration never changes.
+            // No field of the configuration changes but by the driver's own write.
             Field::ConfigGeneration => 0,
             Field::QueueSelect => self.queue_select.into(),
             // A queue that is not there has size zero (4.1.4.3.1).
-            _ if !selected => 0,
+            _ => queues
+                .get(usize::from(self.queue_select))
+                .map_or(0, |queue| self.read_queue(field, queue)),
+        }
+    }
+
+    /// A field of the selected queue.
+    fn read_queue(&self, field: Field, queue: &Queue) -> u32 {
+        match field {
             Field::QueueSize => queue.size.into(),
-            Field::QueueVector => self.queue_vector.into(),
+            Field::QueueVector => queue.vector.into(),
             Field::QueueEnable => queue.enabled.into(),
-            Field::QueueNotifyOffset => 0,
+            // Each queue has a place of its own for its doorbell.
+            Field::QueueNotifyOffset => self.queue_select.into(),
             Field::QueueDescriptorsLow => half(queue.descriptors.0, 0),
             Field::QueueDescriptorsHigh => half(queue.descriptors.0, 1),
             Field::QueueDriverLow => half(queue.available.0, 0),
             Field::QueueDriverHigh => half(queue.available.0, 1),
             Field::QueueDeviceLow => half(queue.used.0, 0),
             Field::QueueDeviceHigh => half(queue.used.0, 1),
+            _ => 0,
         }
     }
 
     /// Writes a field, as far as a driver may. `value` is as wide as the field.
-    pub fn write(&mut self, field: Field, value: u32, queue: &mut Queue) -> Effect {
+    pub fn write(&mut self, field: Field, value: u32, queues: &mut [Queue]) -> Effect {
         let [low, high, ..] = value.to_le_bytes();
         let word = u16::from_le_bytes([low, high]);
         match field {
@@ -159,16 +170,34 @@ impl Registers {
             Field::DriverFeature if !self.status.features_ok() => {
                 set_half(&mut self.driver_features, self.driver_feature_select, value);
             }
-            Field::ConfigVector => self.config_vector = vector(word),
+            Field::ConfigVector => self.config_vector = self.vector(word),
             Field::DeviceStatus => return self.set_status(low),
             Field::QueueSelect => self.queue_select = word,
-            Field::QueueVector if self.queue_select == 0 => self.queue_vector = vector(word),
-            _ if self.queue_select == 0 && !queue.enabled => {
-                return write_queue(field, value, word, queue);
+            _ => {
+                let vector = self.vector(word);
+                let select = self.queue_select;
+                match queues.get_mut(usize::from(select)) {
+                    Some(queue) if field == Field::QueueVector => queue.vector = vector,
+                    Some(queue) if !queue.enabled => {
+                        write_queue(field, value, word, queue);
+                        if queue.enabled {
+                            return Effect::QueueEnabled(select);
+                        }
+                    }
+                    _ => {}
+                }
             }
-            _ => {}
         }
         Effect::None
+    }
+
+    /// A vector the device does not have reads back as none (4.1.5.1.2.1).
+    fn vector(&self, asked: u16) -> u16 {
+        if asked < self.vectors {
+            asked
+        } else {
+            NO_VECTOR
+        }
     }
 
     fn set_status(&mut self, value: u8) -> Effect {
@@ -177,10 +206,14 @@ impl Registers {
         }
         // Reserved bits stay zero; only the device sets DEVICE_NEEDS_RESET, only a reset clears it.
         let asked = Status::from_bits(value & 0b1000_1111);
+        let before = self.running();
         self.status = asked
             .with_features_ok(asked.features_ok() && self.features_acceptable())
             .with_needs_reset(self.status.needs_reset());
-        Effect::None
+        match self.running() && !before {
+            true => Effect::DriverOk,
+            false => Effect::None,
+        }
     }
 
     /// The driver took nothing that was not offered, and agrees to version 1 (2.2.2, 6.2).
@@ -192,13 +225,10 @@ impl Registers {
 
 /// Writes a field of a queue that is not enabled yet; the driver must not change one that is
 /// (4.1.4.3.2).
-fn write_queue(field: Field, value: u32, word: u16, queue: &mut Queue) -> Effect {
+fn write_queue(field: Field, value: u32, word: u16, queue: &mut Queue) {
     match field {
         Field::QueueSize if word.is_power_of_two() && word <= MAX_SIZE => queue.size = word,
-        Field::QueueEnable if word == 1 => {
-            queue.enabled = true;
-            return Effect::QueueEnabled;
-        }
+        Field::QueueEnable if word == 1 => queue.enabled = true,
         Field::QueueDescriptorsLow => set_address(&mut queue.descriptors, 0, value),
         Field::QueueDescriptorsHigh => set_address(&mut queue.descriptors, 1, value),
         Field::QueueDriverLow => set_address(&mut queue.available, 0, value),
@@ -207,12 +237,6 @@ fn write_queue(field: Field, value: u32, word: u16, queue: &mut Queue) -> Effect
         Field::QueueDeviceHigh => set_address(&mut queue.used, 1, value),
         _ => {}
     }
-    Effect::None
-}
-
-/// A vector the device does not have reads back as none (4.1.5.1.2.1).
-fn vector(asked: u16) -> u16 {
-    if asked < VECTORS { asked } else { NO_VECTOR }
 }
 
 /// The low or high half of `value`; zero beyond, as for feature bits nobody offers.
@@ -241,6 +265,9 @@ fn set_address(address: &mut Iova, select: u32, to: u32) {
 mod tests {
     use super::*;
 
+    /// As many vectors as a device with one queue has.
+    const VECTORS: u16 = 2;
+
     #[test]
     fn fields_follow_one_another_without_gaps() {
         let mut next = 0;
@@ -254,51 +281,51 @@ mod tests {
 
     #[test]
     fn features_beyond_the_offer_are_not_accepted() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
-        registers.write(Field::DriverFeature, 1 << 9, &mut queue);
-        registers.write(Field::DriverFeatureSelect, 1, &mut queue);
-        registers.write(Field::DriverFeature, 1, &mut queue);
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
+        registers.write(Field::DriverFeature, 1 << 9, &mut queues);
+        registers.write(Field::DriverFeatureSelect, 1, &mut queues);
+        registers.write(Field::DriverFeature, 1, &mut queues);
 
-        registers.write(Field::DeviceStatus, 0b1011, &mut queue);
+        registers.write(Field::DeviceStatus, 0b1011, &mut queues);
 
-        assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b0011);
+        assert_eq!(registers.read(Field::DeviceStatus, &queues), 0b0011);
     }
 
     #[test]
     fn features_without_version_1_are_not_accepted() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
 
-        registers.write(Field::DeviceStatus, 0b1011, &mut queue);
+        registers.write(Field::DeviceStatus, 0b1011, &mut queues);
 
-        assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b0011);
+        assert_eq!(registers.read(Field::DeviceStatus, &queues), 0b0011);
     }
 
     #[test]
     fn settled_features_cannot_be_changed() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
-        registers.write(Field::DriverFeatureSelect, 1, &mut queue);
-        registers.write(Field::DriverFeature, 1, &mut queue);
-        registers.write(Field::DeviceStatus, 0b1011, &mut queue);
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
+        registers.write(Field::DriverFeatureSelect, 1, &mut queues);
+        registers.write(Field::DriverFeature, 1, &mut queues);
+        registers.write(Field::DeviceStatus, 0b1011, &mut queues);
 
-        registers.write(Field::DriverFeature, 0, &mut queue);
+        registers.write(Field::DriverFeature, 0, &mut queues);
 
-        assert_eq!(registers.read(Field::DeviceStatus, &queue), 0b1011);
-        assert_eq!(registers.read(Field::DriverFeature, &queue), 1);
+        assert_eq!(registers.read(Field::DeviceStatus, &queues), 0b1011);
+        assert_eq!(registers.read(Field::DriverFeature, &queues), 1);
         assert!(registers.negotiated(spec::VERSION_1));
         assert!(!registers.negotiated(spec::INDIRECT_DESC));
     }
 
     #[test]
     fn features_the_device_has_are_offered_with_version_1() {
-        let mut registers = Registers::new(spec::INDIRECT_DESC);
-        let mut queue = Queue::new();
+        let mut registers = Registers::new(spec::INDIRECT_DESC, VECTORS);
+        let mut queues = [Queue::new()];
 
         let offered = [0, 1, 2, u32::MAX].map(|select| {
-            registers.write(Field::DeviceFeatureSelect, select, &mut queue);
-            registers.read(Field::DeviceFeature, &queue)
+            registers.write(Field::DeviceFeatureSelect, select, &mut queues);
+            registers.read(Field::DeviceFeature, &queues)
         });
 
         assert_eq!(offered, [1 << 28, 1, 0, 0]);
@@ -306,57 +333,57 @@ mod tests {
 
     #[test]
     fn vector_the_device_lacks_reads_back_as_none() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
 
-        registers.write(Field::QueueVector, VECTORS.into(), &mut queue);
-        registers.write(Field::ConfigVector, 1, &mut queue);
+        registers.write(Field::QueueVector, VECTORS.into(), &mut queues);
+        registers.write(Field::ConfigVector, 1, &mut queues);
 
-        let none = registers.read(Field::QueueVector, &queue);
+        let none = registers.read(Field::QueueVector, &queues);
         assert_eq!(none, u32::from(NO_VECTOR));
-        assert_eq!(registers.read(Field::ConfigVector, &queue), 1);
+        assert_eq!(registers.read(Field::ConfigVector, &queues), 1);
     }
 
     #[test]
     fn queue_that_is_not_there_has_no_size_and_takes_no_address() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
-        registers.write(Field::QueueSelect, 1, &mut queue);
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
+        registers.write(Field::QueueSelect, 1, &mut queues);
 
-        registers.write(Field::QueueDeviceLow, 0x1000, &mut queue);
-        registers.write(Field::QueueEnable, 1, &mut queue);
+        registers.write(Field::QueueDeviceLow, 0x1000, &mut queues);
+        registers.write(Field::QueueEnable, 1, &mut queues);
 
-        assert_eq!(registers.read(Field::QueueSize, &queue), 0);
-        assert!(!queue.enabled);
-        assert_eq!(queue.used, Iova(0));
+        assert_eq!(registers.read(Field::QueueSize, &queues), 0);
+        assert!(!queues[0].enabled);
+        assert_eq!(queues[0].used, Iova(0));
     }
 
     #[test]
     fn odd_queue_sizes_are_ignored() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
 
         for size in [0, 3, 63, 65, 128, 0xffff] {
-            registers.write(Field::QueueSize, size, &mut queue);
-            assert_eq!(registers.read(Field::QueueSize, &queue), 64);
+            registers.write(Field::QueueSize, size, &mut queues);
+            assert_eq!(registers.read(Field::QueueSize, &queues), 64);
         }
-        registers.write(Field::QueueSize, 8, &mut queue);
+        registers.write(Field::QueueSize, 8, &mut queues);
 
-        assert_eq!(registers.read(Field::QueueSize, &queue), 8);
+        assert_eq!(registers.read(Field::QueueSize, &queues), 8);
     }
 
     #[test]
     fn enabled_queue_cannot_be_changed() {
-        let mut registers = Registers::new(0);
-        let mut queue = Queue::new();
-        let effect = registers.write(Field::QueueEnable, 1, &mut queue);
+        let mut registers = Registers::new(0, VECTORS);
+        let mut queues = [Queue::new()];
+        let effect = registers.write(Field::QueueEnable, 1, &mut queues);
 
-        registers.write(Field::QueueSize, 8, &mut queue);
-        registers.write(Field::QueueDriverHigh, 8, &mut queue);
-        registers.write(Field::QueueEnable, 0, &mut queue);
+        registers.write(Field::QueueSize, 8, &mut queues);
+        registers.write(Field::QueueDriverHigh, 8, &mut queues);
+        registers.write(Field::QueueEnable, 0, &mut queues);
 
-        assert_eq!(effect, Effect::QueueEnabled);
-        assert_eq!((queue.size, queue.available), (64, Iova(0)));
-        assert!(queue.enabled);
+        assert_eq!(effect, Effect::QueueEnabled(0));
+        assert_eq!((queues[0].size, queues[0].available), (64, Iova(0)));
+        assert!(queues[0].enabled);
     }
 }

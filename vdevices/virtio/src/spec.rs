@@ -3,14 +3,43 @@
 //! References:
 //! - \[1\] Virtual I/O Device (VIRTIO) Version 1.2, OASIS Committee Specification 01
 
+pub mod console;
+pub mod gpu;
+pub mod input;
+pub mod net;
+pub mod p9;
+pub mod socket;
+
 use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// PCI vendor ID of every virtio device (\[1\] 4.1.2).
 pub const VENDOR: u16 = 0x1af4;
-/// PCI device ID: 0x1040 plus the virtio device ID, 2 for a block device (\[1\] 4.1.2, 5.2.1).
-pub const DEVICE: u16 = 0x1042;
+/// PCI device ID: this plus the virtio device type (\[1\] 4.1.2).
+pub const DEVICE: u16 = 0x1040;
+
+/// Virtio device types (\[1\] 5).
+pub mod device {
+    /// Network device.
+    pub const NET: u16 = 1;
+    /// Block device.
+    pub const BLK: u16 = 2;
+    /// Console.
+    pub const CONSOLE: u16 = 3;
+    /// Entropy source.
+    pub const RNG: u16 = 4;
+    /// 9P transport.
+    pub const P9: u16 = 9;
+    /// GPU device.
+    pub const GPU: u16 = 16;
+    /// Input device.
+    pub const INPUT: u16 = 18;
+    /// Socket device.
+    pub const SOCKET: u16 = 19;
+    /// Sound device.
+    pub const SOUND: u16 = 25;
+}
 
 /// Feature bit: a descriptor may refer to a table of descriptors (\[1\] 6).
 pub const INDIRECT_DESC: u64 = 1 << 28;
