@@ -330,10 +330,11 @@ fn trap(bug: Bug) -> Trap {
             Trap::new(reads(virtio::CAPACITY + 4, |_| 0xffff_ffff), &two_reads)
         }
         Bug::ConfigGeneration => {
-            let mut generation = 0;
-            let plan = reads(virtio::GENERATION, move |_| {
-                generation = (generation + 1) % 256;
-                generation
+            let mut changed = false;
+            let plan = reads(virtio::GENERATION, move |generation| {
+                let first = !changed;
+                changed = true;
+                generation + u64::from(first)
             });
             Trap::new(plan, &two_reads)
         }

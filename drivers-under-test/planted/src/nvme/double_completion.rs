@@ -41,7 +41,8 @@ impl<H: DriverHost, V: Variant> DoubleCompletion<H, V> {
         let slot = self.slots.get_mut(usize::from(cid & SLOT));
         let slot = slot.and_then(Option::as_mut);
         let slot = slot.ok_or(DriverError::Protocol("a completion of no command of ours"))?;
-        if !V::PLANTED && !(slot.in_flight && slot.cid == cid) {
+        let ours = slot.in_flight && slot.cid == cid;
+        if !V::PLANTED && !ours {
             return Err(DriverError::Protocol("a command completes twice"));
         }
         slot.in_flight = false;
