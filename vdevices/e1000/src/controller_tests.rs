@@ -80,7 +80,7 @@ fn running() -> Testbed {
 /// A frame to ourselves through the echo: it comes back with its addresses exchanged.
 fn frame(len: usize) -> Vec<u8> {
     let addresses = [[0x02, 0, 0, 0, 0, 0x09], OWN].concat();
-    let data = (0..len - 12).map(|at| (at % 251) as u8);
+    let data = (0..=250).cycle().take(len - 12);
     addresses.into_iter().chain(data).collect()
 }
 

@@ -119,9 +119,13 @@ impl Receiver {
         descriptor.special = 0.into();
         // Posted writes have nobody to tell when they are refused.
         let _ = bus.dma_write(Iova(descriptor.address.get()), piece, Purpose::Payload);
-        let (tells, publishes) = descriptor.as_bytes().split_at(DESCRIPTOR_STATUS as usize);
+        let (tells, publishes) = descriptor.as_bytes().split_at(DESCRIPTOR_STATUS);
         let _ = bus.dma_write(at.offset(8), &tells[8..], Purpose::Completion);
-        let _ = bus.dma_write(at.offset(DESCRIPTOR_STATUS), publishes, Purpose::Publish);
+        let _ = bus.dma_write(
+            at.offset(DESCRIPTOR_STATUS as u64),
+            publishes,
+            Purpose::Publish,
+        );
         self.ring.advance();
         true
     }

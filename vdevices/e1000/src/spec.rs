@@ -133,7 +133,7 @@ pub const MULTICAST_WORDS: usize = 128;
 /// Bytes in a descriptor \[1\] 3.2.3, 3.3.3.
 pub const DESCRIPTOR: u64 = 16;
 /// Where in a descriptor the bytes are that tell of its end: status first.
-pub const DESCRIPTOR_STATUS: u64 = 12;
+pub const DESCRIPTOR_STATUS: usize = 12;
 
 /// Legacy transmit descriptor \[1\] 3.3.3.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

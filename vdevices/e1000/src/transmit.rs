@@ -60,9 +60,13 @@ impl Transmitter {
         }
         if descriptor.command & command::REPORT_STATUS != 0 {
             descriptor.status |= DONE;
-            let (_, status) = descriptor.as_bytes().split_at(DESCRIPTOR_STATUS as usize);
+            let (_, status) = descriptor.as_bytes().split_at(DESCRIPTOR_STATUS);
             // A posted write has nobody to tell when it is refused.
-            let _ = bus.dma_write(at.offset(DESCRIPTOR_STATUS), status, Purpose::Publish);
+            let _ = bus.dma_write(
+                at.offset(DESCRIPTOR_STATUS as u64),
+                status,
+                Purpose::Publish,
+            );
             done.causes |= cause::TRANSMITTED;
         }
         self.ring.advance();
