@@ -46,9 +46,10 @@ fn main() {
     let way = match std::env::args().nth(1).as_deref() {
         Some("faults") => Way::Faults,
         Some("callbacks") => {
+            let both = ["eth_intel", "driver_eth_intel"].map(coverage::is_instrumented);
             assert!(
-                coverage::is_instrumented("eth_intel"),
-                "callbacks need a build of `cofferdam instrument`"
+                both == [true; 2],
+                "callbacks need a build of `cofferdam instrument` with the crate and its adapter"
             );
             Way::Callbacks
         }

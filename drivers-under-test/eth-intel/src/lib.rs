@@ -6,7 +6,7 @@
 //! `cofferdam-instrument`'s platform, and rdif-eth's runtime, which owns the buffers, runs the handler
 //! when an interrupt comes, polls the queues and arms the interrupts again. Every register access of
 //! the crate is a volatile one through a pointer, and is trapped: by faults, or by callbacks in a build
-//! of `cofferdam instrument`.
+//! of `cofferdam instrument` with the crates `eth_intel` and `driver_eth_intel`.
 //!
 //! The crate depends on `cofferdam-instrument`, which sees nothing of the harness above the seam.
 //!

@@ -29,11 +29,14 @@ impl<H: RawDma + 'static> EthIntel<H> {
     /// [`Unsupported`](DriverError::Unsupported) if it is another device,
     /// [`Protocol`](DriverError::Protocol) if the crate gives it up, and what the host says.
     pub fn probe(host: H) -> Result<Self, DriverError> {
-        Self::probe_trapped(host, Way::of("eth_intel"))
+        // The crate's generic code is compiled here.
+        let ways = ["eth_intel", "driver_eth_intel"].map(Way::of);
+        let all = ways.iter().all(|way| *way == Way::Callbacks);
+        Self::probe_trapped(host, if all { Way::Callbacks } else { Way::Faults })
     }
 
     /// As [`probe`](Self::probe), with its registers trapped in that way. Callbacks need a build of
-    /// `cofferdam instrument`.
+    /// `cofferdam instrument` with the crates `eth_intel` and `driver_eth_intel`.
     ///
     /// # Errors
     ///
