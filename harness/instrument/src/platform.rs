@@ -12,6 +12,7 @@
 //! they are bounced, and mapped one way.
 
 mod dma;
+mod locks;
 mod mmio;
 mod session;
 

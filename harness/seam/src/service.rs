@@ -47,6 +47,20 @@ pub trait Block {
     fn write(&mut self, sector: u64, from: &[u8], until: Deadline) -> Result<(), DriverError>;
 }
 
+/// A network interface. Frames are those of IEEE 802.3 from the destination address to the end of the
+/// data, without the check sequence.
+pub trait Net {
+    /// The station address.
+    fn address(&self) -> [u8; 6];
+    /// Whether the link is up.
+    fn is_link_up(&mut self) -> Result<bool, DriverError>;
+    /// Hands a frame to the device. It may still be lost, as frames may.
+    fn send(&mut self, frame: &[u8], until: Deadline) -> Result<(), DriverError>;
+    /// The next frame that arrived or arrives; its length. Of one that is longer than `into` the rest
+    /// is lost.
+    fn receive(&mut self, into: &mut [u8], until: Deadline) -> Result<usize, DriverError>;
+}
+
 /// A device that computes: edu.
 pub trait Compute {
     /// `n!` modulo 2^32.

@@ -1,0 +1,169 @@
+//! The unmodified crate eth-intel.
+
+use cofferdam_fuzz::host::FuzzHost;
+use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
+use cofferdam_fuzz::witness::Witness;
+use cofferdam_seam::service::{DriverError, Net};
+use cofferdam_seam::{Bar, Deadline, Device, DriverHost, Iova, Purpose};
+use driver_eth_intel::{EthIntel, LONGER_THAN_ITS_BUFFER};
+use std::time::Duration;
+use vdevice_e1000::{Decoder, E1000, E1000Config};
+
+/// How long a call may wait: some frames' time on the wire.
+const PATIENCE: Duration = Duration::from_micros(200);
+
+/// The partner's address.
+const PARTNER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x09];
+
+const LENGTH: Argument = Argument {
+    name: "length",
+    least: 14,
+    most: 1514,
+};
+
+const CALLS: &[CallSpec] = &[
+    CallSpec {
+        name: "send",
+        arguments: &[LENGTH],
+    },
+    CallSpec {
+        name: "receive",
+        arguments: &[Argument {
+            name: "room",
+            least: 0,
+            most: 2048,
+        }],
+    },
+    CallSpec {
+        name: "exchange",
+        arguments: &[
+            Argument {
+                name: "frames",
+                least: 1,
+                most: 16,
+            },
+            LENGTH,
+        ],
+    },
+    CallSpec {
+        name: "is-link-up",
+        arguments: &[],
+    },
+];
+
+/// eth-intel with our model of the 82540EM, whose partner sends frames back.
+#[derive(Debug)]
+pub struct EthIntelTarget;
+
+/// The one of it.
+pub static ETH_INTEL: EthIntelTarget = EthIntelTarget;
+
+impl Target for EthIntelTarget {
+    fn name(&self) -> &'static str {
+        "eth-intel"
+    }
+
+    fn driver(&self) -> Crate {
+        Crate {
+            name: "eth-intel",
+            version: "0.2.4",
+        }
+    }
+
+    fn calls(&self) -> &'static [CallSpec] {
+        CALLS
+    }
+
+    fn device(&self) -> Box<dyn Device> {
+        // Times as short as they can be: a wait for nothing costs more than it shows.
+        Box::new(E1000::new(E1000Config {
+            wire: Duration::from_micros(1),
+            negotiation: Some(Duration::from_micros(1)),
+            ..E1000Config::default()
+        }))
+    }
+
+    fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
+        let net = EthIntel::probe(host)?;
+        Ok(Box::new(Running { net, host }))
+    }
+
+    fn decoder(&self) -> Box<dyn Decode> {
+        Box::new(Words(Decoder::default()))
+    }
+}
+
+struct Running {
+    net: EthIntel<FuzzHost>,
+    host: FuzzHost,
+}
+
+impl Running {
+    fn until(&self) -> Deadline {
+        Deadline::after(self.host.now(), PATIENCE)
+    }
+
+    fn send(&mut self, len: usize) -> Result<(), DriverError> {
+        let addresses = [PARTNER, self.net.address()].concat();
+        let mut frame: Vec<u8> = addresses
+            .into_iter()
+            .chain((0..=250).cycle().take(len))
+            .collect();
+        frame.truncate(len);
+        let until = self.until();
+        self.net.send(&frame, until)
+    }
+
+    fn receive(&mut self, room: usize, witness: &mut Witness) -> Result<(), DriverError> {
+        let mut into = vec![0; room];
+        witness.mark(&mut into);
+        let until = self.until();
+        let received = self.net.receive(&mut into, until);
+        // The adapter stops what a runtime would have read on with.
+        witness.promise(
+            "packet_len is the number of received bytes at the beginning of the buffer",
+            received != Err(DriverError::Protocol(LONGER_THAN_ITS_BUFFER)),
+        );
+        let len = received?.min(room);
+        witness.received("a frame", &into[..len]);
+        Ok(())
+    }
+}
+
+impl Driver for Running {
+    fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
+        match call.name() {
+            "send" => self.send(call.size(0))?,
+            "receive" => self.receive(call.size(0), witness)?,
+            "exchange" => {
+                for _ in 0..call.size(0) {
+                    self.send(call.size(1))?;
+                    self.receive(2048, witness)?;
+                }
+            }
+            _ => drop(self.net.is_link_up()?),
+        }
+        Ok(())
+    }
+}
+
+/// The model's words.
+struct Words(Decoder);
+
+impl Decode for Words {
+    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
+        self.0.register(bar, offset)
+    }
+
+    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
+        self.0.value(bar, offset, value)
+    }
+
+    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
+        self.0.wrote(bar, offset, width, value);
+    }
+
+    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
+        self.0.dma(at, why, bytes)
+    }
+}
