@@ -29,6 +29,7 @@ const OURS: [(&str, &[&str]); 8] = [
             "harness/placement/src/host.rs",
             "harness/placement/src/jail.rs",
             "harness/placement/src/link.rs",
+            "harness/placement/src/loan.rs",
             "harness/placement/src/port.rs",
             "harness/placement/src/ring.rs",
             "harness/placement/src/server.rs",

@@ -4,7 +4,7 @@
 //! both cells of a pair have in the run is compared trial by trial.
 
 use crate::cell::Cell;
-use cofferdam_placement::trial::{Fault, Oops};
+use cofferdam_placement::trial::{DataPath, Fault, Oops, Packing};
 
 /// Something that is there or not, or done one way or the other.
 #[derive(Debug)]
@@ -38,8 +38,7 @@ fn quarantine(cell: &Cell) -> Option<Cell> {
 fn acs(cell: &Cell) -> Option<Cell> {
     let mut other = *cell;
     match &mut other.case.fault {
-        Fault::D13 { acs, .. } if !*acs => *acs = true,
-        Fault::D9 { .. } if !other.case.acs => other.case.acs = true,
+        Fault::D9 { .. } | Fault::D13 { .. } if !other.case.acs => other.case.acs = true,
         _ => return None,
     }
     Some(other)
@@ -62,8 +61,26 @@ fn oops(cell: &Cell) -> Option<Cell> {
     Some(other)
 }
 
+fn data(cell: &Cell) -> Option<Cell> {
+    let mut other = *cell;
+    if cell.is_clean() || cell.case.data != DataPath::ZeroCopy {
+        return None;
+    }
+    other.case.data = DataPath::Copy;
+    Some(other)
+}
+
+fn packing(cell: &Cell) -> Option<Cell> {
+    let mut other = *cell;
+    if cell.is_clean() || cell.case.packing != Packing::Packed || cell.case.data != DataPath::Copy {
+        return None;
+    }
+    other.case.packing = Packing::OneAPage;
+    Some(other)
+}
+
 /// The axes.
-pub static AXES: [Axis; 4] = [
+pub static AXES: [Axis; 6] = [
     Axis {
         id: "quarantine",
         what: "Pages of a driver that died or was reset",
@@ -87,6 +104,21 @@ pub static AXES: [Axis; 4] = [
         what: "A crash in the privileged layer",
         sides: ["stops the layer", "kills the task only"],
         other: oops,
+    },
+    Axis {
+        id: "data",
+        what: "A request's data",
+        sides: [
+            "moved by the device in the tenant's own pages",
+            "copied through the driver's buffers",
+        ],
+        other: data,
+    },
+    Axis {
+        id: "packing",
+        what: "The driver's buffers",
+        sides: ["packed on common pages", "one a page"],
+        other: packing,
     },
 ];
 
