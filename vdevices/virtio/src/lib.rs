@@ -38,6 +38,7 @@ mod regs;
 mod rng;
 mod seeded;
 mod socket;
+mod sound;
 pub mod spec;
 
 pub use console::{ConsoleConfig, VirtioConsole};
@@ -50,3 +51,4 @@ pub use net::{NetConfig, VirtioNet};
 pub use p9::{P9Config, Virtio9p};
 pub use rng::{RngConfig, VirtioRng};
 pub use socket::{SocketConfig, VirtioSocket};
+pub use sound::{SoundConfig, VirtioSound};
