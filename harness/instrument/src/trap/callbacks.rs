@@ -6,7 +6,7 @@
 //! and by [`settle`].
 
 use super::{Region, Way, region_at};
-use crate::{or_abort, steps};
+use crate::{constants, loads, or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
 
@@ -58,6 +58,7 @@ fn pieces(
 #[inline]
 fn load(address: usize, bytes: usize) {
     settle();
+    loads::loaded(address);
     if region_at(address, Way::Callbacks).is_some() {
         read(address, bytes);
     }
@@ -142,10 +143,33 @@ compares! {
     __sanitizer_cov_trace_cmp2: u16,
     __sanitizer_cov_trace_cmp4: u32,
     __sanitizer_cov_trace_cmp8: u64,
+}
+
+macro_rules! constant_compares {
+    ($($name:ident: $operand:ty),+ $(,)?) => {$(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name(constant: $operand, _: $operand) {
+            constants::compared(constant.into());
+            compare();
+        }
+    )+};
+}
+
+constant_compares! {
     __sanitizer_cov_trace_const_cmp1: u8,
     __sanitizer_cov_trace_const_cmp2: u16,
     __sanitizer_cov_trace_const_cmp4: u32,
     __sanitizer_cov_trace_const_cmp8: u64,
-    // The value, and a pointer to the cases.
-    __sanitizer_cov_trace_switch: usize,
+}
+
+/// The value, and the cases: how many, how wide, and each.
+#[unsafe(no_mangle)]
+#[expect(clippy::cast_possible_truncation, reason = "a table fits into memory")]
+extern "C" fn __sanitizer_cov_trace_switch(_: u64, cases: *const u64) {
+    // SAFETY: LLVM passes a table that starts with its number of cases.
+    let cases = unsafe { std::slice::from_raw_parts(cases.add(2), (*cases) as usize) };
+    for case in cases {
+        constants::compared(*case);
+    }
+    compare();
 }

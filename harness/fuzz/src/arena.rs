@@ -1,0 +1,152 @@
+//! The driver's heap: given back as a whole after every execution.
+//!
+//! A driver that is abandoned on its stack never frees anything. So what is allocated while driver
+//! code runs comes from an arena, and the arena starts over with the next execution. A runner
+//! installs it:
+//!
+//! ```
+//! #[global_allocator]
+//! static HEAP: cofferdam_fuzz::arena::Heap = cofferdam_fuzz::arena::Heap;
+//! # fn main() {}
+//! ```
+//!
+//! Without it, as in unit tests, what abandoned drivers held is lost for good. Freed blocks are not
+//! reused within an execution: whoever still uses one sees its old bytes, the same every time.
+
+#![expect(unsafe_code, reason = "it is an allocator")]
+
+use crate::oracle::Oracle;
+use crate::world;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ptr;
+
+/// Bytes a driver may allocate in an execution; what goes beyond comes from the system.
+const WHOLE: usize = 32 << 20;
+
+thread_local! {
+    /// Driver code runs.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static FIRST: Cell<usize> = const { Cell::new(0) };
+    static USED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The allocator. Outside driver code it is the system's.
+#[derive(Debug, Default)]
+pub struct Heap;
+
+/// The state before, which comes back when this is dropped.
+#[must_use = "the allocator changes back when this is dropped"]
+pub(crate) struct Switched {
+    before: bool,
+}
+
+/// Driver code runs from now on.
+pub(crate) fn inside() -> Switched {
+    Switched {
+        before: INSIDE.replace(true),
+    }
+}
+
+/// Harness code runs from now on.
+#[inline]
+pub(crate) fn outside() -> Switched {
+    Switched {
+        before: INSIDE.replace(false),
+    }
+}
+
+impl Drop for Switched {
+    #[inline]
+    fn drop(&mut self) {
+        INSIDE.set(self.before);
+    }
+}
+
+/// Forgets every block of the arena, and that driver code ran.
+///
+/// # Safety
+///
+/// Nobody uses a block any more.
+pub(crate) unsafe fn reset() {
+    INSIDE.set(false);
+    USED.set(0);
+}
+
+fn first() -> Option<usize> {
+    if FIRST.get() == 0 {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: fresh addresses; a thread has its arena until the process ends.
+        let mapped = unsafe { libc::mmap(ptr::null_mut(), WHOLE, protection, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            return None;
+        }
+        FIRST.set(mapped as usize);
+    }
+    Some(FIRST.get())
+}
+
+fn is_ours(block: *mut u8) -> bool {
+    (block as usize).wrapping_sub(FIRST.get()) < WHOLE && FIRST.get() != 0
+}
+
+fn allocate(layout: Layout) -> Option<*mut u8> {
+    let first = first()?;
+    let start = (first + USED.get()).checked_next_multiple_of(layout.align())?;
+    let end = start.checked_add(layout.size())?.checked_sub(first)?;
+    if end > WHOLE {
+        return None;
+    }
+    USED.set(end);
+    Some(start as *mut u8)
+}
+
+// SAFETY: blocks of the arena do not overlap until `reset`, whose caller vouches for that; all others
+// are the system's, and go back there.
+unsafe impl GlobalAlloc for Heap {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if INSIDE.get()
+            && let Some(block) = allocate(layout)
+        {
+            return block;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if is_ours(block) {
+            if INSIDE.get() {
+                freed(block as usize, layout.size());
+            }
+            return;
+        }
+        // SAFETY: not the arena's, so the system's.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if INSIDE.get()
+            && let Some(block) = allocate(layout)
+        {
+            // SAFETY: the block is that long. Older executions' bytes are in it.
+            unsafe { block.write_bytes(0, layout.size()) };
+            return block;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+}
+
+/// The driver frees a block: no device may reach it any more.
+fn freed(block: usize, len: usize) {
+    world::try_with(|world| {
+        world
+            .state
+            .lost(&(block..block + len), Oracle::FreedWhileMapped);
+    });
+}

@@ -1,0 +1,170 @@
+//! Where in a driver something happened: the stack, and what its addresses are called.
+
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// Frames worth keeping.
+const DEPTH: usize = 48;
+
+/// A place in a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Location {
+    /// The function, without type arguments and hashes.
+    pub function: String,
+    /// The file, as the compiler was told it.
+    pub file: String,
+    /// The line, from 1; 0 if unknown.
+    pub line: u32,
+}
+
+/// Return addresses of this thread's stack, innermost first.
+pub fn capture() -> Vec<usize> {
+    let mut frames = Vec::with_capacity(DEPTH);
+    backtrace::trace(|frame| {
+        frames.push(frame.ip() as usize);
+        frames.len() < DEPTH
+    });
+    frames
+}
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<usize, Vec<Location>>> = RefCell::new(HashMap::new());
+}
+
+/// What is at an address: the innermost of functions inlined into each other first.
+fn resolve(address: usize) -> Vec<Location> {
+    if let Some(known) = KNOWN.with_borrow(|known| known.get(&address).cloned()) {
+        return known;
+    }
+    let mut found = Vec::new();
+    // The instruction before the one that is returned to.
+    let call = address.wrapping_sub(1) as *mut _;
+    backtrace::resolve(call, |symbol| {
+        let Some(name) = symbol.name() else {
+            return;
+        };
+        found.push(Location {
+            function: plain(&format!("{name:#}")),
+            file: symbol
+                .filename()
+                .map(|file| file.display().to_string())
+                .unwrap_or_default(),
+            line: symbol.lineno().unwrap_or(0),
+        });
+    });
+    KNOWN.with_borrow_mut(|known| known.insert(address, found.clone()));
+    found
+}
+
+/// A function's name without type arguments: those of a generic driver name the adapter's types.
+fn plain(name: &str) -> String {
+    let mut depth = 0_u32;
+    let mut out = String::new();
+    let mut before = ' ';
+    let name = name.strip_prefix('<').map_or(name, |name| {
+        // `<a::B<C> as d::E>::f`: the type says more than the trait.
+        out.clear();
+        name
+    });
+    for letter in name.chars() {
+        match letter {
+            '<' => depth += 1,
+            // An arrow is no bracket.
+            '>' if before == '-' => {}
+            '>' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => out.push(letter),
+            _ => {}
+        }
+        before = letter;
+    }
+    let out = out.replace("::::", "::");
+    match out.split_once(" as ") {
+        Some((kind, rest)) => {
+            let method = rest.rsplit("::").next().unwrap_or_default();
+            format!("{kind}::{method}")
+        }
+        None => out,
+    }
+}
+
+/// All that is at the addresses, innermost first.
+pub fn stack(frames: &[usize]) -> Vec<Location> {
+    frames
+        .iter()
+        .flat_map(|address| resolve(*address))
+        .collect()
+}
+
+/// The innermost place that belongs to the crate under test; else to anything that is neither this
+/// harness nor the standard library.
+pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
+    let code = crate_name.replace('-', "_");
+    let inside = |place: &&Location| {
+        place
+            .function
+            .strip_prefix(code.as_str())
+            .is_some_and(|rest| rest.starts_with("::"))
+            || place.file.contains(&format!("/{crate_name}-"))
+            || place.file.contains(&format!("/{crate_name}/"))
+    };
+    const HARNESS: [&str; 8] = [
+        "cofferdam_fuzz::",
+        "cofferdam_instrument::",
+        "backtrace::",
+        "core::",
+        "std::",
+        "alloc::",
+        "__rust",
+        "rust_",
+    ];
+    let foreign = |place: &&Location| {
+        let name = place.function.as_str();
+        !name.is_empty()
+            && !name.starts_with("__sanitizer")
+            && !HARNESS.iter().any(|prefix| name.starts_with(prefix))
+    };
+    stack
+        .iter()
+        .find(inside)
+        .or_else(|| stack.iter().find(foreign))
+        .cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_arguments_are_left_out_of_names() {
+        for (name, expected) in [
+            (
+                "a::queue::VirtQueue<H, _>::pop_used",
+                "a::queue::VirtQueue::pop_used",
+            ),
+            ("<a::Blk<H> as core::ops::Drop>::drop", "a::Blk::drop"),
+            ("a::b::{{closure}}", "a::b::{{closure}}"),
+        ] {
+            assert_eq!(plain(name), expected);
+        }
+    }
+
+    #[test]
+    fn innermost_frame_of_the_driver_is_its_place() {
+        let place = |function: &str| Location {
+            function: function.to_owned(),
+            ..Location::default()
+        };
+        let stack = [
+            "core::panicking::panic",
+            "virtio_drivers::queue::pop",
+            "adapter::call",
+        ]
+        .map(place);
+
+        let found = of_driver(&stack, "virtio-drivers").unwrap_or_default();
+
+        assert_eq!(found.function, "virtio_drivers::queue::pop");
+        assert_eq!(of_driver(&stack[..1], "virtio-drivers"), None);
+    }
+}

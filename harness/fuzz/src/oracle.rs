@@ -1,0 +1,175 @@
+//! What counts as a defect of a driver, and who notices.
+
+use cofferdam_machine::Verdict;
+use serde::{Deserialize, Serialize};
+
+/// A kind of defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Oracle {
+    /// The driver panicked.
+    Panic,
+    /// The process died of a signal in the driver.
+    Crash,
+    /// The driver freed memory that the device may still write or read.
+    FreedWhileMapped,
+    /// A call returned and left part of its stack to the device.
+    StackWhileMapped,
+    /// The honest device was sent beyond what was mapped.
+    DmaOutOfBounds,
+    /// The honest device was sent to what is no longer mapped.
+    DmaAfterUnmap,
+    /// The honest device was sent against a mapping's direction.
+    DmaWrongDirection,
+    /// The honest device was sent to memory that was never mapped.
+    DmaUnmapped,
+    /// The driver takes back a mapping that it does not hold.
+    BadUnmap,
+    /// The driver computes without an end, and does not look at the device.
+    Runaway,
+    /// The driver waits for the device and heeds no deadline.
+    UnboundedWait,
+    /// Data are returned as the device's that it never sent.
+    UnsentData,
+    /// The driver says that more was received than there is room for.
+    LengthBeyondBuffer,
+    /// Mappings are left after the driver was removed.
+    LeakedMapping,
+    /// The device may still master the bus after the driver was removed.
+    BusHeld,
+    /// The adapter found a promise of the driver broken.
+    Promise,
+}
+
+/// All of them.
+pub const ORACLES: [Oracle; 16] = [
+    Oracle::Panic,
+    Oracle::Crash,
+    Oracle::FreedWhileMapped,
+    Oracle::StackWhileMapped,
+    Oracle::DmaOutOfBounds,
+    Oracle::DmaAfterUnmap,
+    Oracle::DmaWrongDirection,
+    Oracle::DmaUnmapped,
+    Oracle::BadUnmap,
+    Oracle::Runaway,
+    Oracle::UnboundedWait,
+    Oracle::UnsentData,
+    Oracle::LengthBeyondBuffer,
+    Oracle::LeakedMapping,
+    Oracle::BusHeld,
+    Oracle::Promise,
+];
+
+impl Oracle {
+    /// Its name in findings and lists.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Crash => "crash",
+            Self::FreedWhileMapped => "freed-while-mapped",
+            Self::StackWhileMapped => "stack-while-mapped",
+            Self::DmaOutOfBounds => "dma-out-of-bounds",
+            Self::DmaAfterUnmap => "dma-after-unmap",
+            Self::DmaWrongDirection => "dma-wrong-direction",
+            Self::DmaUnmapped => "dma-unmapped",
+            Self::BadUnmap => "bad-unmap",
+            Self::Runaway => "runaway",
+            Self::UnboundedWait => "unbounded-wait",
+            Self::UnsentData => "unsent-data",
+            Self::LengthBeyondBuffer => "length-beyond-buffer",
+            Self::LeakedMapping => "leaked-mapping",
+            Self::BusHeld => "bus-held",
+            Self::Promise => "promise",
+        }
+    }
+
+    /// What it says about the driver, for lists.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Panic => "the driver panicked (arithmetic overflow and index checks included)",
+            Self::Crash => {
+                "the process died of a signal in the driver: a wild access, an abort, a stack overflow, or AddressSanitizer's report"
+            }
+            Self::FreedWhileMapped => {
+                "heap or DMA memory was freed while the device could still reach it"
+            }
+            Self::StackWhileMapped => {
+                "a call returned while the device could still reach its stack frame"
+            }
+            Self::DmaOutOfBounds => "the honest device was sent beyond the mapped bytes",
+            Self::DmaAfterUnmap => "the honest device was sent to bytes that were mapped once",
+            Self::DmaWrongDirection => {
+                "the honest device was sent to write what it may only read, or to read what it may only write"
+            }
+            Self::DmaUnmapped => "the honest device was sent to an address that was never mapped",
+            Self::BadUnmap => {
+                "a mapping was taken back that the driver did not hold, or of another size"
+            }
+            Self::Runaway => "the driver computes without an end and without looking at the device",
+            Self::UnboundedWait => {
+                "the driver waits for the device without a deadline (no defect where its documentation says that calls block)"
+            }
+            Self::UnsentData => "data were returned as received that the device never sent",
+            Self::LengthBeyondBuffer => "more bytes were reported as received than the buffer has",
+            Self::LeakedMapping => "the device can reach memory after the driver was removed",
+            Self::BusHeld => "the device is still bus master after the driver was removed",
+            Self::Promise => "the adapter found a promise of the driver's documentation broken",
+        }
+    }
+
+    /// The oracle of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        ORACLES.into_iter().find(|oracle| oracle.name() == name)
+    }
+
+    /// Whether it is a defect of any driver. The wait for a silent device is one only where the
+    /// driver promises to come back.
+    pub const fn is_defect(self, driver_blocks: bool) -> bool {
+        !(matches!(self, Self::UnboundedWait) && driver_blocks)
+    }
+
+    /// What the ledger's verdict on an honest device's request says about the driver.
+    pub const fn of_dma(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Sanctioned => None,
+            Verdict::WrongDirection => Some(Self::DmaWrongDirection),
+            Verdict::OutOfBounds => Some(Self::DmaOutOfBounds),
+            Verdict::UseAfterUnmap { .. } => Some(Self::DmaAfterUnmap),
+            Verdict::Foreign { .. } | Verdict::PeerToPeer | Verdict::Unbacked => {
+                Some(Self::DmaUnmapped)
+            }
+        }
+    }
+}
+
+/// Where in the driver something was noticed, as cheaply as it can be told while fuzzing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A panic's own place.
+    Source {
+        /// The file.
+        file: &'static str,
+        /// The line, from 1.
+        line: u32,
+    },
+    /// Return addresses, innermost first.
+    Frames(Vec<usize>),
+    /// Nothing but the call of the workload.
+    Call,
+}
+
+/// Something an oracle noticed during an execution.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// Which oracle.
+    pub oracle: Oracle,
+    /// Where.
+    pub place: Place,
+    /// Tells sightings of one oracle apart, before anybody has looked at the place.
+    pub key: u64,
+    /// The call of the workload it happened in: `probe`, a name, or `remove`.
+    pub during: &'static str,
+    /// In words; empty unless the execution was traced.
+    pub words: String,
+}

@@ -1,0 +1,46 @@
+//! Random numbers that depend on a seed and on nothing else.
+
+/// SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// From that seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    #[inline]
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    /// Below `bound`; 0 if that is 0.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "below a bound of 32 bits")]
+    pub fn below(&mut self, bound: u32) -> u32 {
+        ((u128::from(self.number()) * u128::from(bound)) >> 64) as u32
+    }
+
+    /// An index of something that long.
+    #[inline]
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(u32::try_from(len).unwrap_or(u32::MAX)) as usize
+    }
+
+    /// One time in `of`.
+    #[inline]
+    pub fn once_in(&mut self, of: u32) -> bool {
+        self.below(of) == 0
+    }
+
+    /// One of them, if there are any.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        of.get(self.index(of.len()))
+    }
+}
