@@ -10,4 +10,15 @@ pub mod virtio;
 use cofferdam_fuzz::target::Target;
 
 /// All targets, in the order in which they are listed.
-pub static ALL: &[&dyn Target] = &[&virtio::blk::BLK, &edu::EDU];
+pub static ALL: &[&dyn Target] = &[
+    &virtio::blk::BLK,
+    &virtio::net::NET,
+    &virtio::console::CONSOLE,
+    &virtio::rng::RNG,
+    &virtio::input::INPUT,
+    &virtio::gpu::GPU,
+    &virtio::socket::SOCKET,
+    &virtio::sound::SOUND,
+    &virtio::p9::P9,
+    &edu::EDU,
+];

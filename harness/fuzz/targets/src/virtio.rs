@@ -5,10 +5,18 @@
 //! here, but it is known what it stands for.
 
 pub mod blk;
+pub mod console;
+pub mod gpu;
 mod hal;
+pub mod input;
+pub mod net;
+pub mod p9;
+pub mod rng;
+pub mod socket;
+pub mod sound;
 mod transport;
 
-use cofferdam_fuzz::target::{Crate, Decode};
+use cofferdam_fuzz::target::{Argument, CallSpec, Crate, Decode};
 use cofferdam_seam::{Bar, Iova, Purpose};
 
 /// The crate.
@@ -16,6 +24,11 @@ const VIRTIO_DRIVERS: Crate = Crate {
     name: "virtio-drivers",
     version: "0.13.0",
 };
+
+/// A call of a workload.
+const fn call(name: &'static str, arguments: &'static [Argument]) -> CallSpec {
+    CallSpec { name, arguments }
+}
 
 /// The words of the model's decoder.
 struct Words(vdevice_virtio::Decoder);

@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, Words};
+use super::{VIRTIO_DRIVERS, Words, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -42,10 +42,6 @@ const CALLS: &[CallSpec] = &[
     call("disable-interrupts", &[]),
     call("capacity", &[]),
 ];
-
-const fn call(name: &'static str, arguments: &'static [Argument]) -> CallSpec {
-    CallSpec { name, arguments }
-}
 
 /// The target.
 pub static BLK: Blk = Blk;
