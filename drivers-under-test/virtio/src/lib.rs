@@ -1,10 +1,14 @@
-//! `VirtIOBlk` of the crate virtio-drivers, unmodified, behind our seam.
+//! The drivers of the crate virtio-drivers, unmodified, behind our seam: block, network, console,
+//! entropy, 9P, GPU, input, socket and sound.
 //!
-//! The crate brings the block driver and its virtqueue; this adapter brings the two traits it asks
+//! The crate brings the drivers and their virtqueue; this adapter brings the two traits it asks
 //! for ([`Hal`](virtio_drivers::Hal) for memory, [`Transport`](virtio_drivers::transport::Transport)
 //! for registers) over any [`DriverHost`](cofferdam_seam::DriverHost), and the waiting. Requests go
-//! one at a time through the crate's non-blocking calls: its blocking ones spin in memory without
-//! end.
+//! one at a time, and through the crate's non-blocking calls where it has them. Its blocking ones read
+//! memory without end: there our transport waits at the doorbell, so that the crate finds its answer
+//! when it looks, and leaves the call at the deadline. It takes no part in `EVENT_IDX` then, and waits
+//! until the device wants to hear its doorbell, because the crate would wait without ringing it. A
+//! device that runs beside the driver can still fall silent between our look and the crate's.
 //!
 //! # What is the crate's, and what ours
 //!
@@ -43,6 +47,7 @@ mod abandon;
 mod arena;
 mod blk;
 mod console;
+mod gpu;
 mod hal;
 mod input;
 mod instance;
@@ -50,13 +55,18 @@ mod net;
 mod p9;
 mod rng;
 mod session;
+mod socket;
+mod sound;
 mod spec;
 mod structure;
 mod transport;
 
 pub use blk::VirtioBlk;
 pub use console::VirtioConsole;
+pub use gpu::{CURSOR_BYTES, VirtioGpu};
 pub use input::VirtioInput;
 pub use net::{LONGEST_FRAME, VirtioNet};
 pub use p9::{LONGEST_MESSAGE, Virtio9p};
 pub use rng::VirtioRng;
+pub use socket::{Stream, VirtioSocket};
+pub use sound::{LONGEST_PERIOD, VirtioSound};

@@ -9,6 +9,7 @@ use crate::frames::{self, Location};
 use crate::minimize::minimize;
 use crate::oracle::{Oracle, Place, Sighting};
 use crate::program::{Program, text};
+use crate::target::Target;
 use crate::world::Detail;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -285,7 +286,7 @@ impl Found {
     /// # Errors
     ///
     /// The file system refuses.
-    pub fn write(&self, executor: &Executor, findings: &Path) -> Result<bool, FindingError> {
+    pub fn write(&self, target: &dyn Target, findings: &Path) -> Result<bool, FindingError> {
         let place = findings.join(&self.finding.signature);
         if place.exists() {
             return Ok(false);
@@ -299,7 +300,6 @@ impl Found {
             .prefix(".new-")
             .tempdir_in(findings)
             .map_err(failed(findings))?;
-        let target = executor.target();
         let program = text::print(&self.program, target.name(), target.calls());
         let mut report = serde_json::to_string_pretty(&self.finding).unwrap_or_default();
         report.push('\n');

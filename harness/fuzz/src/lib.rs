@@ -20,6 +20,7 @@
 
 pub mod answers;
 pub mod arena;
+pub mod campaign;
 mod coroutine;
 pub mod executor;
 pub mod finding;

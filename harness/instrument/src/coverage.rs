@@ -23,6 +23,118 @@ pub fn is_instrumented(crate_name: &str) -> bool {
     wrapper::lists(built, crate_name) && !counters().is_empty()
 }
 
+/// What instrumented code ever did: for each edge, in which orders of magnitude it was taken.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    seen: Vec<u8>,
+    edges: usize,
+}
+
+/// Edges looked at together; most of them were not taken.
+const STRIDE: usize = 32;
+
+impl History {
+    /// Of nothing.
+    pub fn new() -> Self {
+        let len = counters().iter().map(|unit| unit.len()).sum();
+        Self {
+            seen: vec![0; len],
+            edges: 0,
+        }
+    }
+
+    /// All edges there are.
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Whether nothing is instrumented.
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// Edges that were ever taken.
+    pub fn edges(&self) -> usize {
+        self.edges
+    }
+
+    /// Adds what was done since the counters were last cleared, and clears them. Whether any of it was
+    /// new.
+    pub fn note(&mut self, counters: &mut Counters) -> bool {
+        let mut new = false;
+        let mut first = 0;
+        for unit in &mut counters.0 {
+            let len = unit.len();
+            let seen = &mut self.seen[first..first + len];
+            first += len;
+            for (counts, seen) in unit.chunks_mut(STRIDE).zip(seen.chunks_mut(STRIDE)) {
+                if counts.iter().fold(0, |any, count| any | count) == 0 {
+                    continue;
+                }
+                for (count, seen) in counts.iter_mut().zip(seen) {
+                    let class = class(*count);
+                    *count = 0;
+                    if class & !*seen != 0 {
+                        self.edges += usize::from(*seen == 0);
+                        *seen |= class;
+                        new = true;
+                    }
+                }
+            }
+        }
+        new
+    }
+}
+
+/// The order of magnitude of a count, as a bit.
+const fn class(count: u8) -> u8 {
+    match count {
+        0 => 0,
+        1 => 1,
+        2 => 1 << 1,
+        3 => 1 << 2,
+        4..8 => 1 << 3,
+        8..16 => 1 << 4,
+        16..32 => 1 << 5,
+        32..128 => 1 << 6,
+        128.. => 1 << 7,
+    }
+}
+
+/// The counters, for the one thread that runs instrumented code.
+#[derive(Debug)]
+pub struct Counters(Vec<&'static mut [u8]>);
+
+impl Counters {
+    /// Takes all counters into hand.
+    ///
+    /// # Safety
+    ///
+    /// There is one at a time, and instrumented code runs on its thread only, and not while a method
+    /// of it does.
+    pub unsafe fn take() -> Self {
+        let units = counters().into_iter().map(|unit| {
+            let first = unit.as_ptr().cast_mut().cast::<u8>();
+            // SAFETY: the section is the program's, and by the caller's promise nobody else touches
+            // it while the result is used.
+            unsafe { slice::from_raw_parts_mut(first, unit.len()) }
+        });
+        Self(units.collect())
+    }
+
+    /// Each unit's counters.
+    pub fn units(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.0.iter_mut().map(|unit| &mut **unit)
+    }
+
+    /// Forgets what was counted.
+    pub fn clear(&mut self) {
+        for unit in &mut self.0 {
+            unit.fill(0);
+        }
+    }
+}
+
 /// LLVM calls this from a constructor of every instrumented compilation unit.
 #[unsafe(no_mangle)]
 extern "C" fn __sanitizer_cov_8bit_counters_init(start: *const AtomicU8, stop: *const AtomicU8) {
@@ -38,5 +150,32 @@ extern "C" fn __sanitizer_cov_8bit_counters_init(start: *const AtomicU8, stop: *
         if !all.iter().any(|known| known.as_ptr() == counters.as_ptr()) {
             all.push(counters);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_is_news() {
+        let unit = Box::leak(Box::new([0_u8; 70]));
+        let mut counters = Counters(vec![unit]);
+        let mut history = History {
+            seen: vec![0; 70],
+            edges: 0,
+        };
+        let mut note = |at: usize, count: u8| {
+            counters.0[0][at] = count;
+            (history.note(&mut counters), history.edges())
+        };
+
+        let told = [note(3, 1), note(3, 1), note(3, 5), note(69, 1), note(3, 7)];
+
+        assert_eq!(
+            told,
+            [(true, 1), (false, 1), (true, 1), (true, 2), (false, 2)]
+        );
+        assert!(counters.0[0].iter().all(|count| *count == 0));
     }
 }

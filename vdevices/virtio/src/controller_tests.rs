@@ -713,6 +713,25 @@ fn chain_goes_on_in_an_indirect_table() {
 }
 
 #[test]
+fn table_may_be_as_long_as_the_queue() {
+    let mut driver = indirect(2);
+    driver.common(common::STATUS, Width::One, 0);
+    driver.size = 2;
+    driver.probe();
+    // A header and a status: a read of no sectors.
+    driver.describe(0, HEADER, 16, descriptor::NEXT, 1);
+    driver.describe(1, STATUS, 1, descriptor::WRITE, 0);
+    let table = driver.testbed.bus.bytes(DESCRIPTORS, 32).to_vec();
+    driver.testbed.bus.bytes(TABLE, 32).copy_from_slice(&table);
+    driver.describe(0, TABLE, 32, descriptor::INDIRECT, 0);
+    driver.header(request::IN, 0);
+
+    driver.submit();
+
+    assert_eq!((driver.result(), driver.used_index()), (0, 1));
+}
+
+#[test]
 fn table_marked_writable_is_read_all_the_same() {
     let mut driver = indirect(2);
     driver.describe(1, TABLE, 32, descriptor::INDIRECT | descriptor::WRITE, 0);

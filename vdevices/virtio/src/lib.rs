@@ -1,20 +1,25 @@
-//! Model of a virtio block device over modern virtio-pci (virtio 1.2).
+//! Models of virtio devices over modern virtio-pci (virtio 1.2).
 //!
-//! [`VirtioBlk`] has one split virtqueue of up to 64 descriptors, MSI-X and INTx, and a small disk
-//! in memory. It offers `VIRTIO_F_VERSION_1` and `VIRTIO_F_INDIRECT_DESC`, and nothing else: no event
-//! index, no flush, because a request that completed is durable. The disk survives every reset;
-//! a request in flight at a reset is dropped without a trace.
+//! What all kinds have in common is [`Virtio`]: registers, split virtqueues of up to 64 descriptors,
+//! MSI-X and INTx. It offers `VIRTIO_F_VERSION_1` and `VIRTIO_F_INDIRECT_DESC`, and no event index.
+//! A kind adds its configuration and what it does with a chain: [`VirtioBlk`], a small disk that is
+//! durable when a request completes, so it offers no flush; [`VirtioNet`], whose peer echoes frames;
+//! [`VirtioConsole`], whose terminal echoes; [`VirtioRng`] and [`VirtioInput`], seeded; [`VirtioGpu`]
+//! without 3D; [`VirtioSocket`], whose peer accepts and echoes streams; [`VirtioSound`], which plays in
+//! device time; [`Virtio9p`], a directory with one file. A chain in service at a reset is dropped without
+//! a trace; what lies behind the device (disk, random stream, typing) survives it.
 //!
-//! Left out: the `VIRTIO_PCI_CAP_PCI_CFG` window (4.1.4.9), the legacy interface, packed rings,
-//! more than one queue, discard and write-zeroes, `VIRTIO_F_ACCESS_PLATFORM` (addresses are always
-//! those of the bus, whatever is negotiated).
+//! Left out: the `VIRTIO_PCI_CAP_PCI_CFG` window (4.1.4.9), the legacy interface, packed rings, more
+//! than one pair of queues, offloads, recording, discard and write-zeroes, `VIRTIO_F_ACCESS_PLATFORM`
+//! (addresses are always those of the bus, whatever is negotiated).
 //!
-//! It trusts nobody. Rings and descriptors are read once, checked, and used from the copy; a
-//! driver that breaks the protocol gets `DEVICE_NEEDS_RESET` and silence until it resets the
-//! device.
+//! It trusts nobody. Rings and descriptors are read once, checked, and used from the copy; a driver
+//! that breaks the protocol gets `DEVICE_NEEDS_RESET` and silence until it resets the device. What a
+//! kind keeps for a driver is bounded.
 //!
-//! Files: `spec` is the wire format, `regs` the common configuration, `queue` the virtqueue, `disk`
-//! the block requests, `controller` the device that joins them.
+//! Files: `spec` is the wire format, with a part a kind, `regs` the common configuration, `queue` the
+//! virtqueue, `chain` what is in it, `kind` what a kind must say, `controller` the device that joins
+//! them; `disk`, `net` and so on are the kinds.
 
 #![forbid(unsafe_code)]
 
@@ -38,6 +43,7 @@ mod regs;
 mod rng;
 mod seeded;
 mod socket;
+mod sound;
 pub mod spec;
 
 pub use console::{ConsoleConfig, VirtioConsole};
@@ -50,3 +56,4 @@ pub use net::{NetConfig, VirtioNet};
 pub use p9::{P9Config, Virtio9p};
 pub use rng::{RngConfig, VirtioRng};
 pub use socket::{SocketConfig, VirtioSocket};
+pub use sound::{SoundConfig, VirtioSound};

@@ -171,7 +171,8 @@ impl Queue {
         };
         let mut may_refer = indirect;
         let mut index = head;
-        for _ in 0..self.size {
+        let mut left = self.size;
+        while left > 0 {
             let found = table.descriptor(index, bus)?;
             let flags = found.flags.get();
             if flags & descriptor::INDIRECT != 0 {
@@ -182,8 +183,10 @@ impl Queue {
                 may_refer = false;
                 table = Table::of(&found)?;
                 index = 0;
+                // It is no part of the chain, whose length is what the queue's size limits.
                 continue;
             }
+            left -= 1;
             let segment = Segment {
                 at: Iova(found.address.get()),
                 length: found.length.get(),

@@ -9,6 +9,7 @@ pub mod input;
 pub mod net;
 pub mod p9;
 pub mod socket;
+pub mod sound;
 
 use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U16, U32, U64};

@@ -4,13 +4,25 @@
 //! drivers as their documentation says, and nothing else: what an adapter does wrong would look like
 //! a defect of its driver.
 
+pub mod edu;
 pub mod eth_intel;
 pub mod nvme_crate;
+pub mod virtio;
 
 use cofferdam_fuzz::target::Target;
 
 /// All targets, in the order in which they are listed.
-pub fn all() -> &'static [&'static dyn Target] {
-    static ALL: [&dyn Target; 2] = [&nvme_crate::NVME_CRATE, &eth_intel::ETH_INTEL];
-    &ALL
-}
+pub static ALL: &[&dyn Target] = &[
+    &virtio::blk::BLK,
+    &virtio::net::NET,
+    &virtio::console::CONSOLE,
+    &virtio::rng::RNG,
+    &virtio::input::INPUT,
+    &virtio::gpu::GPU,
+    &virtio::socket::SOCKET,
+    &virtio::sound::SOUND,
+    &virtio::p9::P9,
+    &nvme_crate::NVME_CRATE,
+    &eth_intel::ETH_INTEL,
+    &edu::EDU,
+];

@@ -7,6 +7,7 @@ mod net;
 mod p9;
 mod rng;
 mod socket;
+mod sound;
 
 use crate::identity::{COMMON, CONFIG, NOTIFY, STRUCTURES};
 use crate::spec::{VERSION_1, descriptor};

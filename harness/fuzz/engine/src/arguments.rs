@@ -1,0 +1,140 @@
+//! What a runner can be asked.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A runner: drivers under test, and what to do with them.
+#[derive(Parser)]
+#[command(version, about)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Lists the targets.
+    Targets,
+    /// Runs a campaign.
+    Fuzz(Fuzz),
+    /// One process of a campaign; started by `fuzz`.
+    #[command(hide = true)]
+    Worker(Fuzz),
+    /// Runs a program or a finding again, and tells what happens.
+    Replay(Replay),
+    /// Makes a program smaller that shows a finding.
+    Minimize(Minimize),
+    /// Measures executions a second, with the engine and without.
+    Bench(Bench),
+    /// Runs workloads against the honest device. There must be no finding.
+    Honest(Honest),
+}
+
+/// How a campaign is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// JSON, an object a line.
+    Json,
+}
+
+#[derive(Args, Clone)]
+#[command(
+    after_help = "Exit codes: 0 no findings; 1 findings; 2 wrong usage; 3 the harness failed."
+)]
+pub struct Fuzz {
+    /// Which driver.
+    pub target: String,
+    /// Ends after that time: 30, 30s, 5m, 2h. Without this and --execs: until interrupted.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub time: Option<Duration>,
+    /// Ends after so many executions.
+    #[arg(long, value_name = "N")]
+    pub execs: Option<u64>,
+    /// Processes.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub jobs: usize,
+    /// Joins the campaign of a broker on another machine.
+    #[arg(long, value_name = "ADDRESS")]
+    pub broker: Option<std::net::SocketAddr>,
+    /// Where random numbers start. With --jobs 1 and --execs the same seed does the same.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Programs to start from.
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Vec<PathBuf>,
+    /// Where findings and new programs go.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// How progress is told; JSON if standard output is no terminal.
+    #[arg(long)]
+    pub format: Option<Format>,
+    /// Does not look at coverage: for comparisons.
+    #[arg(long)]
+    pub no_feedback: bool,
+}
+
+#[derive(Args)]
+pub struct Replay {
+    /// The directory of a finding, or a program.
+    pub path: PathBuf,
+    /// How often.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub times: u32,
+    /// Prints a test that reproduces it instead.
+    #[arg(long)]
+    pub emit_test: bool,
+}
+
+#[derive(Args)]
+pub struct Minimize {
+    /// The directory of a finding, or a program.
+    pub path: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    /// Which driver.
+    pub target: String,
+    /// Executions of each kind.
+    #[arg(long, default_value_t = 500_000)]
+    pub execs: u64,
+    /// Programs to start from.
+    #[arg(long, value_name = "DIR")]
+    pub corpus: Vec<PathBuf>,
+    /// Only the loop without the engine, for profilers.
+    #[arg(long)]
+    pub bare: bool,
+}
+
+#[derive(Args)]
+pub struct Honest {
+    /// Which driver.
+    pub target: String,
+    /// Executions.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub execs: u64,
+    /// Where random numbers start.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, factor) = match text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic())
+    {
+        number if number.len() == text.len() => (number, 1),
+        number => match &text[number.len()..] {
+            "s" => (number, 1),
+            "m" => (number, 60),
+            "h" => (number, 3600),
+            _ => return Err("a time is a number and s, m or h: 30s".to_owned()),
+        },
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a time is a number and s, m or h: 30s".to_owned())?;
+    Ok(Duration::from_secs(number.saturating_mul(factor)))
+}

@@ -1,0 +1,98 @@
+//! Campaigns by LibAFL, and the command line of a runner.
+//!
+//! A runner is a program with targets in it, built with the rustc wrapper of `cofferdam`, which
+//! instruments drivers and adapters. This crate is all of it but the targets:
+//!
+//! ```ignore
+//! cofferdam_fuzz_engine::main!(&[&MyTarget]);
+//! ```
+//!
+//! LibAFL keeps the corpus, schedules it, and joins processes and machines. What happens in between
+//! a hundred thousand times a second is `cofferdam_fuzz::campaign`; a stage of LibAFL calls it, and
+//! LibAFL hears of news only. This is the only crate that knows LibAFL.
+
+mod arguments;
+mod bench;
+mod crash;
+mod fuzz;
+mod replay;
+mod status;
+
+pub use cofferdam_fuzz as fuzz_crate;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use cofferdam_fuzz::target::Target;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Findings, or a finding that is still there.
+pub const FOUND: u8 = 1;
+/// Wrong usage.
+pub const USAGE: u8 = 2;
+/// The harness failed.
+pub const INFRASTRUCTURE: u8 = 3;
+
+/// The program of a runner: its targets, a slice of `&'static dyn Target`.
+#[macro_export]
+macro_rules! main {
+    ($targets:expr) => {
+        #[global_allocator]
+        static HEAP: $crate::fuzz_crate::arena::Heap = $crate::fuzz_crate::arena::Heap;
+
+        fn main() -> ::std::process::ExitCode {
+            $crate::run($targets)
+        }
+    };
+}
+
+/// Does what the process's arguments say.
+pub fn run(targets: &[&'static dyn Target]) -> ExitCode {
+    match Arguments::parse().command {
+        Command::Targets => {
+            for target in targets {
+                let driver = target.driver();
+                println!("{} ({} {})", target.name(), driver.name, driver.version);
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Fuzz(arguments) => with(targets, &arguments.target, |target| {
+            fuzz::fuzz(target, &arguments)
+        }),
+        Command::Worker(arguments) => with(targets, &arguments.target, |target| {
+            fuzz::worker(target, &arguments)
+        }),
+        Command::Bench(arguments) => with(targets, &arguments.target, |target| {
+            bench::bench(target, &arguments)
+        }),
+        Command::Replay(arguments) => replay::replay(targets, &arguments),
+        Command::Minimize(arguments) => replay::minimize(targets, &arguments),
+        Command::Honest(arguments) => with(targets, &arguments.target, |target| {
+            bench::honest(target, &arguments)
+        }),
+    }
+}
+
+fn named(targets: &[&'static dyn Target], name: &str) -> Result<&'static dyn Target, String> {
+    let found = targets.iter().find(|target| target.name() == name);
+    found.copied().ok_or_else(|| {
+        let known: Vec<_> = targets.iter().map(|target| target.name()).collect();
+        format!("no target `{name}`; there are {}", known.join(", "))
+    })
+}
+
+fn with(
+    targets: &[&'static dyn Target],
+    name: &str,
+    run: impl FnOnce(&'static dyn Target) -> ExitCode,
+) -> ExitCode {
+    match named(targets, name) {
+        Ok(target) => run(target),
+        Err(why) => fail(why, USAGE),
+    }
+}
+
+fn fail(why: impl Display, code: u8) -> ExitCode {
+    eprintln!("cofferdam: {why}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,148 @@
+//! Programs again: what they show, and smaller ones.
+
+use crate::arguments::{Minimize, Replay};
+use crate::{FOUND, INFRASTRUCTURE, USAGE, crash, fail, named};
+use cofferdam_fuzz::executor::Executor;
+use cofferdam_fuzz::finding::{self, Finding, PROGRAM, explain, look, read_program, read_report};
+use cofferdam_fuzz::program::{Program, text};
+use cofferdam_fuzz::target::Target;
+use cofferdam_fuzz::world::Detail;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What is to be run, and what it is to show, if that is known.
+struct Loaded {
+    executor: Executor,
+    program: Program,
+    expected: Option<Finding>,
+}
+
+fn load(targets: &[&'static dyn Target], path: &Path) -> Result<Loaded, (String, u8)> {
+    let (program, expected) = if path.is_dir() {
+        let report = read_report(path).map_err(|error| (error.to_string(), USAGE))?;
+        (path.join(PROGRAM), Some(report))
+    } else {
+        (path.to_owned(), None)
+    };
+    let text = fs::read_to_string(&program)
+        .map_err(|error| (format!("{}: {error}", program.display()), USAGE))?;
+    let target = text::target_of(&text)
+        .map_err(|error| (format!("{}: {error}", program.display()), USAGE))?;
+    let target = named(targets, &target).map_err(|why| (why, USAGE))?;
+    let executor = Executor::new(target).map_err(|error| (error.to_string(), INFRASTRUCTURE))?;
+    let program = read_program(&executor, &program).map_err(|error| (error.to_string(), USAGE))?;
+    Ok(Loaded {
+        executor,
+        program,
+        expected,
+    })
+}
+
+/// Runs a finding or a program again. 1 if it shows what it is to show, or anything; 0 if not.
+pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
+    let mut loaded = match load(targets, &arguments.path) {
+        Ok(loaded) => loaded,
+        Err((why, code)) => return fail(why, code),
+    };
+    if arguments.emit_test {
+        print!("{}", test_of(&loaded));
+        return ExitCode::SUCCESS;
+    }
+    let mut shown = 0;
+    for _ in 0..arguments.times.max(1) {
+        crash::announce(loaded.executor.target(), &loaded.program);
+        let findings = match look(&mut loaded.executor, &loaded.program) {
+            Ok(findings) => findings,
+            Err(error) => return fail(error, INFRASTRUCTURE),
+        };
+        let same = |finding: &Finding| match &loaded.expected {
+            Some(expected) => expected.signature == finding.signature,
+            None => true,
+        };
+        shown += u32::from(findings.iter().any(same));
+    }
+    match tell(&mut loaded) {
+        Ok(told) => print!("{told}"),
+        Err(error) => return fail(error, INFRASTRUCTURE),
+    }
+    println!("\nshown {shown} of {} times", arguments.times.max(1));
+    if shown > 0 {
+        ExitCode::from(FOUND)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn tell(loaded: &mut Loaded) -> std::io::Result<String> {
+    let findings = look(&mut loaded.executor, &loaded.program)?;
+    let outcome = loaded.executor.run(&loaded.program, Detail::Traced)?;
+    let chosen = match &loaded.expected {
+        Some(expected) => findings
+            .iter()
+            .position(|it| it.signature == expected.signature),
+        None => (!findings.is_empty()).then_some(0),
+    };
+    Ok(
+        match chosen.and_then(|at| Some((findings.get(at)?, outcome.sightings.get(at)?))) {
+            Some((finding, sighting)) => {
+                finding::tell(&loaded.executor, finding, sighting, &outcome)
+            }
+            None => {
+                let mut decoder = loaded.executor.target().decoder();
+                outcome.trace.text(&mut *decoder)
+            }
+        },
+    )
+}
+
+/// A test that holds as soon as the driver is mended.
+fn test_of(loaded: &Loaded) -> String {
+    let target = loaded.executor.target();
+    let program = text::print(&loaded.program, target.name(), target.calls());
+    let name = loaded
+        .expected
+        .as_ref()
+        .map_or("program", |it| &it.signature);
+    let name: String = name
+        .chars()
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() {
+                letter
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let indented: String = program.lines().map(|line| format!("{line}\n")).collect();
+    format!(
+        "/// Replays a finding of `cofferdam fuzz`. TARGET is the `&'static dyn Target` of {}.\n#[test]\nfn {name}_is_gone() {{\n    use cofferdam_fuzz::{{executor::Executor, finding, program::text}};\n    const PROGRAM: &str = \"\\\n{indented}\";\n    let program = text::parse(PROGRAM, TARGET.calls()).expect(\"a program\").program;\n    let mut executor = Executor::new(TARGET).expect(\"memory\");\n\n    let shown = finding::look(&mut executor, &program).expect(\"memory\");\n\n    assert!(shown.is_empty(), \"{{shown:#?}}\");\n}}\n",
+        target.name()
+    )
+}
+
+/// Makes the program of a finding smaller, in place; of a lone program, prints the smaller one.
+pub fn minimize(targets: &[&'static dyn Target], arguments: &Minimize) -> ExitCode {
+    let mut loaded = match load(targets, &arguments.path) {
+        Ok(loaded) => loaded,
+        Err((why, code)) => return fail(why, code),
+    };
+    let expected = loaded.expected.map(|expected| expected.signature);
+    let found = explain(&mut loaded.executor, &loaded.program, |shown| {
+        expected
+            .as_ref()
+            .is_none_or(|expected| *expected == shown.signature)
+    });
+    match found {
+        Err(error) => fail(error, INFRASTRUCTURE),
+        Ok(None) => fail("the program does not show it", 0),
+        Ok(Some(found)) => {
+            let target = loaded.executor.target();
+            print!(
+                "{}",
+                text::print(&found.program, target.name(), target.calls())
+            );
+            ExitCode::from(FOUND)
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The unmodified virtio-drivers crate, through its own transport trait.
+//!
+//! Registers go to the device through the crate's `Transport`, memory through its `Hal`. What the
+//! crate lends the device from stack and heap is copied, so a device that writes late does no damage
+//! here, but it is known what it stands for.
+
+pub mod blk;
+pub mod console;
+pub mod gpu;
+mod hal;
+pub mod input;
+pub mod net;
+pub mod p9;
+pub mod rng;
+pub mod socket;
+pub mod sound;
+mod transport;
+
+use cofferdam_fuzz::target::{Argument, CallSpec, Crate, Decode};
+use cofferdam_seam::{Bar, Iova, Purpose};
+
+/// The crate.
+const VIRTIO_DRIVERS: Crate = Crate {
+    name: "virtio-drivers",
+    version: "0.13.0",
+};
+
+/// A call of a workload.
+const fn call(name: &'static str, arguments: &'static [Argument]) -> CallSpec {
+    CallSpec { name, arguments }
+}
+
+/// The words of the model's decoder.
+struct Words(vdevice_virtio::Decoder);
+
+impl Decode for Words {
+    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
+        self.0.register(bar, offset)
+    }
+
+    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
+        self.0.value(bar, offset, value)
+    }
+
+    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
+        self.0.wrote(bar, offset, width, value);
+    }
+
+    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
+        self.0.dma(at, why, bytes)
+    }
+}

@@ -1,0 +1,98 @@
+//! The console driver.
+
+use super::hal::FuzzHal;
+use super::transport::FuzzTransport;
+use super::{VIRTIO_DRIVERS, Words, call};
+use cofferdam_fuzz::host::FuzzHost;
+use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
+use cofferdam_fuzz::witness::Witness;
+use cofferdam_seam::Device;
+use std::time::Duration;
+use vdevice_virtio::{ConsoleConfig, VirtioConsole};
+use virtio_drivers::device::console::VirtIOConsole;
+use virtio_drivers::transport::DeviceType;
+
+/// Bytes of the device's configuration (virtio 1.2, 5.3.4).
+const CONFIG: usize = 12;
+
+const LENGTH: Argument = Argument {
+    name: "length",
+    least: 1,
+    most: 64,
+};
+
+const POP: Argument = Argument {
+    name: "pop",
+    least: 0,
+    most: 1,
+};
+
+const CALLS: &[CallSpec] = &[
+    call("send", &[]),
+    call("send-bytes", &[LENGTH]),
+    call("receive", &[POP]),
+    call("size", &[]),
+    call("emergency-write", &[]),
+    call("ack-interrupt", &[]),
+];
+
+/// The target.
+pub static CONSOLE: Console = Console;
+
+/// `VirtIOConsole`, and a terminal that echoes.
+pub struct Console;
+
+impl Target for Console {
+    fn name(&self) -> &'static str {
+        "virtio-console"
+    }
+
+    fn driver(&self) -> Crate {
+        VIRTIO_DRIVERS
+    }
+
+    fn calls(&self) -> &'static [CallSpec] {
+        CALLS
+    }
+
+    fn device(&self) -> Box<dyn Device> {
+        Box::new(VirtioConsole::new(ConsoleConfig {
+            latency: Duration::ZERO,
+            ..ConsoleConfig::default()
+        }))
+    }
+
+    fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
+        let transport = FuzzTransport::new(host, DeviceType::Console, CONFIG);
+        let console = VirtIOConsole::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running { console }))
+    }
+
+    /// It waits until the device has taken what is sent.
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn decoder(&self) -> Box<dyn Decode> {
+        Box::new(Words(vdevice_virtio::Decoder::default()))
+    }
+}
+
+struct Running {
+    console: VirtIOConsole<FuzzHal, FuzzTransport>,
+}
+
+impl Driver for Running {
+    fn call(&mut self, call: Call<'_>, _: &mut Witness) -> Result<(), Refused> {
+        let console = &mut self.console;
+        let done = match call.name() {
+            "send" => console.send(b'x'),
+            "send-bytes" => console.send_bytes(&vec![b'y'; call.size(0)]),
+            "receive" => console.recv(call.argument(0) == 1).map(|_| ()),
+            "size" => console.size().map(|_| ()),
+            "emergency-write" => console.emergency_write(b'!'),
+            _ => console.ack_interrupt().map(|_| ()),
+        };
+        done.map_err(Refused::because)
+    }
+}
