@@ -147,7 +147,7 @@ impl Campaign {
                 new |= self.keys.insert(sighting.key);
             }
             if new {
-                self.examine(program)?;
+                self.examine(program, outcome.abandoned)?;
             }
             false
         };
@@ -191,10 +191,14 @@ impl Campaign {
     }
 
     /// Looks closely at what a program shows.
-    fn examine(&mut self, program: &Program) -> Result<(), CampaignError> {
+    fn examine(&mut self, program: &Program, abandoned: bool) -> Result<(), CampaignError> {
         let shown = look(&mut self.executor, program)?;
         if shown.is_empty() {
             self.unconfirmed += 1;
+            if abandoned && self.executor.be_patient() {
+                // What was cut short may have more to show.
+                self.keys.clear();
+            }
         }
         for finding in shown {
             if !self.signatures.insert(finding.signature.clone()) {

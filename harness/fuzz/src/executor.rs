@@ -8,9 +8,9 @@ use crate::oracle::{Oracle, Sighting};
 use crate::program::Program;
 use crate::target::{Call, Target};
 use crate::trace::Trace;
+use crate::watch;
 use crate::witness::Witness;
 use crate::world::{self, Detail, Sketch};
-use cofferdam_instrument::loads;
 use cofferdam_instrument::steps::{Stepping, Turn};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -90,6 +90,11 @@ impl Executor {
         world::with(|world| world.state.sketch().clone())
     }
 
+    /// A driver that was abandoned would have come back: waits longer from now on, if it can.
+    pub fn be_patient(&mut self) -> bool {
+        world::with(|world| world.state.be_patient())
+    }
+
     /// Gives the list of an outcome back, which saves an allocation in the next execution.
     pub fn recycle(&mut self, outcome: Outcome) {
         world::with(|world| world.recycle(outcome.sightings));
@@ -102,11 +107,7 @@ impl Executor {
     /// The system has no memory left: no finding.
     pub fn run(&mut self, program: &Program, detail: Detail) -> io::Result<Outcome> {
         let target = self.target;
-        let memory = world::with(|world| {
-            world.begin(target, program, detail);
-            world.state.memory.addresses()
-        });
-        loads::watch(if detail == Detail::Fast { 0..0 } else { memory });
+        world::with(|world| world.begin(target, program, detail));
         let stack = self.stack.addresses();
         let life = {
             let _stepping = Stepping::new(self.turn.clone());
@@ -115,7 +116,7 @@ impl Executor {
             RUNNING.set(false);
             life?
         };
-        loads::watch(0..0);
+        watch::end();
         // SAFETY of the arena's reset: the driver is gone, and what it returned is plain data.
         let ended = world::with(|world| {
             if life == Some(Life::Removed) {
@@ -210,7 +211,8 @@ fn report_panic() {
 /// Called right before a driver's stack is left.
 pub(crate) fn on_abandon() {
     let frames = frames::capture();
-    world::with(|world| world.abandon(&frames, loads::count()));
+    let touched = watch::end();
+    world::with(|world| world.abandon(&frames, touched));
     RUNNING.set(false);
 }
 

@@ -35,5 +35,6 @@ pub mod random;
 mod script;
 pub mod target;
 pub mod trace;
+mod watch;
 pub mod witness;
 pub mod world;

@@ -15,6 +15,7 @@ use crate::program::{CARRIED, Carried, EVENTS, Event, Mode, Program, Register, T
 use crate::script::{Change, Deed, Script};
 use crate::target::Target;
 use crate::trace::{Step, Trace};
+use crate::watch;
 use cofferdam_machine::{Ledger, Live, Verdict};
 use cofferdam_seam::{
     Access, Bar, Budget, Bus, Completion, Device, Direction, DmaFault, Interrupts, Iova, Progress,
@@ -44,9 +45,12 @@ const WAKES: usize = 64;
 /// Steps a device gets before time must pass.
 const STEPS: u32 = 64;
 
-/// Turns of a loop in which nothing happens and nothing can happen any more: then the loop is
-/// abandoned.
-const IDLE: u32 = 48;
+/// Turns of a loop in which nothing happens and nothing can happen any more, to begin with: then the
+/// loop is abandoned.
+const IDLE: u32 = 10;
+
+/// The most such turns, for drivers that were found to compute for long.
+const IDLE_MOST: u32 = 2560;
 
 /// Turns in one call of the workload: then it is abandoned, whatever happens.
 const TURNS: u32 = 4096;
@@ -64,7 +68,10 @@ const NOTHING: (Register, u64) = (
 );
 
 /// How much patience an execution has that looks at a finding closely.
-const PATIENCE: u32 = 32;
+const PATIENCE: u32 = 64;
+
+/// Turns in which the device's memory is watched.
+const EXTRA: u32 = 32;
 
 /// Sightings of one execution.
 const SIGHTINGS: usize = 8;
@@ -128,10 +135,20 @@ pub struct State {
     removed: bool,
     /// Deeds of the program that took place.
     acted: u32,
+    /// The device said something that is not true: where it then goes is not the driver's fault alone.
+    forged: bool,
+    /// It said so of a completion; or of the data themselves.
+    forged_completion: bool,
+    forged_data: bool,
+    /// Idle turns after which a loop is abandoned.
+    idle_limit: u32,
     /// Turns since anything happened.
     idle: u32,
     /// Turns since the call began.
     turns: u32,
+    /// The device's memory is being watched, for so many turns more.
+    watched: bool,
+    extra: u32,
     /// Of the idle turns, those in which the driver looked at the device through its host.
     looked: u32,
     /// What registers said lately. To read it again is no news.
@@ -264,6 +281,7 @@ impl World {
         if !state.removed {
             if let Some(scripted) = state.script.reply(register) {
                 state.acted += 1;
+                state.forged = true;
                 value = scripted;
             } else if let Some(function) = function
                 && let Some(size) = function.bar_size(bar)
@@ -335,6 +353,7 @@ impl World {
         let value = match scripted {
             Some(value) if !state.removed => {
                 state.acted += 1;
+                state.forged = true;
                 value
             }
             _ => honest,
@@ -400,38 +419,47 @@ impl World {
     }
 
     /// Whether the driver has had its turns, and is to be abandoned where that can be done.
-    pub fn is_exhausted(&self) -> bool {
-        let state = &self.state;
+    pub fn is_exhausted(&mut self) -> bool {
+        let state = &mut self.state;
         let patience = match state.detail {
             Detail::Fast => 1,
             Detail::Close | Detail::Traced => PATIENCE,
         };
-        state.turns > TURNS * patience
-            || state.idle > IDLE * patience
-                && state.wakes.is_empty()
-                && !state
-                    .script
-                    .awaits_polls(state.counts[Event::Poll as usize])
+        let limit = state.idle_limit.saturating_mul(patience);
+        let stuck = state.idle > limit
+            && state.wakes.is_empty()
+            && !state
+                .script
+                .awaits_polls(state.counts[Event::Poll as usize]);
+        let spent = state.turns > TURNS.saturating_mul(patience);
+        if !stuck && !spent {
+            return false;
+        }
+        if state.is_close() && state.looked == 0 && !state.watched {
+            // Some turns more, to see whether the driver looks at the device's memory meanwhile.
+            state.watched = watch::begin(&state.memory.addresses()).is_ok();
+            state.extra = EXTRA;
+        }
+        state.extra = state.extra.saturating_sub(1);
+        state.extra == 0
     }
 
-    /// The driver will not come back.
-    pub fn abandon(&mut self, frames: &[usize], loads: u64) {
+    /// The driver will not come back. `touched` says whether it looked at the device's memory while it
+    /// was watched.
+    pub fn abandon(&mut self, frames: &[usize], touched: bool) {
         let state = &mut self.state;
         let mut hash = DefaultHasher::new();
         let innermost = frames.get(..frames.len().min(6)).unwrap_or_default();
         innermost.hash(&mut hash);
-        let looks = loads > 0 || state.looked > 0;
-        // Only a close look knows the loads.
-        let oracle = if looks || state.detail == Detail::Fast {
-            Oracle::UnboundedWait
+        // Only a close look knows.
+        let waits = touched || state.looked > 0 || state.detail == Detail::Fast;
+        let (oracle, does) = if waits {
+            (Oracle::UnboundedWait, "looks at the device")
         } else {
-            Oracle::Runaway
+            (Oracle::Runaway, "does not look at the device")
         };
-        let words = if state.detail == Detail::Traced {
-            format!(
-                "abandoned after {} turns, {} of them idle; memory of the device was read {loads} times meanwhile",
-                state.turns, state.idle
-            )
+        let words = if state.is_close() {
+            format!("the driver does not come back, and {does}")
         } else {
             String::new()
         };
@@ -524,8 +552,14 @@ impl State {
             stalled_until: Time::ZERO,
             removed: false,
             acted: 0,
+            forged: false,
+            forged_completion: false,
+            forged_data: false,
+            idle_limit: IDLE,
             idle: 0,
             turns: 0,
+            watched: false,
+            extra: 0,
             looked: 0,
             reads: [NOTHING; RECENT],
             next_read: 0,
@@ -563,6 +597,9 @@ impl State {
         self.stalled_until = Time::ZERO;
         self.removed = false;
         self.acted = 0;
+        self.forged = false;
+        self.forged_completion = false;
+        self.forged_data = program.mode == Mode::Hostile;
         self.detail = detail;
         self.sightings.clear();
         self.trace = Trace::new(detail == Detail::Traced);
@@ -575,6 +612,8 @@ impl State {
         self.idle = 0;
         self.turns = 0;
         self.looked = 0;
+        self.watched = false;
+        self.extra = 0;
         self.reads = [NOTHING; RECENT];
         self.trace.add(self.now, || Step::Enter { during });
     }
@@ -614,6 +653,15 @@ impl State {
     /// Forgets it, for another target.
     pub fn forget(&mut self) {
         self.sketch = Sketch::default();
+        self.idle_limit = IDLE;
+    }
+
+    /// A loop that was abandoned would have ended: gives all of them more time from now on, if there is
+    /// more to give.
+    pub fn be_patient(&mut self) -> bool {
+        let before = self.idle_limit;
+        self.idle_limit = (self.idle_limit * 4).min(IDLE_MOST);
+        self.idle_limit > before
     }
 
     /// Device time.
@@ -715,6 +763,7 @@ impl State {
         let bytes = &bytes[..bytes.len().min(map.len - skipped)];
         self.memory.write(map.start + skipped, bytes);
         self.acted += 1;
+        self.forged = true;
         self.trace.add(self.now, || Step::Poked {
             mapping,
             offset,
@@ -763,6 +812,12 @@ impl State {
             Place::Frames(frames)
         };
         self.sight_at(Oracle::Panic, place, &(file, line), || words);
+    }
+
+    /// Whether data that are missing could have been missed by the driver: the device did not keep them
+    /// back while it said that it had sent them.
+    pub fn may_miss_data(&self) -> bool {
+        !self.forged_data || self.forged_completion
     }
 
     fn push(&mut self, sighting: Sighting) {
@@ -943,6 +998,8 @@ impl State {
         };
         match Oracle::of_dma(verdict) {
             None => usize::try_from(at.0.wrapping_sub(self.first_iova)).ok(),
+            // It may have gone on with what the driver was told is over.
+            Some(_) if self.forged => None,
             Some(oracle) => {
                 let place = if self.is_close() {
                     Place::Frames(frames::capture())
@@ -1000,6 +1057,12 @@ impl State {
             }
         }
         self.acted += acted;
+        self.forged |= acted > 0;
+        match why {
+            Purpose::Completion => self.forged_completion |= acted > 0,
+            Purpose::Payload => self.forged_data |= acted > 0,
+            _ => {}
+        }
         let result = if dropped {
             self.trace.add(self.now, || Step::Dropped { at, why });
             Ok(())

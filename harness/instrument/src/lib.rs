@@ -4,7 +4,7 @@
 //! - [`platform`]: the operating system that drivers of the `dma_api` and `mmio_api` family expect,
 //!   over any [`DriverHost`](cofferdam_seam::DriverHost);
 //! - [`wrapper`]: the rustc wrapper that instruments single crates, and what instrumented code does at
-//!   run time: [`trap::callbacks`], [`steps`], [`coverage`], [`loads`], [`constants`].
+//!   run time: [`trap::callbacks`], [`steps`], [`coverage`], [`constants`].
 //!
 //! The crate sees the seam and nothing else of the harness, so adapters may depend on it. It trusts
 //! the host, the compiler and the kernel; neither the driver, whose wild accesses stay deadly, nor the
@@ -12,7 +12,6 @@
 
 pub mod constants;
 pub mod coverage;
-pub mod loads;
 pub mod platform;
 pub mod steps;
 pub mod trap;

@@ -16,16 +16,40 @@ pub const VARIABLE: &str = "COFFERDAM_INSTRUMENT";
 pub const CRATES: &str = "nvme_driver";
 
 /// What is added to the compiler's arguments.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=3",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Cllvm-args=-sanitizer-coverage-trace-loads",
-    "-Cllvm-args=-sanitizer-coverage-trace-stores",
     // Otherwise a spin loop's comparison is not reported.
     "-Cllvm-args=-sanitizer-coverage-prune-blocks=0",
     "-Ccodegen-units=1",
+];
+
+/// What is added where registers are trapped: every load and store costs a call.
+const TRAPS: [&str; 2] = [
+    "-Cllvm-args=-sanitizer-coverage-trace-loads",
+    "-Cllvm-args=-sanitizer-coverage-trace-stores",
+];
+
+/// Ends the name of a crate in the list whose loads and stores call nobody: one that reaches registers
+/// through its host.
+pub const UNTRAPPED: char = '-';
+
+/// The environment variable that says how listed crates are built for fuzzing, words separated by
+/// commas: [`CHECKED`], [`SANITIZED`].
+pub const MANNER: &str = "COFFERDAM_INSTRUMENT_MANNER";
+
+/// With overflow checks, whatever the profile says.
+pub const CHECKED: &str = "checked";
+
+/// With AddressSanitizer. It makes the compiler accept what is otherwise nightly only.
+pub const SANITIZED: &str = "asan";
+
+/// See [`SANITIZED`].
+const ASAN: [&str; 2] = [
+    "-Zsanitizer=address",
+    "-Cunsafe-allow-abi-mismatch=sanitizer",
 ];
 
 /// Whether cargo calls this program as its wrapper: the variable is set, and the first argument is
@@ -48,11 +72,23 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let args: Vec<OsString> = args.collect();
     let list = env::var(VARIABLE).unwrap_or_default();
-    let listed = crate_name(&args).is_some_and(|name| lists(&list, name));
+    let name = crate_name(&args);
+    let trapped = name.is_some_and(|name| lists(&list, name));
+    let listed = trapped || name.is_some_and(|name| lists(&list, &format!("{name}{UNTRAPPED}")));
     let mut command = Command::new(&rustc);
     command.args(&args);
     if listed {
         command.args(FLAGS);
+        if trapped {
+            command.args(TRAPS);
+        }
+        let manner = env::var(MANNER).unwrap_or_default();
+        if lists(&manner, CHECKED) {
+            command.arg("-Coverflow-checks=on");
+        }
+        if lists(&manner, SANITIZED) {
+            command.args(ASAN).env("RUSTC_BOOTSTRAP", "1");
+        }
     }
     match command.status() {
         // A compiler that was killed has no code.

@@ -6,7 +6,7 @@
 //! and by [`settle`].
 
 use super::{Region, Way, region_at};
-use crate::{constants, loads, or_abort, steps};
+use crate::{constants, or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
 
@@ -58,7 +58,6 @@ fn pieces(
 #[inline]
 fn load(address: usize, bytes: usize) {
     settle();
-    loads::loaded(address);
     if region_at(address, Way::Callbacks).is_some() {
         read(address, bytes);
     }

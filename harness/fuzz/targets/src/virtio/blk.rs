@@ -109,6 +109,11 @@ impl Driver for Running {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         let sector = call.size(0);
         let bytes = call.size(1) * SECTOR_SIZE;
+        let blocking = matches!(call.name(), "read" | "write" | "flush" | "device-id");
+        if blocking && !self.pending.is_empty() {
+            // The crate assumes that the device works on nothing else meanwhile.
+            return Err(Refused::because("requests are in flight"));
+        }
         let done = match call.name() {
             "read" => {
                 let mut data = vec![0; bytes];
@@ -128,7 +133,7 @@ impl Driver for Running {
             }
             "submit-read" => self.submit(sector, bytes, false),
             "submit-write" => self.submit(sector, bytes, true),
-            "complete" => self.complete(witness),
+            "complete" => self.complete(),
             "ack-interrupt" => {
                 self.blk.ack_interrupt();
                 Ok(())
@@ -182,7 +187,7 @@ impl Running {
     }
 
     /// Completes what the device says is done, as the documentation has it: if the token is ours.
-    fn complete(&mut self, _: &mut Witness) -> virtio_drivers::Result {
+    fn complete(&mut self) -> virtio_drivers::Result {
         let Some(token) = self.blk.peek_used() else {
             return Err(virtio_drivers::Error::NotReady);
         };
@@ -207,13 +212,34 @@ impl Running {
                     .complete_read_blocks(*token, header, data, response)
             }
         };
-        // An I/O error is a completion too; after any other the buffers are still lent.
-        if matches!(
-            completed,
-            Ok(()) | Err(virtio_drivers::Error::IoError | virtio_drivers::Error::Unsupported)
-        ) {
+        // Any status is a completion; what the crate refused to take back is still lent. It says
+        // `NotReady` of both.
+        let still_lent = match completed {
+            Err(virtio_drivers::Error::WrongToken) => true,
+            Err(virtio_drivers::Error::NotReady) => self.blk.peek_used() == Some(*token),
+            _ => false,
+        };
+        if !still_lent {
             self.pending.swap_remove(at);
         }
         completed
+    }
+}
+
+impl Drop for Running {
+    /// Takes back what is done. What is not stays where it is for good: the crate has no way to take it
+    /// back.
+    fn drop(&mut self) {
+        for _ in 0..IN_FLIGHT {
+            if self
+                .complete()
+                .is_err_and(|error| error == virtio_drivers::Error::NotReady)
+            {
+                break;
+            }
+        }
+        for request in self.pending.drain(..) {
+            std::mem::forget(request);
+        }
     }
 }
