@@ -1,7 +1,9 @@
-//! What stands between a device and memory, in device DMA: a page in each IOMMU mode, a page that is
-//! mapped and unmapped around its transfer, and a word whose translation the IOTLB holds or not.
+//! What stands between a device and memory, in device DMA: a page in each IOMMU mode, whose
+//! translation the IOTLB holds or not, a page that is mapped and unmapped around its transfer, and a
+//! word.
 //!
-//! The word without translation is the ground: what a hit or a miss takes on top of it is theirs.
+//! The word without translation, over as many pages, is the ground: what a hit or a miss takes on top
+//! of it is theirs.
 
 use cofferdam_machine::config::{Config, IommuMode};
 use cofferdam_machine::{Machine, Memory, PhysAddr};
@@ -9,7 +11,7 @@ use cofferdam_seam::{
     Access, Bar, BarSpec, Budget, BusPort, Completion, Device, Direction, Iova, PciIdentity,
     Progress, Purpose, RequesterId, Reset, Width,
 };
-use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 
 /// A device that writes to the address it is told: eight bytes, or a page.
@@ -18,6 +20,8 @@ struct Mover;
 const WORD: u32 = 0;
 const PAGE: u32 = 8;
 const FRAME: usize = 4096;
+/// As many pages as the IOTLB has entries.
+const HELD: u64 = 64;
 /// Half of memory: more pages than the IOTLB has entries.
 const PAGES: u64 = 256;
 
@@ -74,21 +78,53 @@ fn ring(machine: &mut Machine, id: RequesterId, register: u32, at: u64) {
     let _ = machine.mmio_write(id, Bar::ZERO, register, Width::Eight, black_box(at));
 }
 
+/// The pages of one mapping, round and round.
+struct Turns {
+    first: Iova,
+    pages: u64,
+    nth: u64,
+}
+
+impl Turns {
+    fn new(machine: &mut Machine, id: RequesterId, pages: u64) -> Self {
+        let all = FRAME * usize::try_from(pages).expect("small");
+        let mapping = machine
+            .map(id, PhysAddr(0), all, Direction::Both)
+            .expect("mapped");
+        Self {
+            first: mapping.iova,
+            pages,
+            nth: 0,
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.nth = (self.nth + 1) % self.pages;
+        self.first.offset(self.nth * FRAME as u64).0
+    }
+}
+
 fn name(iommu: IommuMode) -> String {
     format!("{iommu:?}").to_lowercase()
 }
 
-/// A page into a mapping that lasts.
+/// Pages of a mapping that lasts, each in turn: as many as the IOTLB holds, or more, and since the
+/// oldest entry gives way then none is found again.
 fn page(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("dma of 4 KiB");
     for iommu in IommuMode::ALL {
-        let (mut machine, id) = machine(iommu);
-        let mapping = machine
-            .map(id, PhysAddr(0), FRAME, Direction::Both)
-            .expect("mapped");
-        group.bench_function(name(iommu), |bencher| {
-            bencher.iter(|| ring(&mut machine, id, PAGE, mapping.iova.0));
-        });
+        for pages in [HELD, PAGES] {
+            let (mut machine, id) = machine(iommu);
+            let mut turns = Turns::new(&mut machine, id, pages);
+            let name = match (iommu.translates(), pages) {
+                (false, _) => format!("{}, {pages} pages", name(iommu)),
+                (true, HELD) => format!("{}, {pages} pages, IOTLB hit", name(iommu)),
+                (true, _) => format!("{}, {pages} pages, IOTLB miss", name(iommu)),
+            };
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| ring(&mut machine, id, PAGE, turns.next()));
+            });
+        }
     }
     group.finish();
 }
@@ -111,39 +147,23 @@ fn mapped_for_one(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Words into one mapping of many pages: always the same page, or each page in turn.
+/// Words into a mapping that lasts: always the same page, or each page in turn.
 fn word(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("dma of 8 bytes");
-    let measure = |group: &mut BenchmarkGroup<'_, _>, name: &str, iommu, pages: u64| {
+    for (what, iommu, pages) in [
+        ("no translation, one page", IommuMode::Off, 1),
+        ("no translation, 64 pages", IommuMode::Off, HELD),
+        ("no translation, 256 pages", IommuMode::Off, PAGES),
+        ("IOTLB hit, one page", IommuMode::Strict, 1),
+        ("IOTLB hit, 64 pages", IommuMode::Strict, HELD),
+        ("IOTLB miss, 256 pages", IommuMode::Strict, PAGES),
+    ] {
         let (mut machine, id) = machine(iommu);
-        let all = FRAME * usize::try_from(PAGES).expect("small");
-        let mapping = machine
-            .map(id, PhysAddr(0), all, Direction::Both)
-            .expect("mapped");
-        let mut nth = 0;
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                nth = (nth + 1) % pages;
-                let at = mapping.iova.offset(nth * FRAME as u64);
-                ring(&mut machine, id, WORD, at.0);
-            });
+        let mut turns = Turns::new(&mut machine, id, pages);
+        group.bench_function(what, |bencher| {
+            bencher.iter(|| ring(&mut machine, id, WORD, turns.next()));
         });
-    };
-    measure(&mut group, "no translation, one page", IommuMode::Off, 1);
-    measure(
-        &mut group,
-        "no translation, 256 pages",
-        IommuMode::Off,
-        PAGES,
-    );
-    measure(&mut group, "IOTLB hit, one page", IommuMode::Strict, 1);
-    measure(&mut group, "IOTLB hit, 64 pages", IommuMode::Strict, 64);
-    measure(
-        &mut group,
-        "IOTLB miss, 256 pages",
-        IommuMode::Strict,
-        PAGES,
-    );
+    }
     group.finish();
 }
 

@@ -61,24 +61,27 @@ impl EventWords {
         }
     }
 
-    /// Vectors that were posted and not looked at since. One that was left behind by a wait for
-    /// others has to be posted again.
+    /// Vectors that were posted and not taken since.
     pub fn unheard(&self) -> VectorSet {
-        match self.happened.load(Ordering::Acquire) & INTERRUPTS {
-            0 => VectorSet::EMPTY,
-            _ => VectorSet(self.vectors.load(Ordering::Acquire)),
-        }
+        VectorSet(self.vectors.load(Ordering::Acquire))
+    }
+
+    /// Whether something of these is posted. A vector that a wait for others left behind counts,
+    /// though [`INTERRUPTS`] went with theirs.
+    fn is_posted(&self, bells: u64, vectors: VectorSet) -> bool {
+        self.happened.load(Ordering::SeqCst) & awaited(bells, vectors) != 0
+            || !vectors.is_empty() && self.vectors.load(Ordering::SeqCst) & vectors.0 != 0
     }
 
     /// Takes what was posted of these.
     pub fn take(&self, bells: u64, vectors: VectorSet) -> (u64, VectorSet) {
-        let wanted = awaited(bells, vectors);
-        if self.happened.load(Ordering::Acquire) & wanted == 0 {
+        if !self.is_posted(bells, vectors) {
             return (0, VectorSet::EMPTY);
         }
+        let wanted = awaited(bells, vectors);
         let happened = self.happened.fetch_and(!wanted, Ordering::SeqCst) & wanted;
         let mut raised = VectorSet::EMPTY;
-        if happened & INTERRUPTS != 0 {
+        if !vectors.is_empty() {
             raised = VectorSet(self.vectors.fetch_and(!vectors.0, Ordering::SeqCst) & vectors.0);
         }
         (u64::from(happened & !INTERRUPTS), raised)
@@ -86,19 +89,18 @@ impl EventWords {
 
     /// Looks `polls` times whether something of these is posted.
     pub fn poll(&self, bells: u64, vectors: VectorSet, polls: u32) -> bool {
-        let wanted = awaited(bells, vectors);
         (0..polls).any(|_| {
             std::hint::spin_loop();
-            self.happened.load(Ordering::Acquire) & wanted != 0
+            self.is_posted(bells, vectors)
         })
     }
 
     /// Sleeps until something of these is posted, at most `limit`.
     pub fn sleep(&self, bells: u64, vectors: VectorSet, limit: Duration) {
-        let wanted = awaited(bells, vectors);
         self.sleeping.store(1, Ordering::SeqCst);
+        // Before the vectors: what is posted after this look changes the word.
         let happened = self.happened.load(Ordering::SeqCst);
-        if happened & wanted == 0 {
+        if happened & awaited(bells, vectors) == 0 && !self.is_posted(bells, vectors) {
             futex::wait(&self.happened, happened, limit);
         }
         self.sleeping.store(0, Ordering::SeqCst);
@@ -533,4 +535,47 @@ pub fn request_for_test(ask: Ask, len: usize, room: usize) -> Request {
 
 fn count(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words() -> EventWords {
+        EventWords {
+            happened: AtomicU32::new(0),
+            sleeping: AtomicU32::new(0),
+            vectors: AtomicU64::new(0),
+        }
+    }
+
+    const ONE: VectorSet = VectorSet(1 << 1);
+    const TWO: VectorSet = VectorSet(1 << 2);
+
+    #[test]
+    fn vector_left_behind_by_a_wait_for_another_is_still_found() {
+        let words = words();
+        words.post(0, VectorSet(ONE.0 | TWO.0));
+
+        let first = words.take(0, ONE);
+
+        assert_eq!(first, (0, ONE));
+        assert_eq!(words.unheard(), TWO);
+        assert!(words.poll(0, TWO, 1));
+        words.sleep(0, TWO, Duration::MAX);
+        assert_eq!(words.take(0, TWO), (0, TWO));
+        assert_eq!(words.take(0, TWO), (0, VectorSet::EMPTY));
+    }
+
+    #[test]
+    fn vector_of_another_wait_keeps_nobody_awake() {
+        let words = words();
+        words.post(0, TWO);
+
+        let taken = words.take(0, ONE);
+
+        assert_eq!(taken, (0, VectorSet::EMPTY));
+        assert!(!words.poll(0, ONE, 1));
+        assert_eq!(words.unheard(), TWO);
+    }
 }

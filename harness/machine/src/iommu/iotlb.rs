@@ -3,9 +3,12 @@
 //! Fully associative, so what is evicted depends on the order of first use alone and a trial
 //! replays. Every operation on one page takes constant time but for collisions, which are bounded
 //! by the number of entries.
+//!
+//! A hit is on the way of every DMA: it reads a word of the table and one cache line.
 
 use super::Entry;
 use cofferdam_seam::RequesterId;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// A translation that the IOTLB holds.
@@ -18,12 +21,29 @@ pub(super) struct Cached {
     pub(super) stale: bool,
 }
 
+/// Which line: its index, plus one. An absent one takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LineNumber(NonZeroU32);
+
+impl LineNumber {
+    /// The last of so many lines, if 32 bits count them.
+    fn last_of(lines: usize) -> Option<Self> {
+        let lines = u32::try_from(lines).ok()?;
+        NonZeroU32::new(lines).map(Self)
+    }
+
+    const fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// An entry, and its neighbours in order of age.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Line {
     cached: Cached,
-    older: Option<usize>,
-    younger: Option<usize>,
+    older: Option<LineNumber>,
+    younger: Option<LineNumber>,
 }
 
 /// The entries of all domains.
@@ -32,15 +52,16 @@ pub(super) struct Iotlb {
     capacity: usize,
     /// Lines in use and, listed in `free`, lines that were.
     lines: Vec<Line>,
-    free: Vec<usize>,
-    oldest: Option<usize>,
-    youngest: Option<usize>,
+    free: Vec<LineNumber>,
+    oldest: Option<LineNumber>,
+    youngest: Option<LineNumber>,
     /// Lines by hash, with linear probing; a power of two, at most a quarter of it in use.
-    table: Vec<Option<usize>>,
+    table: Vec<Option<LineNumber>>,
 }
 
 impl Iotlb {
     pub(super) fn new(capacity: usize) -> Self {
+        let capacity = capacity.min(u32::MAX as usize);
         Self {
             capacity,
             lines: Vec::new(),
@@ -63,12 +84,18 @@ impl Iotlb {
 
     /// The place in the table of a page's line, if it has one.
     fn place(&self, requester: RequesterId, page: u64) -> Option<usize> {
+        self.find(requester, page).map(|(place, ..)| place)
+    }
+
+    /// The place in the table, the number and the translation of a page's line, if it has one.
+    #[inline]
+    fn find(&self, requester: RequesterId, page: u64) -> Option<(usize, LineNumber, &Cached)> {
         let mut place = self.home(requester, page);
         // Most of the table is empty, so the search ends, and soon.
         while let Some(line) = self.table[place] {
-            let cached = &self.lines[line].cached;
+            let cached = &self.lines[line.index()].cached;
             if cached.page == page && cached.requester == requester {
-                return Some(place);
+                return Some((place, line, cached));
             }
             place = (place + 1) & (self.table.len() - 1);
         }
@@ -78,8 +105,7 @@ impl Iotlb {
     /// The translation of a page.
     #[inline]
     pub(super) fn get(&self, requester: RequesterId, page: u64) -> Option<&Cached> {
-        let line = self.table[self.place(requester, page)?]?;
-        Some(&self.lines[line].cached)
+        self.find(requester, page).map(|(_, _, cached)| cached)
     }
 
     /// Puts a translation in, in place of the page's last one; else the oldest gives way.
@@ -101,16 +127,16 @@ impl Iotlb {
         };
         let number = match self.free.pop() {
             Some(number) => {
-                self.lines[number] = line;
+                self.lines[number.index()] = line;
                 number
             }
             None => {
                 self.lines.push(line);
-                self.lines.len() - 1
+                LineNumber::last_of(self.lines.len()).expect("the capacity has 32 bits")
             }
         };
         match self.youngest.replace(number) {
-            Some(older) => self.lines[older].younger = Some(number),
+            Some(older) => self.lines[older.index()].younger = Some(number),
             None => self.oldest = Some(number),
         }
         let mut place = self.home(new.requester, new.page);
@@ -123,7 +149,7 @@ impl Iotlb {
     /// Marks the entries of unmapped pages, which stay until they are invalidated.
     pub(super) fn mark_stale(&mut self, requester: RequesterId, pages: Range<u64>) {
         for line in self.lines_of(requester, pages) {
-            self.lines[line].cached.stale = true;
+            self.lines[line.index()].cached.stale = true;
         }
     }
 
@@ -140,10 +166,11 @@ impl Iotlb {
     }
 
     /// The lines of those pages: page by page, or entry by entry if those are fewer.
-    fn lines_of(&self, requester: RequesterId, pages: Range<u64>) -> Vec<usize> {
+    fn lines_of(&self, requester: RequesterId, pages: Range<u64>) -> Vec<LineNumber> {
         if pages.end - pages.start <= self.len() as u64 {
             return pages
-                .filter_map(|page| self.table[self.place(requester, page)?])
+                .filter_map(|page| self.find(requester, page))
+                .map(|(_, line, _)| line)
                 .collect();
         }
         let mut found = Vec::new();
@@ -151,7 +178,7 @@ impl Iotlb {
         while let Some(line) = next {
             let Line {
                 cached, younger, ..
-            } = &self.lines[line];
+            } = &self.lines[line.index()];
             if cached.requester == requester && pages.contains(&cached.page) {
                 found.push(line);
             }
@@ -160,10 +187,10 @@ impl Iotlb {
         found
     }
 
-    fn evict(&mut self, line: usize) {
+    fn evict(&mut self, line: LineNumber) {
         let Cached {
             requester, page, ..
-        } = self.lines[line].cached;
+        } = self.lines[line.index()].cached;
         if let Some(place) = self.place(requester, page) {
             self.remove(place);
         }
@@ -174,13 +201,13 @@ impl Iotlb {
         let Some(line) = self.table[place].take() else {
             return;
         };
-        let Line { older, younger, .. } = self.lines[line];
+        let Line { older, younger, .. } = self.lines[line.index()];
         match older {
-            Some(older) => self.lines[older].younger = younger,
+            Some(older) => self.lines[older.index()].younger = younger,
             None => self.oldest = younger,
         }
         match younger {
-            Some(younger) => self.lines[younger].older = older,
+            Some(younger) => self.lines[younger.index()].older = older,
             None => self.youngest = older,
         }
         self.free.push(line);
@@ -194,7 +221,7 @@ impl Iotlb {
         while let Some(line) = self.table[place] {
             let Cached {
                 requester, page, ..
-            } = self.lines[line].cached;
+            } = self.lines[line.index()].cached;
             let home = self.home(requester, page);
             // Whether the gap lies between where the line belongs and where it is.
             let from_home = place.wrapping_sub(home) & mask;
