@@ -17,6 +17,7 @@ const CLASS: Class = Class {
     kind: DeviceType::GPU,
     other: "PCI ID is not 1af4:1050",
     arena: 3 * PAGE_SIZE,
+    buffers: 3,
     waits: &[0, 1],
 };
 

@@ -23,6 +23,7 @@ const CLASS: Class = Class {
     kind: DeviceType::Socket,
     other: "PCI ID is not 1af4:1053",
     arena: 8 * BUFFER + 2 * CHUNK,
+    buffers: 11,
     waits: &[1],
 };
 

@@ -17,6 +17,7 @@ const CLASS: Class = Class {
     kind: DeviceType::Sound,
     other: "PCI ID is not 1af4:1059",
     arena: 4 * PAGE_SIZE,
+    buffers: 38,
     waits: &[0],
 };
 
