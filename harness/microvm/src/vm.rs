@@ -176,8 +176,9 @@ pub struct MicroVm {
     memory: GuestMemoryMmap,
     windows: Vec<Window>,
     watchdog: Watchdog,
-    patience: Duration,
     counts: Counts,
+    /// Since the last reset.
+    died: bool,
     payload: &'static Payload,
 }
 
@@ -257,16 +258,20 @@ impl MicroVm {
             _vm: vm,
             memory,
             windows: windows.to_vec(),
-            watchdog: Watchdog::new().step("its watchdog")?,
-            patience: PATIENCE,
+            watchdog: Watchdog::new(PATIENCE).step("its watchdog")?,
             counts: Counts::default(),
+            died: false,
             payload,
         })
     }
 
     /// How long a call may take, by the host's clock.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    ///
+    /// # Errors
+    ///
+    /// The host has no timer for it.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), VmError> {
+        self.watchdog.set_patience(patience).step("its watchdog")
     }
 
     /// What it left for so far.
@@ -319,18 +324,6 @@ impl MicroVm {
         arguments: &[u64],
         world: &mut impl World,
     ) -> Result<Result<[u64; 8], Death>, VmError> {
-        self.watchdog.arm(self.patience).step("its watchdog")?;
-        let result = self.make(call, arguments, world);
-        self.watchdog.disarm().step("its watchdog")?;
-        result
-    }
-
-    fn make(
-        &mut self,
-        call: Call,
-        arguments: &[u64],
-        world: &mut impl World,
-    ) -> Result<Result<[u64; 8], Death>, VmError> {
         self.set_word(page::TO_GUEST, call as u64);
         for (at, argument) in (1..8).zip(arguments) {
             self.set_word(page::TO_GUEST + 8 * at, *argument);
@@ -340,14 +333,18 @@ impl MicroVm {
 
     /// Brings a guest that has just booted to where it waits for its first call.
     pub fn start(&mut self, world: &mut impl World) -> Result<Result<(), Death>, VmError> {
-        self.watchdog.arm(self.patience).step("its watchdog")?;
-        let started = self.run(world);
-        self.watchdog.disarm().step("its watchdog")?;
-        started.map(|started| started.map(drop))
+        Ok(self.run(world)?.map(drop))
     }
 
     /// Runs until the guest asks for the next call.
     fn run(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
+        self.watchdog.begin();
+        let ended = self.leave(world)?;
+        self.died |= ended.is_err();
+        Ok(ended)
+    }
+
+    fn leave(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
         loop {
             self.counts.exits += 1;
             let exit = match self.vcpu.run() {
@@ -400,8 +397,8 @@ impl MicroVm {
             if let Some(death) = death {
                 return Ok(Err(death));
             }
-            // A guest that keeps leaving is out of time, too.
-            if self.watchdog.passed() {
+            // A guest that keeps leaving is out of time, too. Not asked at each exit: the clock costs.
+            if self.counts.exits.is_multiple_of(64) && self.watchdog.passed() {
                 return Ok(Err(Death::TimedOut {
                     at: self.instruction(),
                 }));
@@ -504,12 +501,15 @@ impl MicroVm {
         for (at, bytes) in &to.parts {
             self.memory.write_slice(bytes, *at).step("a reset")?;
         }
-        self.vcpu.set_fpu(&to.fpu).step("KVM_SET_FPU")?;
-        let sync = self.vcpu.sync_regs_mut();
-        sync.regs = to.regs;
-        sync.sregs = to.sregs;
+        self.vcpu.sync_regs_mut().regs = to.regs;
         self.vcpu.set_sync_dirty_reg(SyncReg::Register);
-        self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        // Compiled code that got to the end of its call changed no segment and no control word; a guest
+        // that died may have run anything, and not at level 3.
+        if std::mem::take(&mut self.died) {
+            self.vcpu.set_fpu(&to.fpu).step("KVM_SET_FPU")?;
+            self.vcpu.sync_regs_mut().sregs = to.sregs;
+            self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        }
         Ok(())
     }
 

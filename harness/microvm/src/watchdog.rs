@@ -12,21 +12,23 @@ use std::time::{Duration, Instant};
 /// Nobody else here uses it.
 const SIGNAL: Signal = Signal::SIGALRM;
 
-/// A timer of the thread that made it.
+/// A timer of the thread that made it. It ticks as long as this lives: to arm one for each call would
+/// cost more than the call.
 pub struct Watchdog {
     timer: Timer,
+    patience: Duration,
     until: Option<Instant>,
 }
 
 extern "C" fn nothing(_: i32) {}
 
 impl Watchdog {
-    /// A timer that is not armed.
-    pub fn new() -> Result<Self, Errno> {
-        // Without SA_RESTART, or the kernel would go on with KVM_RUN.
+    /// Ticks several times within that patience, so a guest outlives it by a part of it only.
+    pub fn new(patience: Duration) -> Result<Self, Errno> {
+        // KVM_RUN returns all the same; other system calls of this thread go on.
         let action = SigAction::new(
             SigHandler::Handler(nothing),
-            SaFlags::empty(),
+            SaFlags::SA_RESTART,
             SigSet::empty(),
         );
         // SAFETY: the handler does nothing.
@@ -36,30 +38,31 @@ impl Watchdog {
             thread_id: gettid().as_raw(),
             si_value: 0,
         });
-        Ok(Self {
+        let mut this = Self {
             timer: Timer::new(ClockId::CLOCK_MONOTONIC, event)?,
+            patience,
             until: None,
-        })
+        };
+        this.set_patience(patience)?;
+        Ok(this)
     }
 
-    /// From now on there is that long.
-    pub fn arm(&mut self, patience: Duration) -> Result<(), Errno> {
-        self.until = Some(Instant::now() + patience);
-        // It may strike just before KVM_RUN, which then sees nothing of it: so it strikes again.
-        let again = TimeSpec::from(patience / 4);
-        let expiration = Expiration::IntervalDelayed(patience.into(), again);
-        self.timer.set(expiration, TimerSetTimeFlags::empty())
+    /// What a call has from now on.
+    pub fn set_patience(&mut self, patience: Duration) -> Result<(), Errno> {
+        self.patience = patience;
+        // A tick may come just before KVM_RUN, which then sees nothing of it.
+        let tick = TimeSpec::from(patience / 4);
+        let ticks = Expiration::Interval(tick);
+        self.timer.set(ticks, TimerSetTimeFlags::empty())
     }
 
-    /// Whether the time is up.
+    /// A call begins.
+    pub fn begin(&mut self) {
+        self.until = Some(Instant::now() + self.patience);
+    }
+
+    /// Whether the call's time is up.
     pub fn passed(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)
-    }
-
-    /// No signal comes any more.
-    pub fn disarm(&mut self) -> Result<(), Errno> {
-        self.until = None;
-        let never = Expiration::OneShot(Duration::ZERO.into());
-        self.timer.set(never, TimerSetTimeFlags::empty())
     }
 }

@@ -202,7 +202,8 @@ fn endless_loop_ends_within_the_deadline() {
         return;
     };
     let mut driver = bench.probe(Driver::Edu).expect("an honest device");
-    driver.vm().set_patience(Duration::from_millis(20));
+    let patience = Duration::from_millis(20);
+    driver.vm().set_patience(patience).expect("a timer");
 
     let error = driver.call(Call::Spin, &[]).expect_err("it has no end");
 
