@@ -175,7 +175,7 @@ fn stack_overflow_and_heap_exhaustion_are_outcomes() {
         return;
     };
     let mut deep = bench.probe(Driver::Edu).expect("an honest device");
-    assert!(deep.call(Call::Overflow, &[8]).is_ok());
+    assert!(deep.call(Call::Overflow, &[4]).is_ok());
     let error = deep
         .call(Call::Overflow, &[100])
         .expect_err("no such stack");
@@ -323,7 +323,7 @@ fn reset_leaves_no_trace_of_what_was() {
             0 => driver.call(Call::Crash, &[]),
             1 => driver.call(Call::Overflow, &[100]),
             2 => driver.call(Call::Store, &[0x8000_0000, 1, 1]),
-            3 => driver.call(Call::Store, &[0x68_0000, 0xff, 0x2_0000]),
+            3 => driver.call(Call::Store, &[0x68_0000, 0xff, 0x1_0000]),
             _ => driver.call(Call::Exhaust, &[]),
         };
         assert_eq!(ended.is_ok(), round % 5 == 3, "{ended:?}");

@@ -15,9 +15,9 @@ pub const USER: u64 = 0x20_0000;
 /// The level 0 stack's end.
 pub const SYSTEM_STACK: u64 = 0x2_0000;
 /// The driver's stack; the page below it belongs to nobody.
-pub const STACK: core::ops::Range<u64> = 0x60_0000..0x61_0000;
+pub const STACK: core::ops::Range<u64> = 0x60_0000..0x60_8000;
 /// The driver's heap.
-pub const HEAP: core::ops::Range<u64> = 0x68_0000..0x6a_0000;
+pub const HEAP: core::ops::Range<u64> = 0x68_0000..0x69_0000;
 /// The call page and the data behind it.
 pub const CALL: u64 = 0x70_0000;
 /// Where the machine's physical memory begins: its frames are at their physical address plus this, as
