@@ -63,9 +63,10 @@ fn bare(target: &'static dyn Target, arguments: &Bench) -> Result<f64, String> {
     let rate = rate(campaign.executions(), began);
     let (edges, of) = campaign.edges();
     println!(
-        "{edges} of {of} edges, {} programs, {} found",
+        "{edges} of {of} edges, {} programs, {} found, {} drivers abandoned",
         corpus.len(),
-        campaign.found().len()
+        campaign.found().len(),
+        campaign.abandoned()
     );
     Ok(rate)
 }

@@ -216,13 +216,8 @@ impl Running {
                     .complete_read_blocks(*token, header, data, response)
             }
         };
-        // Any status is a completion; what the crate refused to take back is still lent. It says
-        // `NotReady` of both.
-        let still_lent = match completed {
-            Err(virtio_drivers::Error::WrongToken) => true,
-            Err(virtio_drivers::Error::NotReady) => self.blk.peek_used() == Some(*token),
-            _ => false,
-        };
+        // The crate says `NotReady` of a request that is not done and of one whose status says so.
+        let still_lent = FuzzHost::current().is_lent(data);
         if !still_lent {
             self.pending.swap_remove(at);
         }
