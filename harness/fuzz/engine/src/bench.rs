@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 #[expect(unsafe_code, reason = "the counters are the whole program's")]
-fn open(target: &'static dyn Target) -> std::io::Result<Campaign> {
+pub fn open(target: &'static dyn Target) -> std::io::Result<Campaign> {
     // SAFETY: one after the other, on this thread.
     unsafe { Campaign::new(target, 1, true, None) }
 }
