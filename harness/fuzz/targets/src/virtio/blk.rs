@@ -97,6 +97,7 @@ impl Target for Blk {
 struct Running {
     /// Dropped first: its drop stops the device.
     blk: VirtIOBlk<FuzzHal, FuzzTransport>,
+    #[expect(clippy::vec_box, reason = "the device is lent what is in the boxes")]
     pending: Vec<Box<Request>>,
 }
 
