@@ -1,5 +1,6 @@
 //! What may be asked for on the command line.
 
+use crate::fuzz::{self, Fuzz};
 use crate::instrument::Instrument;
 use crate::own::{self, Files};
 use crate::vfio::Vfio;
@@ -12,7 +13,7 @@ use cofferdam_experiment::catalogue::{
 };
 use cofferdam_experiment::header::Wanted;
 use cofferdam_experiment::plan::Filter;
-use cofferdam_experiment::replay::Address;
+use cofferdam_experiment::replay::{Address, NoAddress};
 use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::trial::{ClockKind, DriverId};
@@ -42,9 +43,18 @@ pub enum Command {
         /// Of which file: a line of trials.jsonl, or summary.json.
         of: Written,
     },
-    /// Runs one trial of a finished run again, says whether it comes out as recorded, and tells what
-    /// happens in it, event by event.
+    /// Runs one trial of a finished run again, or a finding or program of the fuzzer: says whether it
+    /// comes out as recorded, and tells what happens in it, event by event.
     Replay(Replay),
+    /// Is this driver safe? Fuzzes it from the device side.
+    Fuzz(Fuzz),
+    /// Makes the program of a finding smaller.
+    Minimize(fuzz::Minimize),
+    /// What there is to do with the fuzzer's programs.
+    #[command(subcommand)]
+    Corpus(fuzz::Corpus),
+    /// Measures the fuzzer: executions a second, with its engine and without.
+    FuzzBench(fuzz::Bench),
     /// Lists what can be compared.
     List {
         /// What to list.
@@ -198,15 +208,40 @@ pub struct Stability {
                         usage; 3 the harness failed."
 )]
 pub struct Replay {
-    /// The run's directory and the trial's index in its records: `reports/run#17`.
-    #[arg(value_name = "RUN_DIR#TRIAL")]
-    pub trial: Address,
+    /// The run's directory and the trial's index in its records, `reports/run#17`; or a finding's
+    /// directory, or a program of the fuzzer.
+    #[arg(value_name = "RUN_DIR#TRIAL | FINDING_DIR | PROGRAM", value_parser = again)]
+    pub again: Again,
+    /// Of a finding: how often.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub times: u32,
+    /// Of a finding: prints a test that reproduces it.
+    #[arg(long)]
+    pub emit_test: bool,
+    #[command(flatten)]
+    pub build: fuzz::Build,
     /// Where the trace goes instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Also writes the trace for a timeline: a file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub perfetto: Option<PathBuf>,
+}
+
+/// What can be run again.
+#[derive(Clone)]
+pub enum Again {
+    Trial(Address),
+    /// A finding's directory, or a program.
+    Program(PathBuf),
+}
+
+/// A path that exists is a finding or a program; all others must be a trial's address.
+fn again(text: &str) -> Result<Again, NoAddress> {
+    if Path::new(text).exists() {
+        return Ok(Again::Program(text.into()));
+    }
+    text.parse().map(Again::Trial)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -237,20 +272,23 @@ pub enum What {
     Iommu,
     Fabrics,
     Clocks,
+    Oracles,
 }
 
-impl From<What> for List {
-    fn from(what: What) -> Self {
-        match what {
-            What::Placements => Self::Placements,
-            What::Platforms => Self::Platforms,
-            What::Faults => Self::Faults,
-            What::Drivers => Self::Drivers,
-            What::Devices => Self::Devices,
-            What::Iommu => Self::IommuModes,
-            What::Fabrics => Self::Fabrics,
-            What::Clocks => Self::Clocks,
-        }
+impl What {
+    /// What the report knows how to list; not the fuzzer's oracles.
+    pub fn list(self) -> Option<List> {
+        Some(match self {
+            Self::Placements => List::Placements,
+            Self::Platforms => List::Platforms,
+            Self::Faults => List::Faults,
+            Self::Drivers => List::Drivers,
+            Self::Devices => List::Devices,
+            Self::Iommu => List::IommuModes,
+            Self::Fabrics => List::Fabrics,
+            Self::Clocks => List::Clocks,
+            Self::Oracles => return None,
+        })
     }
 }
 

@@ -15,8 +15,10 @@
 
 mod arguments;
 mod compare;
+mod fuzz;
 mod instrument;
 mod interrupt;
+mod oracles;
 mod own;
 mod replay;
 mod stability;
@@ -111,6 +113,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
+        Command::Minimize(arguments) => fuzz::minimize(&arguments),
+        Command::Corpus(arguments) => fuzz::corpus(&arguments),
+        Command::FuzzBench(arguments) => fuzz::bench(&arguments),
         Command::List {
             what,
             format,
@@ -119,10 +125,11 @@ fn main() -> ExitCode {
             if let Err(error) = files.register(None) {
                 return compare::fail(&error, compare::USAGE);
             }
-            let list = what.into();
-            print(&match format {
-                Format::Text => listing::text(list),
-                Format::Json => format!("{:#}\n", listing::json(list)),
+            print(&match (what.list(), format) {
+                (Some(list), Format::Text) => listing::text(list),
+                (Some(list), Format::Json) => format!("{:#}\n", listing::json(list)),
+                (None, Format::Text) => oracles::text(),
+                (None, Format::Json) => format!("{:#}\n", oracles::json()),
             });
             ExitCode::SUCCESS
         }

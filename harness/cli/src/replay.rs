@@ -1,10 +1,10 @@
 //! `cofferdam replay`: runs a trial of a finished run again, and tells it.
 
-use crate::arguments::Replay;
+use crate::arguments::{Again, Replay};
 use crate::compare::{INFRASTRUCTURE, USAGE, fail};
-use crate::print;
+use crate::{fuzz, print};
 use cofferdam_experiment::engine::Processes;
-use cofferdam_experiment::replay::{Replayed, compare, find};
+use cofferdam_experiment::replay::{Address, Replayed, compare, find};
 use cofferdam_report::trace::text::conclusion;
 use cofferdam_report::trace::{Story, perfetto, text};
 use std::fs::File;
@@ -15,7 +15,15 @@ use std::process::ExitCode;
 const DIFFERS: u8 = 1;
 
 pub fn replay(arguments: &Replay) -> ExitCode {
-    let address = &arguments.trial;
+    match &arguments.again {
+        Again::Trial(address) => replay_trial(address, arguments),
+        Again::Program(path) => {
+            fuzz::replay(&arguments.build, path, arguments.times, arguments.emit_test)
+        }
+    }
+}
+
+fn replay_trial(address: &Address, arguments: &Replay) -> ExitCode {
     let record = match find(address) {
         Ok(record) => record,
         Err(error) => return fail(&error, USAGE),

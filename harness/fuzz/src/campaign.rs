@@ -54,6 +54,7 @@ pub struct Campaign {
     /// What was found, in order.
     found: Vec<Found>,
     unconfirmed: u64,
+    abandoned: u64,
     scratch: Program,
 }
 
@@ -77,6 +78,7 @@ impl Campaign {
         // SAFETY: the caller's promise.
         let mut counters = unsafe { Counters::take() };
         counters.clear();
+        constants::note(feedback);
         Ok(Self {
             executor: Executor::new(target)?,
             counters,
@@ -90,6 +92,7 @@ impl Campaign {
             signatures: HashSet::new(),
             found: Vec::new(),
             unconfirmed: 0,
+            abandoned: 0,
             scratch: Program::default(),
         })
     }
@@ -119,6 +122,11 @@ impl Campaign {
         &self.found
     }
 
+    /// Executions whose driver did not come back.
+    pub fn abandoned(&self) -> u64 {
+        self.abandoned
+    }
+
     /// Sightings that a close look did not confirm.
     pub fn unconfirmed(&self) -> u64 {
         self.unconfirmed
@@ -137,6 +145,7 @@ impl Campaign {
     pub fn run(&mut self, program: &Program) -> Result<bool, CampaignError> {
         let outcome = self.executor.run(program, Detail::Fast)?;
         self.executions += 1;
+        self.abandoned += u64::from(outcome.abandoned);
         let news = if outcome.sightings.is_empty() {
             self.history.note(&mut self.counters) && self.feedback
         } else {
@@ -162,6 +171,8 @@ impl Campaign {
         self.mutator.sketch = self.executor.sketch();
         if self.feedback {
             self.mutator.constants = constants::seen();
+            // Most are seen soon, and to note them costs.
+            constants::note(self.executions < LEARN * 4);
         }
     }
 

@@ -15,6 +15,7 @@ use cofferdam_instrument::steps::{Stepping, Turn};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::rc::Rc;
 
@@ -168,8 +169,9 @@ fn drop_payload(payload: Box<dyn Any + Send>) {
 fn lead(target: &'static dyn Target, stack: &std::ops::Range<usize>) -> Life {
     let mut witness = Witness::new();
     let started = target.start(FuzzHost::new(), &mut witness);
+    // A driver that panicked is not dropped: its drop might panic too, which would end the process.
     let mut driver = match started {
-        Ok(driver) => driver,
+        Ok(driver) => ManuallyDrop::new(driver),
         Err(refused) => {
             world::with(|world| world.state.leave(|| refused.reason().to_owned()));
             return Life::Refused;
@@ -191,7 +193,7 @@ fn lead(target: &'static dyn Target, stack: &std::ops::Range<usize>) -> Life {
         });
     }
     world::with(|world| world.state.enter("remove"));
-    drop(driver);
+    drop(ManuallyDrop::into_inner(driver));
     world::with(|world| world.state.leave(|| "removed".to_owned()));
     Life::Removed
 }

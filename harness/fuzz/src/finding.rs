@@ -163,7 +163,10 @@ pub fn tell(
         text += "driver stack, innermost first:\n";
         let stack = frames::stack(addresses);
         let code = executor.target().driver().name;
-        for place in stack.iter().filter(|place| is_worth(place, code)) {
+        let inside = stack
+            .iter()
+            .take_while(|place| !place.function.starts_with("corosensei::"));
+        for place in inside.filter(|place| is_worth(place, code)) {
             text += &format!("  {} ({}:{})\n", place.function, place.file, place.line);
         }
         text.push('\n');

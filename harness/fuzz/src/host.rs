@@ -135,6 +135,13 @@ impl FuzzHost {
         })
     }
 
+    /// Whether the device can reach memory of the driver's own that lies there.
+    pub fn is_lent(&self, bytes: &[u8]) -> bool {
+        let range = bytes.as_ptr_range();
+        let range = range.start as usize..range.end as usize;
+        with(|world| world.state.stands_for(&range).is_some())
+    }
+
     /// Zeroed pages, mapped for as long as they live: their address and first byte.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ const EDGES: [u64; 20] = [
     u64::MAX,
 ];
 
+/// Actions in the longest program that is made out of another: short ones are soon run, and say more.
+const GROWN: usize = 16;
+
 /// Makes programs for one target.
 #[derive(Clone, Debug)]
 pub struct Mutator {
@@ -93,6 +96,9 @@ impl Mutator {
             };
         for _ in 0..rounds {
             self.change(program, other, random);
+        }
+        while program.actions.len() > GROWN {
+            program.actions.remove(random.index(program.actions.len()));
         }
         program.limit();
     }

@@ -49,6 +49,9 @@ const STEPS: u32 = 64;
 /// loop is abandoned.
 const IDLE: u32 = 10;
 
+/// Idle turns after which time leaps to the next event.
+const LEAP: u32 = 2;
+
 /// The most such turns, for drivers that were found to compute for long.
 const IDLE_MOST: u32 = 2560;
 
@@ -406,15 +409,16 @@ impl World {
     pub fn turn(&mut self) {
         self.state.idle += 1;
         self.state.turns += 1;
-        // Nothing happens: the more turns without anything, the more time passes in each, so that
-        // deadlines come soon.
-        let nanos = RELAX << (self.state.idle / 4).min(24);
-        let next = self.state.wakes.first().copied();
-        let to = self.state.now + Duration::from_nanos(nanos);
-        self.advance(match next {
-            Some(next) if next < to => next.max(self.state.now + Duration::from_nanos(RELAX)),
-            _ => to,
-        });
+        // Nothing happens: time leaps to what happens next, if anything does. Else the more turns
+        // without anything, the more time passes in each, so that deadlines come soon.
+        let now = self.state.now;
+        let turn = now + Duration::from_nanos(RELAX);
+        let to = match self.next_event() {
+            Some(next) if self.state.idle > LEAP => next.max(turn),
+            Some(_) => turn,
+            None => now + Duration::from_nanos(RELAX << (self.state.idle / 2).min(24)),
+        };
+        self.advance(to);
         self.state.event(Event::Poll);
     }
 
@@ -907,16 +911,21 @@ impl State {
         Some(place as u64)
     }
 
-    /// Memory of the driver's own is freed, or a stack frame ends: reports live mappings that stand
-    /// for any of it.
-    pub fn lost(&mut self, bytes: &std::ops::Range<usize>, oracle: Oracle) {
+    /// The first live mapping that stands for any of those bytes.
+    pub fn stands_for(&self, bytes: &std::ops::Range<usize>) -> Option<usize> {
         let stands = |map: &Map| {
             map.live
                 && map
                     .stands_for
                     .is_some_and(|at| at < bytes.end && bytes.start < at + map.len)
         };
-        let found = self.maps.iter().position(stands);
+        self.maps.iter().position(stands)
+    }
+
+    /// Memory of the driver's own is freed, or a stack frame ends: reports live mappings that stand
+    /// for any of it.
+    pub fn lost(&mut self, bytes: &std::ops::Range<usize>, oracle: Oracle) {
+        let found = self.stands_for(bytes);
         if let Some(index) = found {
             self.sight_map(oracle, index);
         }

@@ -1,16 +1,29 @@
 //! Constants that instrumented code compares values with: what a mutator may try.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Constants that are kept; of two that fall into one slot the later.
 const SLOTS: usize = 512;
 
 static SEEN: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 
+static NOTED: AtomicBool = AtomicBool::new(true);
+
+/// Whether constants are noted from now on.
+pub fn note(on: bool) {
+    NOTED.store(on, Ordering::Relaxed);
+}
+
+/// Whether constants are noted.
+#[inline]
+pub(crate) fn are_noted() -> bool {
+    NOTED.load(Ordering::Relaxed)
+}
+
 /// A constant was compared with. Small ones are found without help.
 #[inline]
 pub(crate) fn compared(constant: u64) {
-    if constant > 16 {
+    if constant > 16 && are_noted() {
         let hash = constant.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
         SEEN[hash as usize % SLOTS].store(constant, Ordering::Relaxed);
     }

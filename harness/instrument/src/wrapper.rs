@@ -120,13 +120,18 @@ pub(crate) fn lists(list: &str, crate_name: &str) -> bool {
 /// it builds in. Cargo does not see what a wrapper does, so each list of crates has a directory of its
 /// own below `target`.
 pub fn cargo(wrapper: &Path, target: &Path, crates: &[String]) -> (Command, PathBuf) {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let own = target.join(crates.join("+"));
+    (cargo_in(wrapper, &own, crates), own)
+}
+
+/// The same, in `own`, a directory that no other list of crates is built in.
+pub fn cargo_in(wrapper: &Path, own: &Path, crates: &[String]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .env("RUSTC_WRAPPER", wrapper)
         .env(VARIABLE, crates.join(","))
-        .env("CARGO_TARGET_DIR", &own);
-    (cargo, own)
+        .env("CARGO_TARGET_DIR", own);
+    cargo
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub enum Command {
     Minimize(Minimize),
     /// Measures executions a second, with the engine and without.
     Bench(Bench),
+    /// Keeps as few programs of a corpus as do all that all of them do.
+    Cover(Cover),
     /// Runs workloads against the honest device. There must be no finding.
     Honest(Honest),
 }
@@ -54,13 +56,7 @@ pub struct Fuzz {
     /// Ends after so many executions.
     #[arg(long, value_name = "N")]
     pub execs: Option<u64>,
-    /// Processes.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub jobs: usize,
-    /// Joins the campaign of a broker on another machine.
-    #[arg(long, value_name = "ADDRESS")]
-    pub broker: Option<std::net::SocketAddr>,
-    /// Where random numbers start. With --jobs 1 and --execs the same seed does the same.
+    /// Where random numbers start. With --execs the same seed does the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Programs to start from.
@@ -108,6 +104,17 @@ pub struct Bench {
     /// Only the loop without the engine, for profilers.
     #[arg(long)]
     pub bare: bool,
+}
+
+#[derive(Args)]
+pub struct Cover {
+    /// Which driver.
+    pub target: String,
+    /// The programs.
+    pub from: PathBuf,
+    /// Where those go that are kept.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 #[derive(Args)]

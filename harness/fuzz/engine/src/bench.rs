@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 #[expect(unsafe_code, reason = "the counters are the whole program's")]
-fn open(target: &'static dyn Target) -> std::io::Result<Campaign> {
+pub fn open(target: &'static dyn Target) -> std::io::Result<Campaign> {
     // SAFETY: one after the other, on this thread.
     unsafe { Campaign::new(target, 1, true, None) }
 }
@@ -63,9 +63,10 @@ fn bare(target: &'static dyn Target, arguments: &Bench) -> Result<f64, String> {
     let rate = rate(campaign.executions(), began);
     let (edges, of) = campaign.edges();
     println!(
-        "{edges} of {of} edges, {} programs, {} found",
+        "{edges} of {of} edges, {} programs, {} found, {} drivers abandoned",
         corpus.len(),
-        campaign.found().len()
+        campaign.found().len(),
+        campaign.abandoned()
     );
     Ok(rate)
 }

@@ -33,12 +33,6 @@ pub fn running(program: &Program) {
     RUNNING.store(ptr::from_ref(program).cast_mut(), Ordering::Relaxed);
 }
 
-/// For a process that looks at one program: says what it dies of.
-pub fn announce(target: &'static dyn Target, program: &Program) {
-    let _ = target;
-    running(program);
-}
-
 /// Writes deaths of this process to `out`.
 #[expect(unsafe_code, reason = "signals have no other interface")]
 pub fn install(target: &'static dyn Target, out: &Path) {

@@ -13,6 +13,7 @@
 
 mod arguments;
 mod bench;
+mod cover;
 mod crash;
 mod fuzz;
 mod replay;
@@ -67,6 +68,9 @@ pub fn run(targets: &[&'static dyn Target]) -> ExitCode {
         }),
         Command::Replay(arguments) => replay::replay(targets, &arguments),
         Command::Minimize(arguments) => replay::minimize(targets, &arguments),
+        Command::Cover(arguments) => with(targets, &arguments.target, |target| {
+            cover::cover(target, &arguments)
+        }),
         Command::Honest(arguments) => with(targets, &arguments.target, |target| {
             bench::honest(target, &arguments)
         }),

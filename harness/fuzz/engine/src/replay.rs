@@ -1,7 +1,7 @@
 //! Programs again: what they show, and smaller ones.
 
 use crate::arguments::{Minimize, Replay};
-use crate::{FOUND, INFRASTRUCTURE, USAGE, crash, fail, named};
+use crate::{FOUND, INFRASTRUCTURE, USAGE, fail, named};
 use cofferdam_fuzz::executor::Executor;
 use cofferdam_fuzz::finding::{self, Finding, PROGRAM, explain, look, read_program, read_report};
 use cofferdam_fuzz::program::{Program, text};
@@ -51,7 +51,6 @@ pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
     }
     let mut shown = 0;
     for _ in 0..arguments.times.max(1) {
-        crash::announce(loaded.executor.target(), &loaded.program);
         let findings = match look(&mut loaded.executor, &loaded.program) {
             Ok(findings) => findings,
             Err(error) => return fail(error, INFRASTRUCTURE),

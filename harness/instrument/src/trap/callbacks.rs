@@ -163,12 +163,19 @@ constant_compares! {
 
 /// The value, and the cases: how many, how wide, and each.
 #[unsafe(no_mangle)]
-#[expect(clippy::cast_possible_truncation, reason = "a table fits into memory")]
 extern "C" fn __sanitizer_cov_trace_switch(_: u64, cases: *const u64) {
+    if constants::are_noted() {
+        note_cases(cases);
+    }
+    compare();
+}
+
+#[cold]
+#[expect(clippy::cast_possible_truncation, reason = "a table fits into memory")]
+fn note_cases(cases: *const u64) {
     // SAFETY: LLVM passes a table that starts with its number of cases.
     let cases = unsafe { std::slice::from_raw_parts(cases.add(2), (*cases) as usize) };
     for case in cases {
         constants::compared(*case);
     }
-    compare();
 }

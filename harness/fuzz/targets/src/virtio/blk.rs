@@ -93,6 +93,7 @@ impl Target for Blk {
 struct Running {
     /// Dropped first: its drop stops the device.
     blk: VirtIOBlk<FuzzHal, FuzzTransport>,
+    #[expect(clippy::vec_box, reason = "the device is lent what is in the boxes")]
     pending: Vec<Box<Request>>,
 }
 
@@ -212,13 +213,8 @@ impl Running {
                     .complete_read_blocks(*token, header, data, response)
             }
         };
-        // Any status is a completion; what the crate refused to take back is still lent. It says
-        // `NotReady` of both.
-        let still_lent = match completed {
-            Err(virtio_drivers::Error::WrongToken) => true,
-            Err(virtio_drivers::Error::NotReady) => self.blk.peek_used() == Some(*token),
-            _ => false,
-        };
+        // The crate says `NotReady` of a request that is not done and of one whose status says so.
+        let still_lent = FuzzHost::current().is_lent(data);
         if !still_lent {
             self.pending.swap_remove(at);
         }
