@@ -12,6 +12,7 @@ use crate::watch;
 use crate::witness::Witness;
 use crate::world::{self, Detail, Sketch};
 use cofferdam_instrument::steps::{Stepping, Turn};
+use cofferdam_instrument::{platform, trap};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -126,6 +127,9 @@ impl Executor {
             }
             world.end()
         });
+        if life.is_none() {
+            forget_driver();
+        }
         reset_arena();
         Ok(Outcome {
             sightings: ended.sightings,
@@ -135,6 +139,13 @@ impl Executor {
             trace: ended.trace,
         })
     }
+}
+
+#[expect(unsafe_code, reason = "nobody else knows that the driver is gone")]
+fn forget_driver() {
+    platform::abandon();
+    // SAFETY: the windows were the driver's, whose stack was left.
+    unsafe { trap::abandon() };
 }
 
 #[expect(unsafe_code, reason = "the arena cannot know that nobody uses it")]

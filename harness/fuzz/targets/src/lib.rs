@@ -4,10 +4,12 @@
 //! drivers as their documentation says, and nothing else: what an adapter does wrong would look like
 //! a defect of its driver.
 
+pub mod block;
 pub mod edu;
+pub mod nvme;
 pub mod virtio;
 
 use cofferdam_fuzz::target::Target;
 
 /// All targets, in the order in which they are listed.
-pub static ALL: &[&dyn Target] = &[&virtio::blk::BLK, &edu::EDU];
+pub static ALL: &[&dyn Target] = &[&virtio::blk::BLK, &nvme::CRATE, &nvme::OURS, &edu::EDU];
