@@ -454,6 +454,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the driver dies or is reset on the way to the fault, so that not even a trial in which it
+    /// does not act is a clean one.
+    pub const fn is_led_up_to(&self) -> bool {
+        matches!(self, Self::D12 { .. })
+    }
+
     /// The catalogue's identifier: `D1`, or `none`.
     pub const fn id(&self) -> &'static str {
         match self {

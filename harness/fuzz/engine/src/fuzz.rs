@@ -73,7 +73,6 @@ impl<EM, S: HasExecutions, Z> Executor<EM, Kept, S, Z> for Runs {
         input: &Kept,
     ) -> Result<ExitKind, Error> {
         *state.executions_mut() += 1;
-        crash::running(&input.0);
         let mut campaign = self.shared.campaign.borrow_mut();
         let news = campaign.run(&input.0);
         self.shared
