@@ -140,9 +140,14 @@ pub struct State {
     acted: u32,
     /// The device said something that is not true: where it then goes is not the driver's fault alone.
     forged: bool,
-    /// It said so of a completion; or of the data themselves.
-    forged_completion: bool,
-    forged_data: bool,
+    /// It kept data back, or changed them.
+    withheld: bool,
+    /// In this call it said that it wrote less than it did.
+    understated: bool,
+    /// It lied in another way, which may let the driver think that data were sent.
+    misled: bool,
+    /// Where a completion says how much was written.
+    written: Option<std::ops::Range<usize>>,
     /// Idle turns after which a loop is abandoned.
     idle_limit: u32,
     /// Turns since anything happened.
@@ -284,7 +289,7 @@ impl World {
         if !state.removed {
             if let Some(scripted) = state.script.reply(register) {
                 state.acted += 1;
-                state.forged = true;
+                state.mislead();
                 value = scripted;
             } else if let Some(function) = function
                 && let Some(size) = function.bar_size(bar)
@@ -356,7 +361,7 @@ impl World {
         let value = match scripted {
             Some(value) if !state.removed => {
                 state.acted += 1;
-                state.forged = true;
+                state.mislead();
                 value
             }
             _ => honest,
@@ -557,8 +562,10 @@ impl State {
             removed: false,
             acted: 0,
             forged: false,
-            forged_completion: false,
-            forged_data: false,
+            withheld: false,
+            understated: false,
+            misled: false,
+            written: None,
             idle_limit: IDLE,
             idle: 0,
             turns: 0,
@@ -602,8 +609,9 @@ impl State {
         self.removed = false;
         self.acted = 0;
         self.forged = false;
-        self.forged_completion = false;
-        self.forged_data = program.mode == Mode::Hostile;
+        self.withheld = false;
+        self.misled = program.mode == Mode::Hostile;
+        self.written = target.written();
         self.detail = detail;
         self.sightings.clear();
         self.trace = Trace::new(detail == Detail::Traced);
@@ -618,6 +626,7 @@ impl State {
         self.looked = 0;
         self.watched = false;
         self.extra = 0;
+        self.understated = false;
         self.reads = [NOTHING; RECENT];
         self.trace.add(self.now, || Step::Enter { during });
     }
@@ -767,7 +776,7 @@ impl State {
         let bytes = &bytes[..bytes.len().min(map.len - skipped)];
         self.memory.write(map.start + skipped, bytes);
         self.acted += 1;
-        self.forged = true;
+        self.mislead();
         self.trace.add(self.now, || Step::Poked {
             mapping,
             offset,
@@ -818,10 +827,46 @@ impl State {
         self.sight_at(Oracle::Panic, place, &(file, line), || words);
     }
 
-    /// Whether data that are missing could have been missed by the driver: the device did not keep them
-    /// back while it said that it had sent them.
+    /// Whether a driver that returns data that are missing should have known: nobody told it that they
+    /// were sent.
     pub fn may_miss_data(&self) -> bool {
-        !self.forged_data || self.forged_completion
+        !self.misled && (!self.withheld || self.understated)
+    }
+
+    /// The device says something that is not true.
+    fn mislead(&mut self) {
+        self.forged = true;
+        self.misled = true;
+    }
+
+    /// A write of the device says something else than the model meant.
+    fn forge(&mut self, why: Purpose, honest: &[u8], said: Option<&[u8]>) {
+        self.forged = true;
+        match (why, said) {
+            (Purpose::Payload, _) => self.withheld = true,
+            (Purpose::Completion, Some(said)) if self.is_understatement(honest, said) => {
+                self.understated = true;
+            }
+            _ => self.misled = true,
+        }
+    }
+
+    /// Whether two completions differ in the length written only, and the second has less.
+    fn is_understatement(&self, honest: &[u8], said: &[u8]) -> bool {
+        let Some(written) = &self.written else {
+            return false;
+        };
+        let parts = |entry: &[u8]| {
+            let length = entry.get(written.clone())?;
+            // Little-endian: the last byte counts most.
+            let length: Vec<u8> = length.iter().rev().copied().collect();
+            let rest = [&entry[..written.start], &entry[written.end..]].concat();
+            Some((length, rest))
+        };
+        match (parts(honest), parts(said)) {
+            (Some(honest), Some(said)) => said.0 < honest.0 && said.1 == honest.1,
+            _ => false,
+        }
     }
 
     fn push(&mut self, sighting: Sighting) {
@@ -1066,11 +1111,10 @@ impl State {
             }
         }
         self.acted += acted;
-        self.forged |= acted > 0;
-        match why {
-            Purpose::Completion => self.forged_completion |= acted > 0,
-            Purpose::Payload => self.forged_data |= acted > 0,
-            _ => {}
+        // What changes nothing is no lie.
+        if dropped || again.is_some() || bytes != from {
+            let said = (!dropped && again.is_none()).then_some(bytes.as_slice());
+            self.forge(why, from, said);
         }
         let result = if dropped {
             self.trace.add(self.now, || Step::Dropped { at, why });
