@@ -772,11 +772,12 @@ impl State {
         if !allowed || skipped >= map.len {
             return;
         }
-        let bytes = self.script.bytes(bytes);
-        let bytes = &bytes[..bytes.len().min(map.len - skipped)];
-        self.memory.write(map.start + skipped, bytes);
+        let (start, room) = (map.start + skipped, map.len - skipped);
         self.acted += 1;
         self.mislead();
+        let bytes = self.script.bytes(bytes);
+        let bytes = &bytes[..bytes.len().min(room)];
+        self.memory.write(start, bytes);
         self.trace.add(self.now, || Step::Poked {
             mapping,
             offset,
