@@ -32,7 +32,7 @@ impl Witness {
     /// the device held data back and said all the same, as far as a driver can know, that it sent them.
     pub fn received(&mut self, what: &'static str, data: &[u8]) {
         let (blocks, _) = data.as_chunks::<16>();
-        if blocks.contains(&MARK) && world::with(|world| world.state.may_miss_data()) {
+        if blocks.contains(&MARK) && world::with(|world| world.state.may_miss_data(data.len())) {
             let words = || format!("{what}: bytes that the device never sent");
             world::sight(Oracle::UnsentData, what, words);
         }

@@ -142,8 +142,8 @@ pub struct State {
     forged: bool,
     /// It kept data back, or changed them.
     withheld: bool,
-    /// In this call it said that it wrote less than it did.
-    understated: bool,
+    /// In this call it said that it wrote less than it did: so much, at least once.
+    understated: Option<u64>,
     /// It lied in another way, which may let the driver think that data were sent.
     misled: bool,
     /// Where a completion says how much was written.
@@ -563,7 +563,7 @@ impl State {
             acted: 0,
             forged: false,
             withheld: false,
-            understated: false,
+            understated: None,
             misled: false,
             written: None,
             idle_limit: IDLE,
@@ -610,6 +610,7 @@ impl State {
         self.acted = 0;
         self.forged = false;
         self.withheld = false;
+        self.understated = None;
         self.misled = program.mode == Mode::Hostile;
         self.written = target.written();
         self.detail = detail;
@@ -626,7 +627,7 @@ impl State {
         self.looked = 0;
         self.watched = false;
         self.extra = 0;
-        self.understated = false;
+        self.understated = None;
         self.reads = [NOTHING; RECENT];
         self.trace.add(self.now, || Step::Enter { during });
     }
@@ -828,10 +829,11 @@ impl State {
         self.sight_at(Oracle::Panic, place, &(file, line), || words);
     }
 
-    /// Whether a driver that returns data that are missing should have known: nobody told it that they
-    /// were sent.
-    pub fn may_miss_data(&self) -> bool {
-        !self.misled && (!self.withheld || self.understated)
+    /// Whether a driver that returns `len` bytes, some of which are missing, should have known: it was
+    /// told of fewer, or nobody told it that they were sent.
+    pub fn may_miss_data(&self, len: usize) -> bool {
+        let told = self.understated.is_some_and(|said| said < len as u64);
+        !self.misled && (!self.withheld || told)
     }
 
     /// The device says something that is not true.
@@ -845,29 +847,30 @@ impl State {
         self.forged = true;
         match (why, said) {
             (Purpose::Payload, _) => self.withheld = true,
-            (Purpose::Completion, Some(said)) if self.is_understatement(honest, said) => {
-                self.understated = true;
-            }
+            (Purpose::Completion, Some(said)) => match self.understatement(honest, said) {
+                Some(less) => {
+                    let least = self.understated.map_or(less, |known| known.min(less));
+                    self.understated = Some(least);
+                }
+                None => self.misled = true,
+            },
             _ => self.misled = true,
         }
     }
 
-    /// Whether two completions differ in the length written only, and the second has less.
-    fn is_understatement(&self, honest: &[u8], said: &[u8]) -> bool {
-        let Some(written) = &self.written else {
-            return false;
+    /// The length that a completion says, if that is all that is wrong with it, and it is too small.
+    fn understatement(&self, honest: &[u8], said: &[u8]) -> Option<u64> {
+        let written = self.written.clone()?;
+        let length = |entry: &[u8]| {
+            let mut wide = [0; 8];
+            let bytes = entry.get(written.clone())?;
+            wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some(u64::from_le_bytes(wide))
         };
-        let parts = |entry: &[u8]| {
-            let length = entry.get(written.clone())?;
-            // Little-endian: the last byte counts most.
-            let length: Vec<u8> = length.iter().rev().copied().collect();
-            let rest = [&entry[..written.start], &entry[written.end..]].concat();
-            Some((length, rest))
-        };
-        match (parts(honest), parts(said)) {
-            (Some(honest), Some(said)) => said.0 < honest.0 && said.1 == honest.1,
-            _ => false,
-        }
+        let mut apart = honest.iter().zip(said).enumerate();
+        let only = apart.all(|(at, (one, other))| one == other || written.contains(&at));
+        let less = length(said)?;
+        (only && less < length(honest)?).then_some(less)
     }
 
     fn push(&mut self, sighting: Sighting) {

@@ -6,16 +6,18 @@ use cofferdam_fuzz::program::text;
 use cofferdam_fuzz::target::Target;
 use cofferdam_fuzz::world::Detail;
 use cofferdam_fuzz_targets::virtio::blk::BLK;
+use cofferdam_fuzz_targets::virtio::rng::RNG;
 
-/// Whether a block is returned that the device never sent, after what the device did to the read.
-fn returns_unsent_data(device: &str) -> bool {
-    let body =
-        format!("cofferdam program 1\ntarget virtio-blk\nmode model\ncall read 0 1\n{device}");
-    let program = text::parse(&body, BLK.calls()).expect("a program").program;
-    let mut executor = Executor::new(&BLK).expect("memory");
+/// Whether `call` returns what the device never sent, after what the device did.
+fn returns_unsent_data(target: &'static dyn Target, call: &str, device: &str) -> bool {
+    let name = target.name();
+    let body = format!("cofferdam program 1\ntarget {name}\nmode model\ncall {call}\n{device}");
+    let parsed = text::parse(&body, target.calls()).expect("a program");
+    let mut executor = Executor::new(target).expect("memory");
 
-    let outcome = executor.run(&program, Detail::Close).expect("memory");
+    let outcome = executor.run(&parsed.program, Detail::Close);
 
+    let outcome = outcome.expect("memory");
     assert!(outcome.started && outcome.acted > 0, "{outcome:?}");
     let mut sightings = outcome.sightings.iter();
     sightings.any(|sighting| sighting.oracle == Oracle::UnsentData)
@@ -23,25 +25,32 @@ fn returns_unsent_data(device: &str) -> bool {
 
 #[test]
 fn length_that_says_so_is_the_drivers_to_heed() {
-    assert!(returns_unsent_data(
-        "drop payload #1\nedit completion #1 +4 = 0100\n"
-    ));
+    let device = "drop payload #1\nedit completion #1 +4 = 0100\n";
+    assert!(returns_unsent_data(&BLK, "read 0 1", device));
+}
+
+#[test]
+fn driver_that_returns_as_much_as_it_was_told_of_heeds_the_length() {
+    let device = "drop payload #1\nedit completion #1 +4 = 20\n";
+    assert!(!returns_unsent_data(&RNG, "request-entropy 64", device));
 }
 
 #[test]
 fn data_held_back_in_secret_are_nobodys_to_miss() {
-    assert!(!returns_unsent_data("drop payload #1\n"));
-    assert!(!returns_unsent_data(
-        "drop payload #1\nedit completion #1 +4 = ffff\n"
-    ));
+    for device in [
+        "drop payload #1\n",
+        "drop payload #1\nedit completion #1 +4 = ffff\n",
+    ] {
+        assert!(!returns_unsent_data(&BLK, "read 0 1", device), "{device}");
+    }
 }
 
 #[test]
 fn edit_that_changes_nothing_is_no_lie() {
-    assert!(!returns_unsent_data(
-        "drop payload #1\nedit completion #1 +4 = -\n"
-    ));
-    assert!(!returns_unsent_data(
-        "drop payload #1\nedit completion #1 +4 = 0102\n"
-    ));
+    for device in [
+        "drop payload #1\nedit completion #1 +4 = -\n",
+        "drop payload #1\nedit completion #1 +4 = 0102\n",
+    ] {
+        assert!(!returns_unsent_data(&BLK, "read 0 1", device), "{device}");
+    }
 }
