@@ -13,6 +13,7 @@ use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Device, DriverHost};
 use driver_planted::{Bug, Build, Family, Serve};
+use std::ops::Range;
 use std::time::Duration;
 use vdevice_edu::EduTiming;
 use vdevice_nvme::NvmeConfig;
@@ -122,6 +123,11 @@ impl Target for Planted {
             Family::Edu => COMPUTE,
             Family::Virtio | Family::Nvme => DISK,
         }
+    }
+
+    /// Where an entry of a used ring has its length (virtio 1.2, 2.7.8). NVMe's completions have none.
+    fn written(&self) -> Option<Range<usize>> {
+        (self.bug.family() == Family::Virtio).then_some(4..8)
     }
 
     fn device(&self) -> Box<dyn Device> {

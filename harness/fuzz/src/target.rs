@@ -15,6 +15,7 @@ use crate::witness::Witness;
 use cofferdam_seam::service::DriverError;
 use cofferdam_seam::{Bar, Device, Iova, Purpose};
 use std::fmt::Display;
+use std::ops::Range;
 
 /// A driver that can be fuzzed, with the device it drives.
 ///
@@ -98,6 +99,12 @@ pub trait Target: Sync {
     /// a wait for a device that is silent is no defect of this driver.
     fn blocks(&self) -> bool {
         false
+    }
+
+    /// Which bytes of a completion say, little-endian, how much was written to memory, if any do. A
+    /// driver that returns more than that as received is to blame.
+    fn written(&self) -> Option<Range<usize>> {
+        None
     }
 
     /// Words for registers and memory, for traces.

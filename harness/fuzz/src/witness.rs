@@ -34,7 +34,7 @@ impl Witness {
     #[inline(never)]
     pub fn received(&mut self, what: &'static str, data: &[u8]) {
         let (blocks, _) = data.as_chunks::<16>();
-        if blocks.contains(&MARK) && world::with(|world| world.state.may_miss_data()) {
+        if blocks.contains(&MARK) && world::with(|world| world.state.may_miss_data(data.len())) {
             let words = || format!("{what}: bytes that the device never sent");
             world::sight(Oracle::UnsentData, what, words);
         }
