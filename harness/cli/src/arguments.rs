@@ -12,7 +12,7 @@ use cofferdam_experiment::catalogue::{
     fault_named, iommu_named, nearest,
 };
 use cofferdam_experiment::header::Wanted;
-use cofferdam_experiment::plan::Filter;
+use cofferdam_experiment::plan::{Filter, MOST_OF_A_BOOT};
 use cofferdam_experiment::replay::{Address, NoAddress};
 use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
@@ -113,6 +113,10 @@ struct Selection {
     /// accounted for at the end.
     #[arg(long, value_name = "N", conflicts_with = "trials", value_parser = clap::value_parser!(u64).range(1..))]
     injections: Option<u64>,
+    /// Trials of a cell that share a boot, where their fault leaves everything as it was: 1 unless told,
+    /// 8 with --injections. What it leaves is looked at after each.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_OF_A_BOOT)))]
+    injections_per_boot: Option<u32>,
     /// The seed of the run, 1 unless told: the same seed, the same trials.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -304,6 +308,7 @@ impl Selection {
             clock,
             trials: self.trials,
             injections: self.injections,
+            injections_per_boot: self.injections_per_boot,
             seed: self.seed,
             filter: Filter {
                 placements: placements.collect::<Result<_, _>>()?,

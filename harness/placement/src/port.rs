@@ -79,7 +79,10 @@ pub enum Toll {
 }
 
 impl Toll {
-    const COUNT: usize = 3;
+    /// How many kinds there are.
+    pub const COUNT: usize = 3;
+    /// Every kind.
+    pub const ALL: [Self; Self::COUNT] = [Self::Rang, Self::Copied, Self::Woken];
 }
 
 /// How long either side polls before it sleeps.

@@ -40,6 +40,11 @@ impl Mix {
         self.word() % bound.max(1)
     }
 
+    /// Decides what a tenant asks for.
+    pub const fn of_tenant(seed: u64, tenant: u8) -> Self {
+        Self(seed ^ ((tenant as u64) << 32))
+    }
+
     /// That many bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         std::iter::repeat_with(|| self.word().to_le_bytes())
@@ -93,6 +98,8 @@ pub struct Sabotage {
     generation: Cell<u32>,
     /// Only the first incarnation is faulty: a fault strikes once.
     armed: Cell<bool>,
+    /// Requests still to come before the trial begins.
+    before: Cell<u32>,
     /// The driver has started: mappings and requests are those of the running workload.
     serving: Cell<bool>,
     requests: Cell<u32>,
@@ -142,9 +149,12 @@ impl Doorbells {
 }
 
 impl Sabotage {
-    /// The sabotage of a trial; none unless the driver's side commits its fault.
-    pub fn new(spec: &TrialSpec, link: Rc<Link>, generation: u32) -> Rc<Self> {
+    /// The sabotage of a trial with so many tenants; none unless the driver's side commits its fault.
+    pub fn new(spec: &TrialSpec, link: Rc<Link>, generation: u32, tenants: u32) -> Rc<Self> {
+        let warming = spec.warm && generation == 0;
         Rc::new(Self {
+            // One of each tenant.
+            before: Cell::new(if warming { tenants } else { 0 }),
             fault: spec.fault,
             seed: spec.seed,
             link,
@@ -162,7 +172,7 @@ impl Sabotage {
     }
 
     fn strikes(&self, count: &Cell<u32>, nth: u32) -> bool {
-        if !self.armed.get() || !self.serving.get() {
+        if !self.armed.get() || !self.under_way() {
             return false;
         }
         count.set(count.get() + 1);
@@ -175,8 +185,18 @@ impl Sabotage {
 
     /// Like [`Sabotage::strikes`], but for good from then on.
     fn has_come(&self, count: &Cell<u32>, nth: u32) -> bool {
-        count.set(count.get() + u32::from(self.serving.get()));
-        self.armed.get() && self.serving.get() && count.get() >= nth
+        count.set(count.get() + u32::from(self.under_way()));
+        self.armed.get() && self.under_way() && count.get() >= nth
+    }
+
+    /// Whether the driver serves requests of the trial.
+    fn under_way(&self) -> bool {
+        self.serving.get() && self.before.get() == 0
+    }
+
+    /// Called when a request was answered.
+    pub fn answered(&self) {
+        self.before.set(self.before.get().saturating_sub(1));
     }
 
     /// Called before the driver writes a register.

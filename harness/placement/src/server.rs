@@ -7,7 +7,7 @@ use crate::host::PortHost;
 use crate::link::Link;
 use crate::loan::{Lent, Loan};
 use crate::own::{Host, Probe};
-use crate::placement::Placement;
+use crate::placement::{Placement, Role};
 use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Onward, Sabotage, SabotagedHost};
 use crate::trial::{DataPath, DriverId, Fault, TrialSpec};
@@ -152,7 +152,10 @@ impl Server {
                 tries: 0,
             })
             .collect();
-        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation);
+        let tenants = placement.domains.iter();
+        let tenants = tenants.filter(|domain| matches!(domain.role, Role::Tenant(_)));
+        let tenants = u32::try_from(tenants.count()).unwrap_or(0);
+        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation, tenants);
         Self {
             link,
             spec: spec.clone(),
@@ -374,6 +377,7 @@ impl Server {
             ring.complete(request, status, &data);
         }
         self.link.ring(client.bit);
+        self.sabotage.answered();
         end
     }
 

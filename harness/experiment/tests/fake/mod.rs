@@ -185,6 +185,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         },
         end: End::Finished,
         ended_at_ns: 5 * MS,
+        spoilt: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Trials through real processes: the physics, the jail, deaths and restarts.
 
+mod boots;
 mod clean;
 mod costs;
 mod deaths;
