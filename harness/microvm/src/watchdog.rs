@@ -12,43 +12,48 @@ use std::time::{Duration, Instant};
 /// Nobody else here uses it.
 const SIGNAL: Signal = Signal::SIGALRM;
 
-/// A timer of the thread that made it.
+/// A timer of the thread that arms it; there is none until then.
+#[derive(Default)]
 pub struct Watchdog {
-    timer: Timer,
+    timer: Option<Timer>,
     until: Option<Instant>,
 }
 
 extern "C" fn nothing(_: i32) {}
 
-impl Watchdog {
-    /// A timer that is not armed.
-    pub fn new() -> Result<Self, Errno> {
-        // Without SA_RESTART, or the kernel would go on with KVM_RUN.
-        let action = SigAction::new(
-            SigHandler::Handler(nothing),
-            SaFlags::empty(),
-            SigSet::empty(),
-        );
-        // SAFETY: the handler does nothing.
-        unsafe { sigaction(SIGNAL, &action) }?;
-        let event = SigEvent::new(SigevNotify::SigevThreadId {
-            signal: SIGNAL,
-            thread_id: gettid().as_raw(),
-            si_value: 0,
-        });
-        Ok(Self {
-            timer: Timer::new(ClockId::CLOCK_MONOTONIC, event)?,
-            until: None,
-        })
-    }
+/// A timer that is not armed.
+fn timer() -> Result<Timer, Errno> {
+    // Without SA_RESTART, or the kernel would go on with KVM_RUN.
+    let action = SigAction::new(
+        SigHandler::Handler(nothing),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(SIGNAL, &action) }?;
+    let event = SigEvent::new(SigevNotify::SigevThreadId {
+        signal: SIGNAL,
+        thread_id: gettid().as_raw(),
+        si_value: 0,
+    });
+    Timer::new(ClockId::CLOCK_MONOTONIC, event)
+}
 
-    /// From now on there is that long.
-    pub fn arm(&mut self, patience: Duration) -> Result<(), Errno> {
+impl Watchdog {
+    /// From now on there is that long; without a limit somebody else has to end the guest.
+    pub fn arm(&mut self, patience: Option<Duration>) -> Result<(), Errno> {
+        let Some(patience) = patience else {
+            return Ok(());
+        };
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            none => none.insert(timer()?),
+        };
         self.until = Some(Instant::now() + patience);
         // It may strike just before KVM_RUN, which then sees nothing of it: so it strikes again.
         let again = TimeSpec::from(patience / 4);
         let expiration = Expiration::IntervalDelayed(patience.into(), again);
-        self.timer.set(expiration, TimerSetTimeFlags::empty())
+        timer.set(expiration, TimerSetTimeFlags::empty())
     }
 
     /// Whether the time is up.
@@ -58,8 +63,10 @@ impl Watchdog {
 
     /// No signal comes any more.
     pub fn disarm(&mut self) -> Result<(), Errno> {
-        self.until = None;
+        let (Some(timer), Some(_)) = (&mut self.timer, self.until.take()) else {
+            return Ok(());
+        };
         let never = Expiration::OneShot(Duration::ZERO.into());
-        self.timer.set(never, TimerSetTimeFlags::empty())
+        timer.set(never, TimerSetTimeFlags::empty())
     }
 }

@@ -76,10 +76,12 @@ pub enum Toll {
     Copied,
     /// Sleeps that a doorbell or an interrupt ended.
     Woken,
+    /// Exits of its guest.
+    Left,
 }
 
 impl Toll {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 }
 
 /// How long either side polls before it sleeps.

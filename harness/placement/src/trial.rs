@@ -91,6 +91,8 @@ pub enum PlacementId {
     Hosted,
     /// In the kernel, behind an unwinding boundary.
     SafeLanguage,
+    /// In a virtual machine of its own.
+    DriverVm,
     /// Where a user's file says.
     Own(Own<Layout>),
 }
@@ -335,6 +337,15 @@ pub struct Counts {
     pub copied_bytes: u64,
     /// Sleeps of a domain that a doorbell or an interrupt ended.
     pub wakeups: u64,
+    /// Times the driver's guest was left, where it is in one: registers, hypercalls, finished calls.
+    #[serde(default, skip_serializing_if = "none")]
+    pub exits: u64,
+}
+
+/// Whether a count is of what a placement does not have.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A page that a tenant gave back in mid-trial, and got a new owner.

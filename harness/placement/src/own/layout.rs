@@ -5,7 +5,7 @@
 
 use super::file::{duration, kept};
 use super::{Known, Own, OwnError, Source, Table};
-use crate::placement::{ALL, Domain, Grant, Placement, Restart, RingAt, Role, Standing};
+use crate::placement::{ALL, Domain, Grant, Placement, Restart, RingAt, Role, Standing, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::{InterruptHandler, IommuMode};
 use cofferdam_machine::frames::{Owner, Use, run_of};
@@ -237,6 +237,7 @@ impl Layout {
             domains: self.domains,
             restart: self.restart,
             interrupts: self.interrupts,
+            wall: Wall::Process,
             deployed: self.deployed,
         }
     }
