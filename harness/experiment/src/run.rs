@@ -265,6 +265,7 @@ struct Session<'a> {
     header: Option<Header>,
     crossings: Option<Crossings>,
     environment: String,
+    guests: Option<Mechanism>,
     pairs: Pairs,
     collector: Collector,
     failures: Vec<InfrastructureFailure>,
@@ -282,6 +283,7 @@ impl<'a> Session<'a> {
             header: None,
             crossings: None,
             environment: String::new(),
+            guests: None,
             pairs: Pairs::default(),
             collector: Collector::default(),
             failures: Vec::new(),
@@ -319,6 +321,7 @@ impl Take for Session<'_> {
         let clock = self.plan.settings().clock;
         let here = Environment::probe(clock, host.facts, host.unavailable);
         self.environment = here.id();
+        self.guests = here.guests;
         let header = match self.header.take() {
             None => Header {
                 crossings: self.crossings.take(),
@@ -356,7 +359,7 @@ impl Take for Session<'_> {
             index: trial.index,
             number: trial.number,
             cell: trial.cell.id(),
-            mechanism: Mechanism::Process,
+            mechanism: Mechanism::of(trial.spec.placement, self.guests),
             environment: self.environment.clone(),
             verdict: self.pairs.judge(&trial, &report),
             spec: trial.spec,

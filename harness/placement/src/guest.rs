@@ -77,9 +77,9 @@ impl Guest {
         // SAFETY: the window is mapped for the life of the process, and devices, other domains and the
         // guest's own host all expect its bytes to change.
         let mut vm = unsafe { MicroVm::boot(&kvm, &windows) }?;
-        vm.start(&mut Nowhere)?.map_err(GuestError::Died)?;
-        // Whoever watches the domain ends it if it never comes back.
+        // By no clock of the host: whoever watches the domain ends it if it never comes back.
         vm.set_patience(None);
+        vm.start(&mut Nowhere)?.map_err(GuestError::Died)?;
         let fresh = vm.snapshot()?;
         Ok(Self {
             told: Cell::new(vm.counts().exits),

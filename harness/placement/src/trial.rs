@@ -338,14 +338,8 @@ pub struct Counts {
     /// Sleeps of a domain that a doorbell or an interrupt ended.
     pub wakeups: u64,
     /// Times the driver's guest was left, where it is in one: registers, hypercalls, finished calls.
-    #[serde(default, skip_serializing_if = "none")]
+    #[serde(default)]
     pub exits: u64,
-}
-
-/// Whether a count is of what a placement does not have.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn none(count: &u64) -> bool {
-    *count == 0
 }
 
 /// A page that a tenant gave back in mid-trial, and got a new owner.

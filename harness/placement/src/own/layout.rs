@@ -623,7 +623,7 @@ mod tests {
             let source = Source {
                 kind: Kind::Placement,
                 file: "mine.toml".into(),
-                text: EXAMPLE.replacen("driver-vm", id, 1),
+                text: EXAMPLE.replacen("net-vm", id, 1),
             };
             let error = Layout::register(&source).expect_err(id).to_string();
             assert!(error.contains(says), "{error}");

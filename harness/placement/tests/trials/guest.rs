@@ -115,7 +115,11 @@ fn wild_store_reaches_the_drivers_frames_and_ends_the_guest_anywhere_else() {
             let report = trial(&mut zygote, &spec(driver, fault));
 
             assert!(report.activated > 0, "{driver:?} {target:?}");
-            let victims: Vec<Owner> = report.corruption.iter().map(|victim| victim.owner).collect();
+            let victims: Vec<Owner> = report
+                .corruption
+                .iter()
+                .map(|victim| victim.owner)
+                .collect();
             if owner == Owner::Driver {
                 assert_eq!(victims, [Owner::Driver], "{driver:?}: {report:#?}");
                 continue;
@@ -187,7 +191,12 @@ fn leap_trials_in_a_guest_replay_with_their_exits() {
         nth: 3,
     };
     for driver in IN_GUEST {
-        for fault in [Fault::None, wild, Fault::X1 { nth: 5 }, Fault::B1 { nth: 20 }] {
+        for fault in [
+            Fault::None,
+            wild,
+            Fault::X1 { nth: 5 },
+            Fault::B1 { nth: 20 },
+        ] {
             let spec = spec(driver, fault);
 
             let first = trial(&mut one, &spec).replayed();
@@ -214,7 +223,10 @@ fn guest_serves_by_the_wall_clock() {
         let report = trial(&mut zygote, &spec);
 
         assert!(
-            report.io.iter().all(|io| io.finished && io.lost == 0 && io.corrupted == 0),
+            report
+                .io
+                .iter()
+                .all(|io| io.finished && io.lost == 0 && io.corrupted == 0),
             "{report:#?}"
         );
     }
@@ -265,15 +277,17 @@ fn driver_that_is_not_in_the_payload_is_refused_with_a_remedy() {
     let refused = zygote().run(&spec(DriverId::NvmeCrate, Fault::None));
 
     let text = refused.expect_err("not in the payload").to_string();
-    assert!(text.contains("nvme-crate") && text.contains("choose another"), "{text}");
+    assert!(
+        text.contains("nvme-crate") && text.contains("choose another"),
+        "{text}"
+    );
 }
 
 #[test]
 fn without_kvm_the_trial_says_why_and_the_others_run() {
     // Not this process's environment: other tests have threads that read it.
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_cofferdam-test-zygote"));
-    let mut zygote =
-        Zygote::launch_with(program, &[(DEVICE, "/dev/no-such-kvm")]).expect("zygote");
+    let mut zygote = Zygote::launch_with(program, &[(DEVICE, "/dev/no-such-kvm")]).expect("zygote");
 
     let refused = zygote.run(&spec(DriverId::Edu, Fault::None));
 
