@@ -15,6 +15,7 @@ use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
 use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::guest;
 use cofferdam_placement::own::PlatformId;
 use cofferdam_placement::trial::{ClockKind, DriverId, Fault as Strike, PlacementId, TrialSpec};
 use schemars::JsonSchema;
@@ -105,6 +106,14 @@ pub struct Filter {
     pub acs: Option<bool>,
     /// Faults, by id. The clean trials of what is left are always added.
     pub faults: Vec<String>,
+    /// Leaves out the placements whose driver is in a guest: the host has no KVM.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub without_kvm: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_off(switch: &bool) -> bool {
+    !*switch
 }
 
 fn allows<T: PartialEq>(list: &[T], value: &T) -> bool {
@@ -120,6 +129,7 @@ impl Filter {
             && allows(&self.drivers, &cell.driver)
             && self.intremap.is_none_or(|on| on == cell.case.intremap)
             && self.acs.is_none_or(|on| on == cell.case.acs)
+            && !(self.without_kvm && placement(cell.placement).needs_kvm())
     }
 
     fn fault(&self, cell: &Cell) -> bool {
@@ -516,7 +526,13 @@ fn explain(filter: &Filter) -> String {
             )
         })
         .collect();
-    format!("{}; drop or change a filter", places.join("; "))
+    let guests = PLACEMENTS.iter().filter(|placement| placement.needs_kvm());
+    let guests: Vec<_> = guests.map(|placement| placement.id).collect();
+    let guests = format!(
+        "{} with --iommu off|strict, --fabric pcie and the drivers that can be in a guest only",
+        guests.join("|")
+    );
+    format!("{}; {guests}; drop or change a filter", places.join("; "))
 }
 
 /// A corner of the plan where a fault does not exist, for the report.
@@ -528,6 +544,27 @@ pub struct NotApplicable {
     pub place: String,
     /// Why.
     pub reason: String,
+}
+
+/// The drivers that are not among those in a guest, and the placements that want them there.
+fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
+    let guests = PLACEMENTS.iter().filter(|placement| {
+        placement.needs_kvm()
+            && !filter.without_kvm
+            && allows(&filter.placements, &placement.placement)
+    });
+    guests.flat_map(move |placement| {
+        let drivers = DRIVERS.iter().filter(|entry| {
+            guest::in_payload(entry.driver).is_none() && allows(&filter.drivers, &entry.driver)
+        });
+        drivers.map(|entry| NotApplicable {
+            case: format!("every fault in {}", placement.id),
+            place: entry.id.to_owned(),
+            reason:
+                "the program in the guest has drivers of its own build: edu, virtio-blk and nvme"
+                    .to_owned(),
+        })
+    })
 }
 
 impl Plan {
@@ -545,7 +582,7 @@ impl Plan {
 
     /// The corners of this plan where a fault does not exist.
     pub fn not_applicable(&self) -> Vec<NotApplicable> {
-        let mut found: Vec<NotApplicable> = Vec::new();
+        let mut found: Vec<NotApplicable> = outside(&self.filter).collect();
         for &fault in FAULTS.iter() {
             for cell in cells_of(fault) {
                 if !(self.filter.place(&cell) && self.filter.fault(&cell)) {
@@ -584,17 +621,26 @@ mod tests {
         Plan::new(Settings::QUICK, filter).expect("the filter leaves trials")
     }
 
+    fn in_guest(cell: &Cell) -> bool {
+        placement(cell.placement).needs_kvm()
+    }
+
+    /// Placements whose driver is in a process.
+    fn processes() -> usize {
+        let all = PLACEMENTS.iter();
+        all.filter(|placement| !placement.needs_kvm()).count()
+    }
+
     fn count_of(plan: &Plan, fault: &str) -> usize {
-        plan.cells()
-            .filter(|cell| cell.case.fault.id() == fault)
-            .count()
+        let cells = plan.cells().filter(|cell| !in_guest(cell));
+        cells.filter(|cell| cell.case.fault.id() == fault).count()
     }
 
     #[test]
     fn full_plan_crosses_only_what_can_matter() {
         let plan = plan(Filter::default());
 
-        let (places, drivers, modes) = (PLACEMENTS.len(), DRIVERS.len(), IOMMU_MODES.len());
+        let (places, drivers, modes) = (processes(), DRIVERS.len(), IOMMU_MODES.len());
         let panicking = PLACEMENTS
             .iter()
             .filter(|placement| placement.panic_ends_layer())
@@ -627,6 +673,51 @@ mod tests {
         assert_eq!(count_of(&plan, "B5"), places * drivers * 3);
         assert_eq!(count_of(&plan, "B6"), places * drivers * 4);
         assert_eq!(count_of(&plan, "D9"), places * drivers * 2 * 4);
+    }
+
+    #[test]
+    fn guests_are_tried_where_they_can_differ_from_a_process() {
+        let plan = plan(Filter::default());
+        let cells: Vec<&Cell> = plan.cells().filter(|cell| in_guest(cell)).collect();
+        for cell in &cells {
+            assert!(guest::in_payload(cell.driver).is_some(), "{}", cell.id());
+            assert_eq!(cell.fabric, FabricKind::Pcie, "{}", cell.id());
+        }
+        for fault in ["D1", "M1", "X1", "X2", "B1", "I1", "R1"] {
+            assert!(
+                cells.iter().any(|cell| cell.case.fault.id() == fault),
+                "{fault}"
+            );
+        }
+        let excluded = plan.not_applicable();
+        let of = |entry: &&NotApplicable| entry.case == "every fault in driver-vm";
+        let places: Vec<_> = excluded
+            .iter()
+            .filter(of)
+            .map(|entry| &entry.place[..])
+            .collect();
+        assert_eq!(places, ["nvme-crate"]);
+    }
+
+    #[test]
+    fn host_without_kvm_leaves_guests_out_and_all_else_alone() {
+        let all = plan(Filter::default());
+        let without = plan(Filter {
+            without_kvm: true,
+            ..Filter::default()
+        });
+        let left: Vec<Trial> = all
+            .trials()
+            .filter(|trial| !in_guest(&trial.cell))
+            .collect();
+        assert!(without.trials().eq(left));
+        assert!(without.len() < all.len());
+        let only = Filter {
+            without_kvm: true,
+            placements: vec![PlacementId::DriverVm],
+            ..Filter::default()
+        };
+        assert!(Plan::new(Settings::QUICK, only).is_err());
     }
 
     #[test]
@@ -701,7 +792,7 @@ mod tests {
             }
         }
         // Every placement on every fabric, strict only.
-        assert_eq!(count_of(&plan, "none"), FABRICS.len() * PLACEMENTS.len());
+        assert_eq!(count_of(&plan, "none"), FABRICS.len() * processes());
     }
 
     #[test]

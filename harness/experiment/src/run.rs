@@ -267,6 +267,7 @@ struct Session<'a> {
     header: Option<Header>,
     crossings: Option<Crossings>,
     environment: String,
+    guests: Option<Mechanism>,
     pairs: Pairs,
     /// Trials that are run again for those that share their boot, and have a record.
     known: BTreeSet<u64>,
@@ -286,6 +287,7 @@ impl<'a> Session<'a> {
             header: None,
             crossings: None,
             environment: String::new(),
+            guests: None,
             pairs: Pairs::default(),
             known: BTreeSet::new(),
             collector: Collector::default(),
@@ -324,6 +326,7 @@ impl Take for Session<'_> {
         let clock = self.plan.settings().clock;
         let here = Environment::probe(clock, host.facts, host.unavailable);
         self.environment = here.id();
+        self.guests = here.guests;
         let header = match self.header.take() {
             None => Header {
                 crossings: self.crossings.take(),
@@ -365,7 +368,7 @@ impl Take for Session<'_> {
             number: trial.number,
             boot: trial.shares.then_some(ran.boot),
             cell: trial.cell.id(),
-            mechanism: Mechanism::Process,
+            mechanism: Mechanism::of(trial.spec.placement, self.guests),
             environment: self.environment.clone(),
             verdict: self.pairs.judge(&trial, &report),
             spec: trial.spec,

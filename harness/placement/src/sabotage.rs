@@ -81,12 +81,57 @@ pub fn corrupt_entry(field: u8, seed: u64) -> u32 {
 }
 
 /// What the driver does about the request it is about to take up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Onward {
     /// It serves it.
     Serve,
     /// It gives its device up, resets it and starts over.
     GiveUp,
+    /// Its CPU goes wrong; if it lives, it serves the request.
+    Errs(Deed),
+}
+
+/// What a driver's own CPU does wrong, wherever that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It stores there.
+    Store {
+        /// The machine's physical address.
+        phys: u64,
+        /// What it stores.
+        bytes: Vec<u8>,
+    },
+    /// It crashes.
+    Crash(String),
+    /// It spins for ever.
+    Spin,
+}
+
+impl Deed {
+    fn crash(nth: u32, fault: &str) -> Self {
+        Self::Crash(format!(
+            "planned crash of the driver before request {nth} ({fault})"
+        ))
+    }
+
+    /// Does it in this process. If this domain does not map the frame, a store faults and the domain
+    /// dies: that is the wall.
+    pub fn commit(&self, link: &Link) {
+        match self {
+            Self::Store { phys, bytes } => {
+                let first = link.window().pointer(*phys);
+                for (at, byte) in bytes.iter().enumerate() {
+                    // SAFETY: inside the window's reservation: either this domain maps the frame, and
+                    // no Rust object lives there, or the store faults as meant.
+                    unsafe { first.add(at).write_volatile(*byte) };
+                }
+            }
+            Self::Crash(text) => panic!("{text}"),
+            Self::Spin => loop {
+                std::hint::spin_loop();
+            },
+        }
+    }
 }
 
 /// What the driver's side does wrong in this trial, shared by the host wrapper and the server.
@@ -216,7 +261,9 @@ impl Sabotage {
         match self.fault {
             Fault::M1 { target, len, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
-                self.wild_store(target, len);
+                if let Some(deed) = self.wild_store(target, len) {
+                    return Onward::Errs(deed);
+                }
             }
             Fault::C2 {
                 by: By::Driver,
@@ -238,11 +285,11 @@ impl Sabotage {
             }
             Fault::X1 { nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
-                panic!("planned crash of the driver before request {nth} (X1)");
+                return Onward::Errs(Deed::crash(nth, "X1"));
             }
             Fault::X5 { nth, .. } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
-                panic!("planned crash of the driver before request {nth} (X5)");
+                return Onward::Errs(Deed::crash(nth, "X5"));
             }
             Fault::X3 { nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
@@ -254,9 +301,7 @@ impl Sabotage {
             Fault::X2 { raw, ms, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
                 if raw {
-                    loop {
-                        std::hint::spin_loop();
-                    }
+                    return Onward::Errs(Deed::Spin);
                 }
                 let until = self.link.deadline(Duration::from_millis(ms.into()));
                 while !until.passed(self.link.now()) {
@@ -265,7 +310,7 @@ impl Sabotage {
             }
             Fault::D12 { death, nth, .. } if self.strikes(&self.requests, nth) => {
                 if death {
-                    panic!("planned crash of the driver before request {nth} (D12)");
+                    return Onward::Errs(Deed::crash(nth, "D12"));
                 }
                 return Onward::GiveUp;
             }
@@ -309,18 +354,11 @@ impl Sabotage {
         }
     }
 
-    /// The driver's CPU stores where it has no business to. If this domain does not map the frame,
-    /// the store faults and the domain dies: that is the wall.
-    fn wild_store(&self, target: Target, len: u32) {
-        let Some(phys) = aim(target, len.into(), self.seed).filter(|phys| *phys < MEMORY) else {
-            return;
-        };
-        let first = self.link.window().pointer(phys);
-        for (at, byte) in Mix(self.seed).bytes(len as usize).into_iter().enumerate() {
-            // SAFETY: inside the window's reservation: either this domain maps the frame, and no
-            // Rust object lives there, or the store faults as meant.
-            unsafe { first.add(at).write_volatile(byte) };
-        }
+    /// The driver's CPU stores where it has no business to; what is beyond memory it cannot name.
+    fn wild_store(&self, target: Target, len: u32) -> Option<Deed> {
+        let phys = aim(target, len.into(), self.seed).filter(|phys| *phys < MEMORY)?;
+        let bytes = Mix(self.seed).bytes(len as usize);
+        Some(Deed::Store { phys, bytes })
     }
 }
 

@@ -91,6 +91,8 @@ pub enum PlacementId {
     Hosted,
     /// In the kernel, behind an unwinding boundary.
     SafeLanguage,
+    /// In a virtual machine of its own.
+    DriverVm,
     /// Where a user's file says.
     Own(Own<Layout>),
 }
@@ -363,6 +365,9 @@ pub struct Counts {
     pub copied_bytes: u64,
     /// Sleeps of a domain that a doorbell or an interrupt ended.
     pub wakeups: u64,
+    /// Times the driver's guest was left, where it is in one: registers, hypercalls, finished calls.
+    #[serde(default)]
+    pub exits: u64,
 }
 
 /// A page that a tenant gave back in mid-trial, and got a new owner.

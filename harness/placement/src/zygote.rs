@@ -6,6 +6,7 @@
 
 use crate::crossing::{PingPong, Rounds, Waiting};
 use crate::domain::{self, Duty};
+use crate::guest;
 use crate::hardware::{self, FromZygote, ToZygote};
 use crate::jail::{self, Confinement};
 use crate::link::monotonic;
@@ -93,10 +94,19 @@ impl Zygote {
     /// Starts a zygote by executing `program` with [`ARGUMENT`]; the program must then call
     /// [`main`] before anything else.
     pub fn launch(program: &std::path::Path) -> Result<Self, ZygoteError> {
+        Self::launch_with(program, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn launch_with(
+        program: &std::path::Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, ZygoteError> {
         let (ours, theirs) = Channel::pair().map_err(ZygoteError::Start)?;
         let child = Command::new(program)
             .arg(ARGUMENT)
             .arg(getpid().to_string())
+            .envs(variables.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // A Ctrl-C at the terminal is the coordinator's to answer: the running trial finishes.
@@ -439,6 +449,12 @@ impl<'a> Trial<'a> {
             let id = placement.id;
             return Err(io::Error::other(format!(
                 "{id} lends the driver no page of a tenant: choose another placement, or data by copy"
+            )));
+        }
+        if placement.needs_kvm() && guest::in_payload(spec.driver).is_none() {
+            return Err(io::Error::other(format!(
+                "{} is not among the drivers that run in a guest: choose another placement, or one of them",
+                spec.driver.key()
             )));
         }
         let memory = shared::file(c"cofferdam-memory", MEMORY)?;

@@ -213,6 +213,7 @@ impl Hardware {
                 crossings: doorbells + outside,
                 copied_bytes: paid(Toll::Copied),
                 wakeups: paid(Toll::Woken),
+                exits: paid(Toll::Left),
                 interrupts: counts.interrupts,
                 dma_requests: counts.dma_requests,
                 bounced_bytes: counts.bounced_bytes,
