@@ -8,8 +8,8 @@
 
 use crate::campaign;
 use crate::catalogue::{
-    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, PLACEMENTS, cases, corner, crossed, driver,
-    fabric_name, iommu_name, placement, why_not,
+    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, OF_INTERRUPTS, PLACEMENTS, cases, corner,
+    crossed, driver, fabric_name, iommu_name, placement, why_not,
 };
 use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
@@ -557,13 +557,20 @@ fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
         let drivers = DRIVERS.iter().filter(|entry| {
             guest::in_payload(entry.driver).is_none() && allows(&filter.drivers, &entry.driver)
         });
-        drivers.map(|entry| NotApplicable {
+        let absent = drivers.map(|entry| NotApplicable {
             case: format!("every fault in {}", placement.id),
             place: entry.id.to_owned(),
             reason:
                 "the program in the guest has drivers of its own build: edu, virtio-blk and nvme"
                     .to_owned(),
-        })
+        });
+        let polls = allows(&filter.drivers, &DriverId::VirtioBlk).then(|| NotApplicable {
+            case: format!("{} in {}", OF_INTERRUPTS.join(", "), placement.id),
+            place: driver(DriverId::VirtioBlk).id.to_owned(),
+            reason: "by its own PCI transport virtio-drivers polls, and asks for no interrupts"
+                .to_owned(),
+        });
+        absent.chain(polls)
     })
 }
 

@@ -10,7 +10,7 @@ mod own;
 mod reach;
 mod rings;
 
-pub(crate) use ablations::crossed;
+pub(crate) use ablations::{OF_INTERRUPTS, crossed};
 pub use own::OwnFault;
 
 use crate::catalogue::placement;
