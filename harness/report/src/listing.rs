@@ -134,6 +134,9 @@ pub fn text(list: List) -> String {
                     .collect();
                 let (modes, fabrics) = (modes.join(", "), fabrics.join(", "));
                 let _ = writeln!(out, "{:<6}applies to: iommu {modes}; fabric {fabrics}", "");
+                if let Some(why) = fault.stateless() {
+                    let _ = writeln!(out, "{:<6}may share a boot: {why}", "");
+                }
                 for except in fault.except {
                     let what = except.case.unwrap_or(fault.id);
                     let _ = writeln!(out, "{:<6}not applicable, {what}: {}", "", except.reason);
