@@ -19,6 +19,7 @@ mod instrument;
 mod interrupt;
 mod own;
 mod replay;
+mod serve;
 mod stability;
 mod vfio;
 
@@ -127,6 +128,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Vfio(command) => vfio::vfio(&command),
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Instrument(arguments) => instrument::instrument(&arguments),
     }
 }
