@@ -195,6 +195,7 @@ fn socket_that_is_served_is_not_taken() {
     let _door = Door::open(&path).expect("a door");
     let error = Door::open(&path).expect_err("it is taken").to_string();
     assert!(error.contains("listens"), "{error}");
+
     std::fs::write(place.path().join("file"), "").expect("a file");
     let error = Door::open(&place.path().join("file")).expect_err("no socket");
     assert!(error.to_string().contains("no socket"), "{error}");

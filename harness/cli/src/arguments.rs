@@ -3,6 +3,7 @@
 use crate::fuzz::{self, Fuzz};
 use crate::instrument::Instrument;
 use crate::own::{self, Files};
+use crate::serve::Serve;
 use crate::vfio::Vfio;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
@@ -69,6 +70,8 @@ pub enum Command {
     /// The same drivers and oracles on a real device, through Linux VFIO.
     #[command(subcommand)]
     Vfio(Vfio),
+    /// Serves a device, honest or not, to QEMU, Cloud Hypervisor and other clients of vfio-user.
+    Serve(Serve),
     /// Runs cargo with the drivers instrumented: a trapped register access costs nanoseconds, not
     /// microseconds, and a driver that polls memory takes steps.
     Instrument(Instrument),

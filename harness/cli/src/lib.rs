@@ -21,6 +21,7 @@ mod interrupt;
 mod oracles;
 mod own;
 mod replay;
+mod serve;
 mod stability;
 mod vfio;
 
@@ -134,6 +135,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Vfio(command) => vfio::vfio(&command),
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Instrument(arguments) => instrument::instrument(&arguments),
     }
 }

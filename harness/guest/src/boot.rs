@@ -275,7 +275,13 @@ impl Guest {
         command
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-monitor", "none"])
-            .args(["-machine", "q35,kernel-irqchip=split"])
+            // A file in memory: who serves a device to the guest can be lent it.
+            .args(["-machine", "q35,kernel-irqchip=split,memory-backend=memory"])
+            .arg("-object")
+            .arg(format!(
+                "memory-backend-memfd,id=memory,share=on,size={}M",
+                boot.machine.memory
+            ))
             .args(["-accel", "tcg,tb-size=256", "-cpu", "max", "-smp", "1"])
             .args(["-m", &boot.machine.memory.to_string()])
             .args(["-chardev", "socket,id=console,fd=1"])

@@ -35,6 +35,7 @@ use cofferdam_machine::config::{Config, INTERRUPT_TIME};
 use cofferdam_machine::frames::{MAP, Use};
 use cofferdam_machine::{Ending, InterruptCost, Machine, Memory, PhysAddr, Place, ResetProgress};
 use cofferdam_seam::{Bar, Device, RequesterId, Time, Vector, VectorSet};
+pub use devices::lie_alone;
 use devices::{device, lie};
 use recorder::Recorder;
 use serde::{Deserialize, Serialize};

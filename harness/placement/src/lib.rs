@@ -40,3 +40,5 @@ pub mod trace;
 pub mod trial;
 mod wire;
 pub mod zygote;
+
+pub use hardware::lie_alone;

@@ -6,8 +6,8 @@ use core::ops::Range;
 /// Bytes in a logical block.
 pub(crate) const BLOCK: u64 = 512;
 
-/// Blocks of the largest medium: 64 MiB.
-pub const MAX_BLOCKS: u64 = (64 << 20) / BLOCK;
+/// Blocks of the largest medium: 256 MiB.
+pub const MAX_BLOCKS: u64 = (256 << 20) / BLOCK;
 
 /// log2 of the pages of 4 KiB in the largest transfer (MDTS).
 pub(crate) const MAX_TRANSFER_PAGES_LOG2: u8 = 5;

@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Serves whoever connects at `door`, one after the other, until `stop` is set or `gone`, which
-    /// hears how each session ended, says so.
+    /// hears how each session ended that began, says so.
     ///
     /// # Errors
     /// If the kernel refuses to listen.
@@ -120,7 +120,8 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
-            if gone(&self.serve(client, stop)) {
+            let ended = self.serve(client, stop);
+            if !matches!(ended, Ended::Left) && gone(&ended) {
                 break;
             }
         }

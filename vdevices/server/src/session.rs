@@ -40,6 +40,9 @@ pub enum Ended {
     /// The connection.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// It went without a word, as one does who only looks whether somebody serves here.
+    #[error("the client left without a word")]
+    Left,
     /// No first message.
     #[error("no version within {HANDSHAKE:?}")]
     Silent,
@@ -112,8 +115,11 @@ impl<'a> Session<'a> {
             if stop.load(Ordering::Relaxed) {
                 return Err(Ended::Stopped);
             }
-            if let Some(message) = self.link.stream.receive(TICK)? {
-                break message;
+            match self.link.stream.receive(TICK) {
+                Ok(Some(message)) => break message,
+                Ok(None) => {}
+                Err(StreamError::Closed) => return Err(Ended::Left),
+                Err(error) => return Err(error.into()),
             }
             if Instant::now() >= until {
                 return Err(Ended::Silent);

@@ -11,6 +11,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::env;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use vdevice_edu::{Edu, EduTiming};
 use vdevice_nvme::{Nvme, NvmeConfig};
@@ -80,6 +81,36 @@ struct Things {
     pipe: OwnedFd,
     _other_end: OwnedFd,
     random: Random,
+    /// Writes that make a device move, still to be sent.
+    burst: Vec<(u32, u64, u64)>,
+}
+
+/// Starts a transfer of edu's.
+fn transfer(random: &mut Random) -> Vec<(u32, u64, u64)> {
+    let buffer = 0x4_0000;
+    let memory = random.number();
+    let (from, to, command) = random.pick(&[(memory, buffer, 1), (buffer, memory, 7)]);
+    vec![
+        (7, 4, 6),
+        (0, 0x80, from),
+        (0, 0x88, to),
+        (0, 0x90, random.below(4097)),
+        (0, 0x98, command),
+    ]
+}
+
+/// Enables an NVMe controller whose queues lie anywhere, and rings a doorbell.
+fn start(random: &mut Random) -> Vec<(u32, u64, u64)> {
+    let tail = 1 + random.below(31);
+    vec![
+        (7, 4, 6),
+        (0, 0x14, 0),
+        (0, 0x24, 0x001f_001f),
+        (0, 0x28, random.number() & !0xfff),
+        (0, 0x30, random.number() & !0xfff),
+        (0, 0x14, 0x0046_0001),
+        (0, 0x1000, tail),
+    ]
 }
 
 impl Things {
@@ -98,6 +129,7 @@ impl Things {
             pipe: pipe.into(),
             _other_end: other_end.into(),
             random,
+            burst: Vec::new(),
         }
     }
 
@@ -105,7 +137,16 @@ impl Things {
     fn frame(&mut self) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
         let random = &mut self.random;
         let mut fds = Vec::new();
-        let (command, mut body) = match random.below(16) {
+        if self.burst.is_empty() && random.one_in(32) {
+            self.burst = random.pick(&[transfer, start])(random);
+            self.burst.reverse();
+        }
+        let kind = if self.burst.is_empty() || random.one_in(8) {
+            random.below(16)
+        } else {
+            16
+        };
+        let (command, mut body) = match kind {
             0 | 1 => {
                 if !random.one_in(4) {
                     fds.push(self.memory.as_fd());
@@ -211,7 +252,24 @@ impl Things {
                 ]),
                 Vec::new(),
             ),
-            _ => (Command(6), vec![0; 100]),
+            15 => (Command(6), vec![0; 100]),
+            _ => {
+                let (region, offset, value) = self.burst.pop().unwrap_or_default();
+                let wide = matches!(offset, 0x28 | 0x30 | 0x80..=0x98);
+                let count = if region == 7 {
+                    2
+                } else {
+                    4 + 4 * u32::from(wide)
+                };
+                let access = RegionAccess {
+                    offset,
+                    region,
+                    count,
+                };
+                let mut body = access.as_bytes().to_vec();
+                body.extend_from_slice(&value.to_le_bytes()[..count as usize]);
+                (Command::REGION_WRITE, body)
+            }
         };
         if random.one_in(16) {
             fds.push(self.pipe.as_fd());
@@ -336,6 +394,12 @@ fn drain(stream: &mut Stream, random: &mut Random, asks: &mut u64) -> bool {
     }
 }
 
+/// Descriptors are counted by the process: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn parameter(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| text.parse().expect("a number"))
 }
@@ -369,6 +433,7 @@ fn devices() -> [Server; 2] {
 
 #[test]
 fn server_outlives_hostile_frames_and_keeps_nothing_of_theirs() {
+    let _alone = alone();
     let frames = parameter("COFFERDAM_FUZZ_FRAMES", 20_000);
     let seed = parameter("COFFERDAM_FUZZ_SEED", 1);
     let mut things = Things::new(seed);
@@ -412,6 +477,7 @@ fn server_outlives_hostile_frames_and_keeps_nothing_of_theirs() {
 
 #[test]
 fn length_that_cannot_be_ends_the_connection() {
+    let _alone = alone();
     let served = Served::new(devices().into_iter().next().expect("a device"));
     for size in [0, 15, 0x10_0000, u32::MAX] {
         let client = served.connect();
@@ -429,6 +495,7 @@ fn length_that_cannot_be_ends_the_connection() {
 
 #[test]
 fn client_that_does_not_finish_a_message_is_dropped() {
+    let _alone = alone();
     let served = Served::new(devices().into_iter().next().expect("a device"));
     let client = served.connect();
     send_raw(&client, &[1, 0, 1], &[]).expect("sent");
@@ -438,6 +505,7 @@ fn client_that_does_not_finish_a_message_is_dropped() {
 
 #[test]
 fn client_that_does_not_read_is_dropped() {
+    let _alone = alone();
     let served = Served::new(devices().into_iter().next().expect("a device"));
     let mut client = Client::new(&served);
     let access = RegionAccess {
@@ -458,6 +526,7 @@ fn client_that_does_not_read_is_dropped() {
 
 #[test]
 fn descriptor_flood_ends_the_connection_and_leaves_none() {
+    let _alone = alone();
     let served = Served::new(devices().into_iter().next().expect("a device"));
     drop(Client::new(&served));
     served.ended();
@@ -478,6 +547,7 @@ fn descriptor_flood_ends_the_connection_and_leaves_none() {
 
 #[test]
 fn one_file_lent_a_thousand_times_costs_one_descriptor() {
+    let _alone = alone();
     let served = Served::new(devices().into_iter().next().expect("a device"));
     let memory = memfd_create(c"lent", MemfdFlags::CLOEXEC).expect("a file");
     ftruncate(&memory, FILE).expect("its length");
@@ -499,6 +569,7 @@ fn one_file_lent_a_thousand_times_costs_one_descriptor() {
 
 #[test]
 fn client_that_is_asked_for_memory_and_never_answers_does_not_hold_the_device() {
+    let _alone = alone();
     let served = Served::new(devices().into_iter().next().expect("a device"));
     let mut client = Client::new(&served);
     client.write(7, 4, &[6, 0]);

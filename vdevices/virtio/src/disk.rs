@@ -11,8 +11,8 @@ use core::ops::Range;
 use core::time::Duration;
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Sectors of the largest disk: 1 MiB.
-pub const MAX_SECTORS: u64 = 2048;
+/// Sectors of the largest disk: 256 MiB.
+pub const MAX_SECTORS: u64 = (256 << 20) / SECTOR;
 
 /// Bytes of a request's header.
 const HEADER: u64 = size_of::<RequestHeader>() as u64;

@@ -6,6 +6,7 @@ mod literature;
 mod nearest;
 mod placements;
 mod platform;
+mod served;
 pub mod trusted;
 
 pub use cofferdam_placement::placement::{Placement, Standing};
@@ -21,6 +22,7 @@ pub use platform::{
     CLOCKS, FABRICS, IOMMU_MODES, Item, clock_name, clock_named, fabric_name, fabric_named,
     iommu_name, iommu_named,
 };
+pub use served::{Lying, lies};
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //! may be killed at any moment by its deadline. What it prints to standard error is on the guest's
 //! console; standard output is the agent's.
 
+mod disk;
 mod dma_module;
 mod edu_dma;
 mod iommu_groups;
@@ -38,6 +39,16 @@ pub const TABLE: &[Entry] = &[
         name: "iommu-groups",
         shows: "every PCI function is in an IOMMU group; says which, and of what type",
         run: iommu_groups::run,
+    },
+    Entry {
+        name: "disk",
+        shows: "a file system on a disk is found again as it was left; arguments: the disk, MiB",
+        run: disk::keeps_a_file_system,
+    },
+    Entry {
+        name: "lying-disk",
+        shows: "what becomes of requests to an NVMe disk that lies; argument: the disk",
+        run: disk::meets_a_liar,
     },
     Entry {
         name: "dma-module",

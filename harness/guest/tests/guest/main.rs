@@ -2,4 +2,5 @@
 
 mod boot;
 mod nvme;
+mod served;
 mod vfio;

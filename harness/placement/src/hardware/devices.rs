@@ -1,11 +1,12 @@
 //! The devices of a trial: the honest model, and what it does wrong.
 
 use super::BYSTANDER;
+use super::bus_lies::{Neighbour, bus_lie};
 use crate::sabotage::{Mix, aim, corrupt_entry};
-use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
+use crate::trial::{By, DriverId, Fault, PlacementId, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, Owner, Use, run_of};
 use cofferdam_machine::{IOVA_WINDOW, Machine, PhysAddr};
-use cofferdam_seam::{Device, Direction, Iova};
+use cofferdam_seam::{Bar, Device, Direction, Iova};
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
@@ -102,6 +103,25 @@ pub(super) fn lend_to_bystander(machine: &mut Machine, spec: &TrialSpec) -> io::
 /// Milliseconds of a fault's parameters.
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
+}
+
+/// The message that a device alone forges: to the first processor (Intel SDM volume 3, 11.11).
+const MESSAGE: (Iova, u32) = (Iova(0xfee0_0000), 0x30);
+
+/// What a device does wrong that is served to others, in no machine of ours: the same lies as in a
+/// trial, but for those that break the rules of a bus, which it has none of. Addresses are those of a
+/// trial's memory.
+pub fn lie_alone(driver: DriverId, fault: Fault, seed: u64) -> Option<Lie> {
+    let mut spec = TrialSpec::new(PlacementId::InKernel, driver, fault);
+    spec.seed = seed;
+    let alone = Neighbour {
+        id: BYSTANDER,
+        bar: None,
+        own: Bar::ZERO,
+    };
+    let told =
+        lie(&spec, MESSAGE, MESSAGE).or_else(|| bus_lie(&fault, &alone, Duration::from_millis(50)));
+    told.filter(|lie| !matches!(lie, Lie::Violates { .. }))
 }
 
 /// What the device does wrong in this trial. `forgery` is the interrupt message of another device,

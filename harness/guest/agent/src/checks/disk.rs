@@ -1,0 +1,208 @@
+//! Linux's own block drivers on a disk that somebody serves: a file system made, used and found again,
+//! and what becomes of requests when the disk lies.
+
+use super::NotPassed;
+use rustix::fs::{Advice, fadvise, sync};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::{Value, json};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const SECTOR: usize = 512;
+/// Bytes written or read at a time.
+const CHUNK: usize = 1 << 20;
+/// How long a driver may take to bring a disk up.
+const PROBE: Duration = Duration::from_secs(20);
+const MOUNTED: &str = "/run/disk";
+
+/// Makes a file system on a disk, writes a file, unmounts, mounts again and compares. Arguments: the
+/// disk's name below `/dev`, the file's MiB.
+pub fn keeps_a_file_system(arguments: &[String]) -> Result<Value, NotPassed> {
+    let [name, mib, ..] = arguments else {
+        return Err(NotPassed::Failed(
+            json!({ "error": "which disk, and how many MiB?" }),
+        ));
+    };
+    let mib: u64 = mib.parse()?;
+    let disk = find(name)?;
+    let sectors = fs::read_to_string(format!("/sys/class/block/{name}/size"))?;
+    let sectors: u32 = sectors.trim().parse()?;
+    make_fat16(&OpenOptions::new().write(true).open(&disk)?, sectors)?;
+    fs::create_dir_all(MOUNTED)?;
+    let path = Path::new(MOUNTED).join("file");
+
+    let started = Instant::now();
+    mount(
+        &disk,
+        MOUNTED,
+        "vfat",
+        MountFlags::empty(),
+        None::<&std::ffi::CStr>,
+    )?;
+    let mut file = File::create(&path)?;
+    for chunk in 0..mib {
+        file.write_all(&noise(chunk))?;
+    }
+    file.sync_all()?;
+    drop(file);
+    sync();
+    unmount(MOUNTED, UnmountFlags::empty())?;
+    let written = started.elapsed();
+
+    // The disk is read again, not what the kernel remembers of it.
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    let started = Instant::now();
+    mount(
+        &disk,
+        MOUNTED,
+        "vfat",
+        MountFlags::RDONLY,
+        None::<&std::ffi::CStr>,
+    )?;
+    let mut file = File::open(&path)?;
+    let mut differ = 0;
+    let mut bytes = vec![0; CHUNK];
+    for chunk in 0..mib {
+        file.read_exact(&mut bytes)?;
+        differ += u64::from(bytes != noise(chunk));
+    }
+    drop(file);
+    unmount(MOUNTED, UnmountFlags::empty())?;
+    let read = started.elapsed();
+
+    let detail = json!({
+        "sectors": sectors, "mib": mib, "mib_that_differ": differ,
+        "written_ms": millis(written), "read_ms": millis(read),
+    });
+    if differ == 0 {
+        Ok(detail)
+    } else {
+        Err(NotPassed::Failed(detail))
+    }
+}
+
+/// Uses a disk of NVMe that begins to lie when byte 3Ch of its configuration space becomes a5h: writes,
+/// reads back, resets the controller, and does so again. Says what came of it and judges nothing.
+/// Argument: the disk's name.
+pub fn meets_a_liar(arguments: &[String]) -> Result<Value, NotPassed> {
+    let [name, ..] = arguments else {
+        return Err(NotPassed::Failed(json!({ "error": "which disk?" })));
+    };
+    let disk = find(name)?;
+    let file = OpenOptions::new().read(true).write(true).open(disk)?;
+    let controller = fs::canonicalize(format!("/sys/class/block/{name}/device"))?;
+    let config = controller.join("device/config");
+    let config = OpenOptions::new().write(true).open(config)?;
+    config.write_all_at(&[0xa5], 0x3c)?;
+
+    let mut seen = Seen::default();
+    let started = Instant::now();
+    seen.use_disk(&file, 0);
+    let reset = fs::write(controller.join("reset_controller"), "1");
+    seen.use_disk(&file, 1);
+    let took = started.elapsed();
+    Ok(json!({
+        "errors": seen.errors, "first_error": seen.first, "mismatches": seen.mismatches,
+        "reset": reset.err().map_or("done".to_owned(), |error| error.to_string()),
+        "took_ms": millis(took),
+    }))
+}
+
+/// What became of a liar's requests.
+#[derive(Default)]
+struct Seen {
+    errors: u32,
+    first: Option<String>,
+    mismatches: u32,
+}
+
+impl Seen {
+    fn use_disk(&mut self, file: &File, round: u64) {
+        for place in 0..16 {
+            let at = place * 0x1_0000;
+            let wanted = &noise(place ^ round << 32)[..0x1_0000];
+            let mut got = vec![0; wanted.len()];
+            let done = file
+                .write_all_at(wanted, at)
+                .and_then(|()| file.sync_data())
+                .and_then(|()| Ok(fadvise(file, at, None, Advice::DontNeed)?))
+                .and_then(|()| file.read_exact_at(&mut got, at));
+            match done {
+                Ok(()) => self.mismatches += u32::from(got != wanted),
+                Err(error) => {
+                    self.errors += 1;
+                    self.first.get_or_insert_with(|| error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// The disk's node, once the driver has brought it up.
+fn find(name: &str) -> Result<PathBuf, NotPassed> {
+    let node = Path::new("/dev").join(name);
+    let until = Instant::now() + PROBE;
+    while !node.exists() {
+        if Instant::now() > until {
+            let error = format!("{} is not there after {PROBE:?}", node.display());
+            return Err(NotPassed::Failed(json!({ "error": error })));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(node)
+}
+
+/// An empty FAT16 file system with clusters of 4 KiB (Microsoft FAT Specification, 2005, section 3).
+fn make_fat16(disk: &File, sectors: u32) -> io::Result<()> {
+    const PER_CLUSTER: u32 = 8;
+    const ROOT_ENTRIES: u16 = 512;
+    let clusters = sectors / PER_CLUSTER;
+    if !(4085 + 64..65_525).contains(&clusters) {
+        let error = format!("a disk of {sectors} sectors: FAT16 has 4085 to 65524 clusters");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    let fat = u16::try_from((clusters + 2).div_ceil(256)).unwrap_or(u16::MAX);
+    let mut boot = [0; SECTOR];
+    let mut put = |at: usize, bytes: &[u8]| boot[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &[0xeb, 0x3c, 0x90]);
+    put(3, b"cofferdm");
+    put(11, &[0, 2, 8]);
+    put(14, &[1, 0, 2]);
+    put(17, &ROOT_ENTRIES.to_le_bytes());
+    put(21, &[0xf8]);
+    put(22, &fat.to_le_bytes());
+    put(24, &[63, 0, 255, 0]);
+    put(32, &sectors.to_le_bytes());
+    put(36, &[0x80, 0, 0x29]);
+    put(43, b"NO NAME    FAT16   ");
+    put(510, &[0x55, 0xaa]);
+    let tables = 2 * usize::from(fat) + usize::from(ROOT_ENTRIES) * 32 / SECTOR;
+    let mut rest = vec![0; tables * SECTOR];
+    for copy in 0..2 {
+        let at = copy * usize::from(fat) * SECTOR;
+        rest[at..at + 4].copy_from_slice(&[0xf8, 0xff, 0xff, 0xff]);
+    }
+    disk.write_all_at(&boot, 0)?;
+    disk.write_all_at(&rest, SECTOR as u64)?;
+    disk.sync_all()
+}
+
+/// A mebibyte that differs from place to place and from seed to seed.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let words = std::iter::repeat_with(|| {
+        // xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take(CHUNK / 8).flatten().collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
