@@ -92,7 +92,7 @@ pub enum Detail {
 
 /// A live or past mapping.
 pub struct Map {
-    /// Its first byte in [`Memory`].
+    /// Its first byte in the world's memory.
     pub start: usize,
     /// Bytes.
     pub len: usize,
