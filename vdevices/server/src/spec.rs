@@ -3,11 +3,11 @@
 //! 1. "vfio-user Protocol Specification", version 0.9.2, QEMU's `docs/interop/vfio-user.rst`.
 //! 2. Linux user-space API, `include/uapi/linux/vfio.h`, whose structures the messages carry.
 //!
-//! All numbers are in the host's byte order ([1] "Protocol Specification").
+//! All numbers are in the host's byte order (\[1\] "Protocol Specification").
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The only major version there is ([1] `VFIO_USER_VERSION`).
+/// The only major version there is (\[1\] `VFIO_USER_VERSION`).
 pub const MAJOR: u16 = 0;
 /// The newest minor version we know.
 pub const MINOR: u16 = 1;
@@ -25,7 +25,7 @@ pub const MAX_MESSAGE: usize = size_of::<Header>() + size_of::<RegionAccess>() +
 /// What a peer that announces no `max_data_xfer_size` takes.
 pub const DEFAULT_TRANSFER: usize = 1 << 20;
 
-/// What a message asks for ([1] Commands). Unknown ones are values too.
+/// What a message asks for (\[1\] Commands). Unknown ones are values too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Command(pub u16);
@@ -57,7 +57,7 @@ impl Command {
     pub const DEVICE_RESET: Self = Self(13);
 }
 
-/// Bits of [`Header::flags`] ([1] Header).
+/// Bits of [`Header::flags`] (\[1\] Header).
 pub mod flags {
     /// The bits that say what the message is.
     pub const TYPE: u32 = 0xf;
@@ -71,7 +71,7 @@ pub mod flags {
     pub const ERROR: u32 = 1 << 5;
 }
 
-/// What every message begins with ([1] Header).
+/// What every message begins with (\[1\] Header).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
@@ -135,7 +135,7 @@ pub mod dma {
     pub const WRITE: u32 = 1 << 1;
     /// Of an unmapping: a bitmap is wanted, which is not supported.
     pub const DIRTY_BITMAP: u32 = 1;
-    /// Of an unmapping: everything ([2] `VFIO_DMA_UNMAP_FLAG_ALL`).
+    /// Of an unmapping: everything (\[2\] `VFIO_DMA_UNMAP_FLAG_ALL`).
     pub const ALL: u32 = 1 << 1;
 }
 
@@ -153,7 +153,7 @@ pub struct DeviceInfo {
     pub irqs: u32,
 }
 
-/// Flags of [`DeviceInfo`] ([2] `VFIO_DEVICE_FLAGS_*`).
+/// Flags of [`DeviceInfo`] (\[2\] `VFIO_DEVICE_FLAGS_*`).
 pub mod device {
     /// It can be reset.
     pub const RESET: u32 = 1;
@@ -161,7 +161,7 @@ pub mod device {
     pub const PCI: u32 = 1 << 1;
 }
 
-/// Regions of a PCI function ([2] `VFIO_PCI_*_REGION_INDEX`): 0 to 5 are the BARs.
+/// Regions of a PCI function (\[2\] `VFIO_PCI_*_REGION_INDEX`): 0 to 5 are the BARs.
 pub mod region {
     /// Configuration space.
     pub const CONFIG: u32 = 7;
@@ -191,7 +191,7 @@ pub struct RegionInfo {
     pub offset: u64,
 }
 
-/// Kinds of interrupts ([2] `VFIO_PCI_*_IRQ_INDEX`), and what can be done with them.
+/// Kinds of interrupts (\[2\] `VFIO_PCI_*_IRQ_INDEX`), and what can be done with them.
 pub mod irq {
     /// The INTx pin.
     pub const INTX: u32 = 0;
