@@ -53,6 +53,10 @@ pub struct Campaign {
     signatures: HashSet<String>,
     /// What was found, in order.
     found: Vec<Found>,
+    /// Executions after which each of them was.
+    found_after: Vec<u64>,
+    /// Is told of each program before it runs, in case that the process does not survive it.
+    announce: Option<fn(&Program)>,
     unconfirmed: u64,
     abandoned: u64,
     scratch: Program,
@@ -78,6 +82,7 @@ impl Campaign {
         // SAFETY: the caller's promise.
         let mut counters = unsafe { Counters::take() };
         counters.clear();
+        constants::forget();
         constants::note(feedback);
         Ok(Self {
             executor: Executor::new(target)?,
@@ -91,6 +96,8 @@ impl Campaign {
             keys: HashSet::new(),
             signatures: HashSet::new(),
             found: Vec::new(),
+            found_after: Vec::new(),
+            announce: None,
             unconfirmed: 0,
             abandoned: 0,
             scratch: Program::default(),
@@ -122,6 +129,16 @@ impl Campaign {
         &self.found
     }
 
+    /// How many executions it took to find each of [`Self::found`].
+    pub fn found_after(&self) -> &[u64] {
+        &self.found_after
+    }
+
+    /// Tells `announce` of each program before it runs. The program stays where it is meanwhile.
+    pub fn announce(&mut self, announce: fn(&Program)) {
+        self.announce = Some(announce);
+    }
+
     /// Executions whose driver did not come back.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
@@ -143,6 +160,9 @@ impl Campaign {
     ///
     /// See [`CampaignError`].
     pub fn run(&mut self, program: &Program) -> Result<bool, CampaignError> {
+        if let Some(announce) = self.announce {
+            announce(program);
+        }
         let outcome = self.executor.run(program, Detail::Fast)?;
         self.executions += 1;
         self.abandoned += u64::from(outcome.abandoned);
@@ -168,7 +188,7 @@ impl Campaign {
     }
 
     fn learn(&mut self) {
-        self.mutator.sketch = self.executor.sketch();
+        self.mutator.learn(self.executor.sketch());
         if self.feedback {
             self.mutator.constants = constants::seen();
             // Most are seen soon, and to note them costs.
@@ -230,6 +250,7 @@ impl Campaign {
                 found.write(self.executor.target(), &out.join(kind))?;
             }
             self.found.push(found);
+            self.found_after.push(self.executions);
         }
         self.counters.clear();
         Ok(())

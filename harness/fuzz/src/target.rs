@@ -15,6 +15,7 @@ use crate::witness::Witness;
 use cofferdam_seam::service::DriverError;
 use cofferdam_seam::{Bar, Device, Iova, Purpose};
 use std::fmt::Display;
+use std::ops::Range;
 
 /// A driver that can be fuzzed, with the device it drives.
 ///
@@ -98,6 +99,13 @@ pub trait Target: Sync {
     /// a wait for a device that is silent is no defect of this driver.
     fn blocks(&self) -> bool {
         false
+    }
+
+    /// Which bytes of the device's completions say which request is over. A forged completion that
+    /// leaves them alone lies about its own request only, and comes when that is over in truth; after
+    /// any other the model may still use what a correct driver has taken back. All, if in doubt.
+    fn completion_names(&self) -> Range<u32> {
+        0..u32::MAX
     }
 
     /// Words for registers and memory, for traces.
