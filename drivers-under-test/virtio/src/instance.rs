@@ -63,7 +63,12 @@ impl<H: RawDma + 'static, D> Instance<H, D> {
         let (common, isr) = (structures.common.clone(), structures.isr.clone());
         let vectors = Vectors::new(host.enable_interrupts(Vectors::WANTED)?);
         let until = Deadline::after(host.now(), PROBE_LIMIT);
-        let session = Rc::new(RefCell::new(Session::new(host, class.arena, class.buffers, until)?));
+        let session = Rc::new(RefCell::new(Session::new(
+            host,
+            class.arena,
+            class.buffers,
+            until,
+        )?));
         let transport = SeamTransport::new(structures, vectors, session.clone(), class);
 
         let entered = Entered::new(session.clone());

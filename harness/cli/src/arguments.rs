@@ -11,12 +11,13 @@ use cofferdam_experiment::catalogue::{
     CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, clock_named, driver_named, fabric_named,
     fault_named, iommu_named, nearest,
 };
+use cofferdam_experiment::environment::guests;
 use cofferdam_experiment::header::Wanted;
-use cofferdam_experiment::plan::Filter;
+use cofferdam_experiment::plan::{Filter, MOST_OF_A_BOOT};
 use cofferdam_experiment::replay::{Address, NoAddress};
 use cofferdam_experiment::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
-use cofferdam_placement::trial::{ClockKind, DriverId};
+use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId};
 use cofferdam_report::listing::List;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -116,6 +117,10 @@ struct Selection {
     /// accounted for at the end.
     #[arg(long, value_name = "N", conflicts_with = "trials", value_parser = clap::value_parser!(u64).range(1..))]
     injections: Option<u64>,
+    /// Trials of a cell that share a boot, where their fault leaves everything as it was: 1 unless told,
+    /// 8 with --injections. What it leaves is looked at after each.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_OF_A_BOOT)))]
+    injections_per_boot: Option<u32>,
     /// The seed of the run, 1 unless told: the same seed, the same trials.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -301,15 +306,27 @@ impl Selection {
         let known = self.files.register(continued);
         known.map_err(|error| error.to_string())?;
         let placements = self.placements.iter().map(|id| own::placement(id));
+        let placements = placements.collect::<Result<Vec<PlacementId>, _>>()?;
+        // A run that is continued has the plan it had.
+        let guests = if continued.is_some() {
+            None
+        } else {
+            guests().err()
+        };
+        let named = placements.iter().find(|id| id.placement().needs_kvm());
+        if let (Some(why), Some(named)) = (&guests, named) {
+            return Err(format!("{} needs KVM: {why}", named.placement().id));
+        }
         let platforms = self.platforms.iter().map(|id| own::platform(id));
         Ok(Wanted {
             quick: self.quick,
             clock,
             trials: self.trials,
             injections: self.injections,
+            injections_per_boot: self.injections_per_boot,
             seed: self.seed,
             filter: Filter {
-                placements: placements.collect::<Result<_, _>>()?,
+                placements,
                 platforms: platforms.collect::<Result<_, _>>()?,
                 iommu: self.iommu.clone(),
                 fabrics: self.fabrics.clone(),
@@ -317,6 +334,7 @@ impl Selection {
                 intremap: self.intremap.map(|switch| switch == Switch::On),
                 acs: self.acs.map(|switch| switch == Switch::On),
                 faults: self.faults.clone(),
+                without_kvm: guests.is_some(),
             },
             shard: None,
         })

@@ -4,7 +4,7 @@ use crate::arguments::{Again, Replay};
 use crate::compare::{INFRASTRUCTURE, USAGE, fail};
 use crate::{fuzz, print};
 use cofferdam_experiment::engine::Processes;
-use cofferdam_experiment::replay::{Address, Replayed, compare, find};
+use cofferdam_experiment::replay::{Address, Replayed, boot_of, compare, find};
 use cofferdam_report::trace::text::conclusion;
 use cofferdam_report::trace::{Story, perfetto, text};
 use std::fs::File;
@@ -35,10 +35,18 @@ fn replay_trial(address: &Address, arguments: &Replay) -> ExitCode {
         (Ok(out), Ok(timeline)) => (out, timeline),
         (Err(why), _) | (_, Err(why)) => return fail(&why, USAGE),
     };
-    let ran = Processes::start().and_then(|mut engine| engine.run_traced(&record.spec));
-    let (report, trace) = match ran {
+    let specs = match boot_of(address, &record) {
+        Ok(specs) => specs,
+        Err(error) => return fail(&error, USAGE),
+    };
+    let ran = Processes::start().and_then(|mut engine| engine.run_traced(&specs));
+    let (mut reports, trace) = match ran {
         Ok(ran) => ran,
         Err(error) => return fail(&error, INFRASTRUCTURE),
+    };
+    // A boot that ends earlier than it did differs, too: in its last report.
+    let Some(report) = reports.pop() else {
+        return fail(&"the boot has no trial", INFRASTRUCTURE);
     };
     let replayed = compare(&record, &report);
     let story = Story {

@@ -1,6 +1,7 @@
 //! The binary from outside: what it prints, what it writes, how it ends.
 
 use cofferdam_experiment::catalogue::PLACEMENTS;
+use cofferdam_experiment::environment::guests;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -378,7 +379,11 @@ fn plan_says_what_would_run_and_for_how_long_and_writes_nothing() {
     let told = ask("text");
 
     // Six cases and their clean trials in each placement.
-    let places = PLACEMENTS.len();
+    let guests = guests().is_ok();
+    let here = PLACEMENTS
+        .iter()
+        .filter(|placement| guests || !placement.needs_kvm());
+    let places = here.count();
     let all = 7 * places;
     assert_eq!(plan["plan"]["trials"], all);
     assert_eq!(plan["plan"]["faults"]["M1"], 6 * places);
@@ -518,4 +523,43 @@ fn stability_of_clean_cells_or_of_too_many_is_a_usage_error() {
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("41"), "{error}");
     assert!(!out.exists());
+}
+
+#[test]
+fn without_kvm_a_run_leaves_guests_out_and_says_why() {
+    let parent = place();
+    let hidden = |arguments: &[&str]| {
+        cofferdam(arguments)
+            .env("COFFERDAM_KVM", "/dev/no-such-kvm")
+            .current_dir(parent.path())
+            .output()
+            .expect("the binary runs")
+    };
+
+    let ran = hidden(&[&SMALL[..], &["--out", "out"]].concat());
+    let asked = hidden(&[&SMALL[..], &["--placement", "driver-vm", "--out", "no"]].concat());
+
+    assert_eq!(ran.status.code(), Some(0));
+    let summary = fs::read(parent.path().join("out/summary.json")).expect("a summary");
+    let summary: Value = serde_json::from_slice(&summary).expect("JSON");
+    let cells = summary["cells"].as_array().expect("cells");
+    assert!(cells.iter().all(|cell| cell["placement"] != "driver-vm"));
+    let missing = summary["environment"]["unavailable"]
+        .as_array()
+        .expect("a list");
+    let kvm = missing
+        .iter()
+        .find(|entry| entry["what"] == "KVM")
+        .expect("it is missing");
+    let why = kvm["why"].as_str().expect("text");
+    assert!(
+        why.contains("/dev/no-such-kvm") && why.contains("load kvm_intel"),
+        "{why}"
+    );
+    assert_eq!(asked.status.code(), Some(2));
+    let error = String::from_utf8(asked.stderr).expect("text");
+    assert!(
+        error.contains("driver-vm needs KVM") && error.contains("load kvm_intel"),
+        "{error}"
+    );
 }

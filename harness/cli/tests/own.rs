@@ -78,7 +78,7 @@ fn placement_from_a_file_runs_is_predicted_and_replays_without_the_file() {
             "--placement-file",
             PLACEMENT,
             "--placement",
-            "driver-vm",
+            "net-vm",
             "--driver",
             "edu",
             "--fault",
@@ -92,7 +92,7 @@ fn placement_from_a_file_runs_is_predicted_and_replays_without_the_file() {
 
     // Assert: a wild store lands in the driver's own memory and nowhere else.
     no_disagreement(&summary);
-    let of = cells(&summary, "placement", "driver-vm");
+    let of = cells(&summary, "placement", "net-vm");
     assert_eq!(of.len(), summary["cells"].as_array().expect("cells").len());
     for cell in of.iter().filter(|cell| cell["fault"] == "M1") {
         assert!(cell["activated"].as_u64() > Some(0));
@@ -108,7 +108,7 @@ fn placement_from_a_file_runs_is_predicted_and_replays_without_the_file() {
         .expect("crashes");
     assert!(crash["outcomes"].get("system-lost").is_none(), "{crash}");
     let name = trials[0]["spec"]["placement"].as_str().expect("a name");
-    assert!(name.starts_with("driver-vm#"), "{name}");
+    assert!(name.starts_with("net-vm#"), "{name}");
 
     // The run's directory is all it takes.
     let index = trials.last().expect("trials")["index"].clone();
@@ -255,5 +255,5 @@ fn placement_of_a_file_is_listed() {
         &["list", "placements", "--placement-file", PLACEMENT],
     );
     assert_eq!(code, 0);
-    assert!(out.contains("driver-vm"), "{out}");
+    assert!(out.contains("net-vm"), "{out}");
 }

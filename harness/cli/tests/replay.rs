@@ -35,6 +35,7 @@ fn record(zygote: &mut Zygote, index: u64, spec: TrialSpec) -> Record {
         schema: SCHEMA,
         index,
         number: 0,
+        boot: None,
         cell: Cell::of(&spec).id(),
         mechanism: Mechanism::Process,
         environment: "a test".into(),

@@ -88,27 +88,32 @@ fn narrow(count: usize) -> u32 {
 /// Judges trials with the clean trials that came before them in the plan.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    number: u32,
-    clean: HashMap<Cell, Baseline>,
-    known: BTreeMap<u32, HashMap<Cell, Baseline>>,
+    boot: u32,
+    clean: Known,
+    known: BTreeMap<u32, Known>,
 }
+
+/// Clean trials, by cell and number.
+type Known = HashMap<(Cell, u32), Baseline>;
 
 impl Pairs {
     /// Judges the report of a trial; trials come in the order of the plan.
     pub fn judge(&mut self, trial: &Trial, report: &TrialReport) -> Verdict {
-        if trial.number != self.number || !self.known.is_empty() {
-            // Trials are paired with those of their own number, so what came before can go.
-            if trial.number != self.number {
+        if trial.boot != self.boot || !self.known.is_empty() {
+            // Trials are paired with those of their own number, and all numbers of a boot come
+            // together, so what came before can go.
+            if trial.boot != self.boot {
                 self.clean.clear();
             }
-            self.number = trial.number;
+            self.boot = trial.boot;
             self.clean
-                .extend(self.known.remove(&trial.number).into_iter().flatten());
+                .extend(self.known.remove(&trial.boot).into_iter().flatten());
         }
-        let pair = self.clean.get(&trial.cell.clean());
+        let pair = self.clean.get(&(trial.cell.clean(), trial.number));
         let verdict = judge(&trial.spec.fault, report, pair);
         if trial.cell.is_clean() {
-            self.clean.insert(trial.cell, Baseline::of(report));
+            self.clean
+                .insert((trial.cell, trial.number), Baseline::of(report));
         }
         verdict
     }
@@ -252,9 +257,25 @@ impl<'a> Assembly<'a> {
 
     /// The trials that have none, in the order of the plan.
     pub fn missing(&self) -> impl Iterator<Item = Trial> {
-        self.plan
-            .trials()
-            .filter(|trial| !self.found.contains_key(&trial.index))
+        self.plan.trials().filter(|trial| !self.has(trial.index))
+    }
+
+    /// Whether that trial has a record.
+    fn has(&self, index: u64) -> bool {
+        self.found.contains_key(&index)
+    }
+
+    /// The same with those that are to share a boot with them: what a trial finds there is what those
+    /// before it left.
+    pub fn missing_boots(&self) -> impl Iterator<Item = Vec<Trial>> {
+        let lacks = |boot: &Vec<Trial>| boot.iter().any(|trial| !self.has(trial.index));
+        self.plan.boots().filter(lacks)
+    }
+
+    /// The trials among those that have a record.
+    pub fn known_of_missing_boots(&self) -> BTreeSet<u64> {
+        let indices = self.missing_boots().flatten().map(|trial| trial.index);
+        indices.filter(|index| self.has(*index)).collect()
     }
 
     /// Names of the environments the trials took place in, in the order in which they are first
@@ -270,7 +291,7 @@ impl<'a> Assembly<'a> {
 
     /// The clean trials with which missing ones are paired.
     pub fn pairs(&self) -> Result<Pairs, AssembleError> {
-        let numbers: BTreeSet<u32> = self.missing().map(|trial| trial.number).collect();
+        let boots: BTreeSet<u32> = self.missing().map(|trial| trial.boot).collect();
         let mut pairs = Pairs::default();
         let mut open = self.closed();
         for (&index, place) in &self.found {
@@ -278,13 +299,13 @@ impl<'a> Assembly<'a> {
             let Some(trial) = trial.filter(|trial| trial.cell.is_clean()) else {
                 continue;
             };
-            if numbers.contains(&trial.number) {
+            if boots.contains(&trial.boot) {
                 let record = self.read(place, &mut open)?;
                 pairs
                     .known
-                    .entry(trial.number)
+                    .entry(trial.boot)
                     .or_default()
-                    .insert(trial.cell, Baseline::of(&record.report));
+                    .insert((trial.cell, trial.number), Baseline::of(&record.report));
             }
         }
         Ok(pairs)

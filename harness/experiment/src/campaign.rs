@@ -53,6 +53,20 @@ pub struct Campaign {
     pub left_behind: Option<u64>,
     /// Time in which at least one trial ran, us.
     pub busy_us: u64,
+    /// Boots of the trials that may share one, if there are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boots: Option<Boots>,
+}
+
+/// The boots of trials that may share one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Boots {
+    /// How many there were.
+    pub all: u64,
+    /// Trials that took place in them.
+    pub trials: u64,
+    /// Trials that left something behind which could not be put back: no other followed in their boot.
+    pub spoilt: u64,
 }
 
 impl Campaign {
@@ -67,6 +81,7 @@ impl Campaign {
             surplus: 0,
             left_behind: zygote::left_behind(GONE).ok().map(|pids| pids.len() as u64),
             busy_us: 0,
+            boots: None,
         };
         let mut seen = Seen::of(plan);
         let mut until = 0;
@@ -88,6 +103,12 @@ impl Campaign {
             let clean = matches!(brief.spec.fault, Fault::None);
             account.injected += u64::from(!clean);
             account.activated += u64::from(!clean && brief.report.activated > 0);
+            if let Some(boot) = brief.boot {
+                let boots = account.boots.get_or_insert_default();
+                boots.all += u64::from(boot == brief.index);
+                boots.trials += 1;
+                boots.spoilt += u64::from(brief.report.spoilt.is_some());
+            }
             // Trials side by side share their time, and between two sessions none runs.
             let times = brief.times;
             let begun = times.started_us.max(until);
@@ -126,6 +147,8 @@ impl Campaign {
 struct Brief {
     mechanism: String,
     index: u64,
+    #[serde(default)]
+    boot: Option<u64>,
     spec: BriefSpec,
     report: BriefReport,
     times: crate::record::Times,
@@ -139,6 +162,8 @@ struct BriefSpec {
 #[derive(Deserialize)]
 struct BriefReport {
     activated: u32,
+    #[serde(default)]
+    spoilt: Option<String>,
 }
 
 /// Trials that were seen, a bit each.
@@ -194,6 +219,7 @@ mod tests {
             surplus: 0,
             left_behind: Some(0),
             busy_us: 1_000_000,
+            boots: None,
         };
         assert_eq!(account.per_hour(), Some(360_000));
         assert_eq!(account.minix_3_s(), Some(34_000));

@@ -24,6 +24,15 @@ pub trait Engine {
     /// Runs a trial to its end.
     fn run(&mut self, spec: &TrialSpec) -> Result<TrialReport, EngineError>;
 
+    /// Runs trials in one boot: the first, and as many of those that follow as find everything as it
+    /// did, or none of them. There is at least one.
+    fn run_boot(&mut self, specs: &[TrialSpec]) -> Result<Vec<TrialReport>, EngineError> {
+        match specs.first() {
+            Some(first) => Ok(vec![self.run(first)?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// What the environment should say about how domains are kept apart here: `seccomp`,
     /// `landlock` and their states. The same in every run on one host.
     fn facts(&self) -> Vec<Fact>;
@@ -55,9 +64,12 @@ impl Processes {
 }
 
 impl Processes {
-    /// Runs a trial and writes down what happens in it.
-    pub fn run_traced(&mut self, spec: &TrialSpec) -> Result<(TrialReport, Trace), EngineError> {
-        self.0.run_traced(spec).map_err(infrastructure)
+    /// Runs trials as [`Engine::run_boot`] does and writes down what happens in the boot.
+    pub fn run_traced(
+        &mut self,
+        specs: &[TrialSpec],
+    ) -> Result<(Vec<TrialReport>, Trace), EngineError> {
+        self.0.run_boot_traced(specs).map_err(infrastructure)
     }
 
     /// Makes so many round trips, a tenant's empty requests in that placement or a bare ping-pong,
@@ -82,6 +94,10 @@ fn infrastructure(error: ZygoteError) -> EngineError {
 impl Engine for Processes {
     fn run(&mut self, spec: &TrialSpec) -> Result<TrialReport, EngineError> {
         self.0.run(spec).map_err(infrastructure)
+    }
+
+    fn run_boot(&mut self, specs: &[TrialSpec]) -> Result<Vec<TrialReport>, EngineError> {
+        self.0.run_boot(specs).map_err(infrastructure)
     }
 
     fn facts(&self) -> Vec<Fact> {

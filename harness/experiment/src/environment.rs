@@ -1,10 +1,12 @@
 //! Where a run took place: everything about the host that its figures depend on.
 
 use crate::seed::digest;
-use cofferdam_placement::trial::ClockKind;
+use cofferdam_microvm::{Kvm, Nature};
+use cofferdam_placement::trial::{ClockKind, PlacementId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::sync::LazyLock;
 
 /// How domains are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +14,46 @@ use std::fs;
 pub enum Mechanism {
     /// Processes with their own mappings.
     Process,
+    /// The driver in a KVM guest, which the processor runs.
+    KvmNative,
+    /// The driver in a KVM guest, whose exits software makes: counts hold on any host, times on none.
+    KvmEmulated,
+}
+
+impl Mechanism {
+    /// What keeps the driver from its surroundings in that placement, where guests are so.
+    pub fn of(placement: PlacementId, guests: Option<Self>) -> Self {
+        match guests {
+            Some(guests) if placement.placement().needs_kvm() => guests,
+            _ => Self::Process,
+        }
+    }
+
+    /// Its name for readers.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::KvmNative => "KVM",
+            Self::KvmEmulated => "emulated KVM",
+        }
+    }
+
+    /// Whether times measured under it may stand beside others.
+    pub const fn times_compare(self) -> bool {
+        !matches!(self, Self::KvmEmulated)
+    }
+}
+
+/// What guests run by on this host, or why there are none and what to do about it.
+pub fn guests() -> Result<Mechanism, cofferdam_microvm::Unavailable> {
+    static GUESTS: LazyLock<Result<Mechanism, cofferdam_microvm::Unavailable>> =
+        LazyLock::new(|| {
+            Ok(match Kvm::open()?.nature()? {
+                Nature::Native => Mechanism::KvmNative,
+                Nature::Emulated => Mechanism::KvmEmulated,
+            })
+        });
+    GUESTS.clone()
 }
 
 /// A named fact.
@@ -49,6 +91,9 @@ pub struct Environment {
     pub clock_source: String,
     /// How domains are kept apart.
     pub mechanism: Mechanism,
+    /// How a driver in a guest is kept apart; none where there is no KVM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guests: Option<Mechanism>,
     /// What that mechanism leaves out.
     pub caveat: String,
     /// The jail, as the engine reports it.
@@ -80,11 +125,21 @@ impl Environment {
                 });
             }
         };
-        missing(
-            "KVM",
-            "not used yet: hypervisor and tenants are processes, so no trap and no nested paging \
-             is part of any figure",
-        );
+        let guests = guests();
+        match &guests {
+            Ok(_) => missing(
+                "KVM for tenants",
+                "not used: hypervisor and tenants are processes, so no trap and no nested paging is \
+                 part of their figures; drivers are in guests where the placement says so",
+            ),
+            Err(why) => missing(
+                "KVM",
+                &format!(
+                    "{}; {}. Placements with the driver in a guest are left out",
+                    why.reason, why.remedy
+                ),
+            ),
+        }
         missing(
             "VFIO",
             "not used by compare: devices are models, none is real",
@@ -101,6 +156,7 @@ impl Environment {
             )
             .unwrap_or_else(unknown),
             mechanism: Mechanism::Process,
+            guests: guests.ok(),
             caveat: "privileged layer, as a process; no trap or nested-paging cost".to_owned(),
             jail,
             unavailable,

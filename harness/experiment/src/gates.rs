@@ -120,8 +120,11 @@ impl Watch {
         let report = &record.report;
         let named = |what: String| format!("trial {} ({}): {what}", record.index, record.cell);
 
-        // A fault that did not act leaves a clean trial.
-        if report.activated == 0 || matches!(record.spec.fault, Fault::None) {
+        // A fault that did not act leaves a clean trial, unless a death or a reset led up to it.
+        let clean = report.activated == 0 || matches!(record.spec.fault, Fault::None);
+        if clean && record.spec.fault.is_led_up_to() {
+            // Neither: something was done to the driver, and the device did nothing with it.
+        } else if clean {
             let acted = report.activated > 0;
             let wrong = if acted {
                 Some("a fault acted where none was injected".to_owned())

@@ -17,8 +17,14 @@ use thiserror::Error;
 /// The file's name.
 pub const HEADER: &str = "run.json";
 
+/// What a difference in trials that share a boot is called.
+const PER_BOOT: &str = "--injections-per-boot";
+
 /// What a difference in users' files is called.
 const FILES: &str = "what --placement-file and --platform-file give";
+
+/// Trials that share a boot where so many faults are asked for, unless told.
+pub const PER_BOOT_OF_CAMPAIGN: u32 = 8;
 
 /// What `run.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +68,8 @@ pub struct Wanted {
     pub trials: Option<u32>,
     /// Instead of them, faults that should act over all cells.
     pub injections: Option<u64>,
+    /// Trials that may share a boot.
+    pub injections_per_boot: Option<u32>,
     /// The run's seed.
     pub seed: Option<u64>,
     /// The subset.
@@ -114,8 +122,19 @@ impl Wanted {
             clock: self.clock.unwrap_or(usual.clock),
             trials: self.trials.unwrap_or(usual.trials),
             seed: self.seed.unwrap_or(usual.seed),
+            injections_per_boot: self.per_boot(),
             ..usual
         }
+    }
+
+    /// Who asks for so many faults wants them soon; else every trial has a boot of its own.
+    fn per_boot(&self) -> u32 {
+        let by_wall = self.clock == Some(ClockKind::Wall);
+        let usual = match self.injections {
+            Some(_) if !by_wall => PER_BOOT_OF_CAMPAIGN,
+            _ => 1,
+        };
+        self.injections_per_boot.unwrap_or(usual)
     }
 
     /// The plan of a new run.
@@ -316,6 +335,10 @@ impl Header {
         if wanted.injections.is_some() {
             with.same("--injections", &there.injections, &wanted.injections)?;
         }
+        if wanted.injections_per_boot.is_some() {
+            let (there, here) = (there.injections_per_boot, usual.injections_per_boot);
+            with.same(PER_BOOT, &there, &here)?;
+        }
         if let Some(seed) = wanted.seed {
             with.same("--seed", &there.seed, &seed)?;
         }
@@ -342,6 +365,8 @@ impl Header {
         with.same("--seed", &there.seed, &here.seed)?;
         with.same("--clock", &there.clock, &here.clock)?;
         with.same("--trials", &there.trials, &here.trials)?;
+        let per_boot = (there.injections_per_boot, here.injections_per_boot);
+        with.same(PER_BOOT, &per_boot.0, &per_boot.1)?;
         with.same("requests a tenant", &there.requests, &here.requests)?;
         with.same("the horizon in ns", &there.horizon_ns, &here.horizon_ns)?;
         with.same_list(FILES, &names(&other.own), &names(&self.own))?;

@@ -1,7 +1,7 @@
 //! Lanes: trials side by side, handed over in the order of the plan.
 //!
 //! Each lane is a thread with an engine of its own, on a core of its own if there are several. A
-//! trial that is done early waits in a window of bounded size, so memory does not grow with the run.
+//! boot that is done early waits in a window of bounded size, so memory does not grow with the run.
 
 use crate::engine::{Engine, EngineError};
 use crate::environment::{Fact, Unavailable};
@@ -15,10 +15,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How often a trial is tried before it counts as an infrastructure failure.
+/// How often a boot is tried before its first trial counts as an infrastructure failure.
 const ATTEMPTS: u32 = 3;
 
-/// Trials a lane that may be done or running ahead of the oldest unfinished one.
+/// Boots a lane that may be done or running ahead of the oldest unfinished one.
 const AHEAD: u64 = 32;
 
 /// A trial that was run, or could not be.
@@ -26,6 +26,8 @@ const AHEAD: u64 = 32;
 pub struct Ran {
     /// The trial.
     pub trial: Trial,
+    /// The index of the first trial of its boot.
+    pub boot: u64,
     /// What was seen, or why nothing was, the last time.
     pub result: Result<TrialReport, EngineError>,
     /// When it started, us since 1970.
@@ -74,7 +76,7 @@ enum Word {
     /// The trial it was at ended.
     Done {
         lane: usize,
-        result: Result<Box<TrialReport>, EngineError>,
+        result: Result<Vec<TrialReport>, EngineError>,
         started_us: u64,
         finished_us: u64,
     },
@@ -82,26 +84,52 @@ enum Word {
     Panicked,
 }
 
-/// A trial that a lane is at.
+/// Trials that a lane is at, which are to share a boot.
 struct Open {
     place: u64,
     attempt: u32,
-    trial: Trial,
+    /// Those that have not been run, in order.
+    trials: Vec<Trial>,
     started_us: Option<u64>,
+    /// Those that have.
+    ran: Vec<Ran>,
 }
 
-/// Runs trials on so many lanes. `start` makes an engine; a lane that failed gets a fresh one. Every
+impl Open {
+    /// Takes what became of the boot: the first trials have reports, or the first has failed. The
+    /// others need another boot.
+    fn enter(&mut self, result: Result<Vec<TrialReport>, EngineError>, finished_us: u64) {
+        let started_us = self.started_us.take().unwrap_or(finished_us);
+        self.attempt = 1;
+        let results: Vec<_> = match result {
+            Ok(reports) => reports.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        let count = results.len().min(self.trials.len());
+        let boot = self.trials.first().map_or(0, |first| first.index);
+        let trials = self.trials.drain(..count).zip(results);
+        self.ran.extend(trials.map(|(trial, result)| Ran {
+            trial,
+            boot,
+            result,
+            started_us,
+            finished_us,
+        }));
+    }
+}
+
+/// Runs trials on so many lanes, those together that are to share a boot. `start` makes an engine; a lane that failed gets a fresh one. Every
 /// trial is handed over, in order, until the taker stops it or fails.
 pub fn drive<E: Engine, T: Take>(
     lanes: NonZeroUsize,
     start: &(impl Fn() -> Result<E, EngineError> + Sync),
-    mut trials: impl Iterator<Item = Trial>,
+    mut boots: impl Iterator<Item = Vec<Trial>>,
     taker: &mut T,
 ) -> Result<(), T::Error> {
     let cores = cores();
     thread::scope(|scope| {
         let (say, hear) = channel();
-        let tell: Vec<Sender<TrialSpec>> = (0..lanes.get())
+        let tell: Vec<Sender<Vec<TrialSpec>>> = (0..lanes.get())
             .map(|number| {
                 let (tell, told) = channel();
                 let lane = Lane {
@@ -119,9 +147,9 @@ pub fn drive<E: Engine, T: Take>(
 
         let mut idle: Vec<usize> = (0..lanes.get()).rev().collect();
         let mut open: Vec<Option<Open>> = (0..lanes.get()).map(|_| None).collect();
-        let mut waiting: BTreeMap<u64, Ran> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, Vec<Ran>> = BTreeMap::new();
         let (mut begun, mut taken) = (0, 0);
-        let mut more = true;
+        let (mut more, mut stopped) = (true, false);
         let window = AHEAD.saturating_mul(lanes.get() as u64);
         loop {
             match hear.recv() {
@@ -137,7 +165,7 @@ pub fn drive<E: Engine, T: Take>(
                     let Some(mut at) = open.get_mut(lane).and_then(Option::take) else {
                         continue;
                     };
-                    let started_us = *at.started_us.get_or_insert(started_us);
+                    at.started_us.get_or_insert(started_us);
                     let again = matches!(result, Err(EngineError::Infrastructure(_)))
                         && at.attempt < ATTEMPTS
                         && !taker.stop();
@@ -146,32 +174,41 @@ pub fn drive<E: Engine, T: Take>(
                         hand(&tell, &mut open, lane, at);
                         continue;
                     }
-                    let ran = Ran {
-                        trial: at.trial,
-                        result: result.map(|report| *report),
-                        started_us,
-                        finished_us,
-                    };
-                    waiting.insert(at.place, ran);
+                    // An engine that reports nothing would be asked for ever.
+                    let none = EngineError::Infrastructure("no trial was reported".to_owned());
+                    let result = result.and_then(|reports| match reports.is_empty() {
+                        true => Err(none),
+                        false => Ok(reports),
+                    });
+                    at.enter(result, finished_us);
+                    if !at.trials.is_empty() && !stopped && !taker.stop() {
+                        hand(&tell, &mut open, lane, at);
+                        continue;
+                    }
+                    waiting.insert(at.place, at.ran);
                     idle.push(lane);
                 }
             }
-            while let Some(ran) = waiting.remove(&taken) {
+            while let Some(boot) = waiting.remove(&taken) {
                 taken += 1;
-                more &= taker.take(ran)? == Next::Continue;
+                for ran in boot {
+                    stopped |= taker.take(ran)? == Next::Stop;
+                }
             }
+            more &= !stopped;
             while more && begun - taken < window && !idle.is_empty() {
                 // A run that was stopped at its very end is complete.
-                let trial = trials.next().filter(|_| !taker.stop());
-                let Some((trial, lane)) = trial.zip(idle.pop()) else {
+                let trials = boots.next().filter(|_| !taker.stop());
+                let Some((trials, lane)) = trials.zip(idle.pop()) else {
                     more = false;
                     break;
                 };
                 let at = Open {
                     place: begun,
                     attempt: 1,
-                    trial,
+                    trials,
                     started_us: None,
+                    ran: Vec::new(),
                 };
                 hand(&tell, &mut open, lane, at);
                 begun += 1;
@@ -185,9 +222,10 @@ pub fn drive<E: Engine, T: Take>(
 }
 
 /// Sets a lane to a trial. A lane that is gone has said so, or will.
-fn hand(tell: &[Sender<TrialSpec>], open: &mut [Option<Open>], lane: usize, at: Open) {
+fn hand(tell: &[Sender<Vec<TrialSpec>>], open: &mut [Option<Open>], lane: usize, at: Open) {
     if let (Some(tell), Some(open)) = (tell.get(lane), open.get_mut(lane)) {
-        let _ = tell.send(at.trial.spec.clone());
+        let specs = at.trials.iter().map(|trial| trial.spec.clone());
+        let _ = tell.send(specs.collect());
         *open = Some(at);
     }
 }
@@ -209,7 +247,7 @@ struct Lane {
 impl Lane {
     fn live<E: Engine>(
         &self,
-        told: &Receiver<TrialSpec>,
+        told: &Receiver<Vec<TrialSpec>>,
         start: &impl Fn() -> Result<E, EngineError>,
     ) {
         if let Some(core) = self.core {
@@ -230,9 +268,9 @@ impl Lane {
             });
             let _ = self.say.send(Word::Ready(ready));
         }
-        for spec in told {
+        for specs in told {
             let started_us = now_us();
-            let result = once(&mut engine, &spec, start).map(Box::new);
+            let result = once(&mut engine, &specs, start);
             if result.is_err() {
                 // A failed engine is not used again, whatever it says next.
                 engine = None;
@@ -259,14 +297,14 @@ impl Drop for Lane {
 
 fn once<E: Engine>(
     engine: &mut Option<E>,
-    spec: &TrialSpec,
+    specs: &[TrialSpec],
     start: &impl Fn() -> Result<E, EngineError>,
-) -> Result<TrialReport, EngineError> {
+) -> Result<Vec<TrialReport>, EngineError> {
     let engine = match engine {
         Some(engine) => engine,
         none => none.insert(start()?),
     };
-    engine.run(spec)
+    engine.run_boot(specs)
 }
 
 fn now_us() -> u64 {

@@ -1,11 +1,12 @@
 //! What a run would be, before it is one: how many trials of what, and how long they take.
 
 use crate::catalogue::{driver, fabric_name, iommu_name, placement};
+use crate::cell::Cell;
 use crate::engine::{Engine, EngineError};
 use crate::lanes::{Host, Next, Ran, Take, drive};
 use crate::plan::{Plan, Trial};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -116,14 +117,20 @@ pub fn estimate<E: Engine>(
 ) -> Result<Estimate, EngineError> {
     let cells = plan.cells().count();
     // Placements alternate fastest and are four: an odd step meets them all alike.
-    let step = (cells / SAMPLE) | 1;
-    let sample: Vec<Trial> = plan.trials().take(cells).step_by(step).collect();
+    let together = plan.settings().injections_per_boot as usize;
+    let step = (cells.saturating_mul(together) / SAMPLE) | 1;
+    let chosen: HashSet<Cell> = plan.cells().step_by(step).copied().collect();
+    let boot_of = |boot: &Vec<Trial>| boot.first().map(|trial| trial.boot);
+    let first = plan.boots().next().as_ref().and_then(boot_of);
+    // All that a plan has of these cells before it comes back to the first.
+    let round = plan.boots().take_while(|boot| boot_of(boot) == first);
+    let sample = round.filter(|boot| boot.iter().any(|trial| chosen.contains(&trial.cell)));
     let mut sampling = Sampling {
         started: None,
         done: 0,
         failed: None,
     };
-    drive(jobs, &start, sample.into_iter(), &mut sampling)?;
+    drive(jobs, &start, sample, &mut sampling)?;
     if let Some(error) = sampling.failed {
         return Err(error);
     }

@@ -15,8 +15,9 @@ use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
 use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::guest;
 use cofferdam_placement::own::PlatformId;
-use cofferdam_placement::trial::{ClockKind, DriverId, PlacementId, TrialSpec};
+use cofferdam_placement::trial::{ClockKind, DriverId, Fault as Strike, PlacementId, TrialSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -39,7 +40,25 @@ pub struct Settings {
     /// itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub injections: Option<u64>,
+    /// Trials of a cell that share a boot, where its fault leaves everything as it was; at least 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub injections_per_boot: u32,
 }
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks with a reference"
+)]
+const fn is_one(count: &u32) -> bool {
+    *count == 1
+}
+
+/// Trials that share a boot at most.
+pub const MOST_OF_A_BOOT: u32 = 64;
 
 impl Settings {
     /// A run that takes minutes.
@@ -50,6 +69,7 @@ impl Settings {
         requests: 12,
         seed: 1,
         injections: None,
+        injections_per_boot: 1,
     };
 
     /// A run with enough trials a cell for intervals.
@@ -60,6 +80,7 @@ impl Settings {
         requests: 24,
         seed: 1,
         injections: None,
+        injections_per_boot: 1,
     };
 }
 
@@ -85,6 +106,14 @@ pub struct Filter {
     pub acs: Option<bool>,
     /// Faults, by id. The clean trials of what is left are always added.
     pub faults: Vec<String>,
+    /// Leaves out the placements whose driver is in a guest: the host has no KVM.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub without_kvm: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_off(switch: &bool) -> bool {
+    !*switch
 }
 
 fn allows<T: PartialEq>(list: &[T], value: &T) -> bool {
@@ -100,6 +129,7 @@ impl Filter {
             && allows(&self.drivers, &cell.driver)
             && self.intremap.is_none_or(|on| on == cell.case.intremap)
             && self.acs.is_none_or(|on| on == cell.case.acs)
+            && !(self.without_kvm && placement(cell.placement).needs_kvm())
     }
 
     fn fault(&self, cell: &Cell) -> bool {
@@ -124,18 +154,27 @@ pub enum PlanError {
         /// Cells with a fault.
         cells: u64,
     },
-    /// More shards than trials a cell.
+    /// More shards than boots a cell.
     #[error(
-        "shard {shard} has no trial: a shard takes every {}th of {trials} trials a cell; make at \
-         most {trials} shards, or raise --trials",
+        "shard {shard} has no trial: a shard takes every {}th of {boots} boots a cell; make at \
+         most {boots} shards, or raise --trials",
         shard.of()
     )]
     EmptyShard {
         /// The shard.
         shard: Shard,
-        /// Trials a cell.
-        trials: u32,
+        /// Boots a cell: trials, where each has one.
+        boots: u32,
     },
+    /// Not so many trials share a boot.
+    #[error("--injections-per-boot {0} is none of 1 to {MOST_OF_A_BOOT}")]
+    PerBoot(u32),
+    /// By the wall clock every trial has a boot of its own.
+    #[error(
+        "--injections-per-boot {0} does not go with --clock wall: its times are those of fresh \
+         boots; leave it out"
+    )]
+    PerBootByWall(u32),
 }
 
 /// One trial of a plan.
@@ -145,6 +184,10 @@ pub struct Trial {
     pub index: u64,
     /// Its number within the cell, from 0.
     pub number: u32,
+    /// The number within the cell of the boot it is to share; its own, if it shares none.
+    pub boot: u32,
+    /// Whether it may share a boot.
+    pub shares: bool,
     /// Its cell.
     pub cell: Cell,
     /// All it takes to run it.
@@ -159,6 +202,11 @@ pub struct Plan {
     shard: Option<Shard>,
     cells: Vec<(u64, Cell)>,
     full: u64,
+}
+
+/// Whether trials of that cell may share a boot.
+fn shares(cell: &Cell) -> bool {
+    cell.case.fault.stateless().is_some()
 }
 
 /// Every cell there is: clean ones first, then fault by fault; within a case placements come last,
@@ -229,6 +277,13 @@ impl Plan {
 
     /// The plan of that subset.
     pub fn new(settings: Settings, filter: Filter) -> Result<Self, PlanError> {
+        let per_boot = settings.injections_per_boot;
+        if !(1..=MOST_OF_A_BOOT).contains(&per_boot) {
+            return Err(PlanError::PerBoot(per_boot));
+        }
+        if per_boot > 1 && settings.clock == ClockKind::Wall {
+            return Err(PlanError::PerBootByWall(per_boot));
+        }
         let all = all_cells();
         let chosen: HashSet<Cell> = all
             .iter()
@@ -277,8 +332,8 @@ impl Plan {
             ..self
         };
         if part.is_empty() {
-            let trials = part.settings.trials;
-            return Err(PlanError::EmptyShard { shard, trials });
+            let boots = part.settings.trials.div_ceil(part.per_boot());
+            return Err(PlanError::EmptyShard { shard, boots });
         }
         Ok(part)
     }
@@ -308,10 +363,20 @@ impl Plan {
         self.cells.len() as u64 * self.numbers().count() as u64
     }
 
+    /// Trials of a cell that may share a boot.
+    const fn per_boot(&self) -> u32 {
+        self.settings.injections_per_boot
+    }
+
     /// The trials' numbers within a cell.
     fn numbers(&self) -> impl Iterator<Item = u32> {
-        let shard = self.shard;
-        (0..self.settings.trials).filter(move |number| shard.is_none_or(|shard| shard.has(*number)))
+        (0..self.settings.trials).filter(|number| self.has(*number))
+    }
+
+    /// Whether the trials of that number are among them: a shard takes whole boots.
+    fn has(&self, number: u32) -> bool {
+        let boot = number / self.per_boot();
+        self.shard.is_none_or(|shard| shard.has(boot))
     }
 
     /// Whether it has no trials.
@@ -320,19 +385,37 @@ impl Plan {
     }
 
     /// Its trials: the first of every cell, then the second, so that a run cut short still has all
-    /// cells. A clean trial comes before those it is paired with. Their indices ascend.
+    /// cells. A clean trial comes before those it is paired with. Their indices ascend. Where trials
+    /// share boots, those of a boot of every cell come first, then those of the next.
     pub fn trials(&self) -> impl Iterator<Item = Trial> + '_ {
-        self.numbers().flat_map(move |number| {
-            self.cells
-                .iter()
-                .map(move |&(position, cell)| self.at(number, position, cell))
+        self.boots().flatten()
+    }
+
+    /// The same, those together that are to share a boot, as long as nothing comes in between.
+    pub fn boots(&self) -> impl Iterator<Item = Vec<Trial>> + '_ {
+        let per_boot = self.per_boot();
+        let first = self.numbers().filter(move |n| n.is_multiple_of(per_boot));
+        first.flat_map(move |first| {
+            let to = first.saturating_add(per_boot).min(self.settings.trials);
+            self.cells.iter().flat_map(move |&(position, cell)| {
+                let trials = (first..to).map(move |number| self.at(number, position, cell));
+                if shares(&cell) {
+                    vec![trials.collect()]
+                } else {
+                    trials.map(|trial| vec![trial]).collect::<Vec<_>>()
+                }
+            })
         })
     }
 
     fn at(&self, number: u32, position: u64, cell: Cell) -> Trial {
+        let per_boot = self.per_boot();
+        let boot = u64::from(number / per_boot) * self.full + position;
         Trial {
-            index: u64::from(number) * self.full + position,
+            index: boot * u64::from(per_boot) + u64::from(number % per_boot),
             number,
+            boot: number / per_boot,
+            shares: per_boot > 1 && shares(&cell),
             cell,
             spec: self.spec(&cell, number),
         }
@@ -348,16 +431,23 @@ impl Plan {
     /// Where in [`Plan::trials`] the trial with that index comes, from 0, if it is one of this plan.
     pub fn place(&self, index: u64) -> Option<u64> {
         let (number, at) = self.find(index)?;
-        let before = number / self.shard.map_or(1, Shard::of);
-        Some(u64::from(before) * self.cells.len() as u64 + at as u64)
+        let per_boot = self.per_boot();
+        let boot = number / per_boot;
+        let before = boot / self.shard.map_or(1, Shard::of) * per_boot;
+        let first = boot * per_boot;
+        let together = per_boot.min(self.settings.trials - first);
+        let within = at as u64 * u64::from(together) + u64::from(number - first);
+        Some(u64::from(before) * self.cells.len() as u64 + within)
     }
 
     /// The number of the trial with that index, and which of the cells is its.
     fn find(&self, index: u64) -> Option<(u32, usize)> {
-        let number = u32::try_from(index.checked_div(self.full)?).ok()?;
-        let position = index % self.full;
-        let here =
-            number < self.settings.trials && self.shard.is_none_or(|shard| shard.has(number));
+        let per_boot = u64::from(self.per_boot());
+        let (boot, within) = (index.checked_div(per_boot)?, index % per_boot);
+        let number = boot.checked_div(self.full)?.checked_mul(per_boot)?;
+        let number = u32::try_from(number.checked_add(within)?).ok()?;
+        let position = boot % self.full;
+        let here = number < self.settings.trials && self.has(number);
         let at = self.cells.binary_search_by_key(&position, |cell| cell.0);
         at.ok().filter(|_| here).map(|at| (number, at))
     }
@@ -369,7 +459,11 @@ impl Plan {
             let trial = self.at(0, position, cell);
             serde_json::to_vec(&(trial.index, &trial.spec)).unwrap_or_default()
         });
-        let head = format!("{} {}", self.settings.trials, self.full).into_bytes();
+        let mut head = format!("{} {}", self.settings.trials, self.full);
+        if self.per_boot() > 1 {
+            head.push_str(&format!(" {}", self.per_boot()));
+        }
+        let head = head.into_bytes();
         let parts: Vec<Vec<u8>> = std::iter::once(head).chain(first).collect();
         format!("{:016x}", digest(parts.iter().map(Vec::as_slice)))
     }
@@ -377,6 +471,7 @@ impl Plan {
     fn spec(&self, cell: &Cell, number: u32) -> TrialSpec {
         let settings = &self.settings;
         let seed = derive(settings.seed, &[driver(cell.driver).id], number);
+        let fault = cell.case.strike(&mut Draw::new(!seed), settings.requests);
         TrialSpec {
             placement: cell.placement,
             platform: cell.platform,
@@ -389,11 +484,13 @@ impl Plan {
             acs: cell.case.acs,
             data: cell.case.data,
             packing: cell.case.packing,
-            fault: cell.case.strike(&mut Draw::new(!seed), settings.requests),
+            fault,
             clock: settings.clock,
             horizon_ns: settings.horizon_ns,
             requests: settings.requests,
             seed,
+            // What strikes in the driver's start cannot come after it.
+            warm: self.per_boot() > 1 && !matches!(fault, Strike::C3 { .. }),
         }
     }
 }
@@ -429,7 +526,13 @@ fn explain(filter: &Filter) -> String {
             )
         })
         .collect();
-    format!("{}; drop or change a filter", places.join("; "))
+    let guests = PLACEMENTS.iter().filter(|placement| placement.needs_kvm());
+    let guests: Vec<_> = guests.map(|placement| placement.id).collect();
+    let guests = format!(
+        "{} with --iommu off|strict, --fabric pcie and the drivers that can be in a guest only",
+        guests.join("|")
+    );
+    format!("{}; {guests}; drop or change a filter", places.join("; "))
 }
 
 /// A corner of the plan where a fault does not exist, for the report.
@@ -441,6 +544,27 @@ pub struct NotApplicable {
     pub place: String,
     /// Why.
     pub reason: String,
+}
+
+/// The drivers that are not among those in a guest, and the placements that want them there.
+fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
+    let guests = PLACEMENTS.iter().filter(|placement| {
+        placement.needs_kvm()
+            && !filter.without_kvm
+            && allows(&filter.placements, &placement.placement)
+    });
+    guests.flat_map(move |placement| {
+        let drivers = DRIVERS.iter().filter(|entry| {
+            guest::in_payload(entry.driver).is_none() && allows(&filter.drivers, &entry.driver)
+        });
+        drivers.map(|entry| NotApplicable {
+            case: format!("every fault in {}", placement.id),
+            place: entry.id.to_owned(),
+            reason:
+                "the program in the guest has drivers of its own build: edu, virtio-blk and nvme"
+                    .to_owned(),
+        })
+    })
 }
 
 impl Plan {
@@ -458,7 +582,7 @@ impl Plan {
 
     /// The corners of this plan where a fault does not exist.
     pub fn not_applicable(&self) -> Vec<NotApplicable> {
-        let mut found: Vec<NotApplicable> = Vec::new();
+        let mut found: Vec<NotApplicable> = outside(&self.filter).collect();
         for &fault in FAULTS.iter() {
             for cell in cells_of(fault) {
                 if !(self.filter.place(&cell) && self.filter.fault(&cell)) {
@@ -497,17 +621,26 @@ mod tests {
         Plan::new(Settings::QUICK, filter).expect("the filter leaves trials")
     }
 
+    fn in_guest(cell: &Cell) -> bool {
+        placement(cell.placement).needs_kvm()
+    }
+
+    /// Placements whose driver is in a process.
+    fn processes() -> usize {
+        let all = PLACEMENTS.iter();
+        all.filter(|placement| !placement.needs_kvm()).count()
+    }
+
     fn count_of(plan: &Plan, fault: &str) -> usize {
-        plan.cells()
-            .filter(|cell| cell.case.fault.id() == fault)
-            .count()
+        let cells = plan.cells().filter(|cell| !in_guest(cell));
+        cells.filter(|cell| cell.case.fault.id() == fault).count()
     }
 
     #[test]
     fn full_plan_crosses_only_what_can_matter() {
         let plan = plan(Filter::default());
 
-        let (places, drivers, modes) = (PLACEMENTS.len(), DRIVERS.len(), IOMMU_MODES.len());
+        let (places, drivers, modes) = (processes(), DRIVERS.len(), IOMMU_MODES.len());
         let panicking = PLACEMENTS
             .iter()
             .filter(|placement| placement.panic_ends_layer())
@@ -540,6 +673,51 @@ mod tests {
         assert_eq!(count_of(&plan, "B5"), places * drivers * 3);
         assert_eq!(count_of(&plan, "B6"), places * drivers * 4);
         assert_eq!(count_of(&plan, "D9"), places * drivers * 2 * 4);
+    }
+
+    #[test]
+    fn guests_are_tried_where_they_can_differ_from_a_process() {
+        let plan = plan(Filter::default());
+        let cells: Vec<&Cell> = plan.cells().filter(|cell| in_guest(cell)).collect();
+        for cell in &cells {
+            assert!(guest::in_payload(cell.driver).is_some(), "{}", cell.id());
+            assert_eq!(cell.fabric, FabricKind::Pcie, "{}", cell.id());
+        }
+        for fault in ["D1", "M1", "X1", "X2", "B1", "I1", "R1"] {
+            assert!(
+                cells.iter().any(|cell| cell.case.fault.id() == fault),
+                "{fault}"
+            );
+        }
+        let excluded = plan.not_applicable();
+        let of = |entry: &&NotApplicable| entry.case == "every fault in driver-vm";
+        let places: Vec<_> = excluded
+            .iter()
+            .filter(of)
+            .map(|entry| &entry.place[..])
+            .collect();
+        assert_eq!(places, ["nvme-crate"]);
+    }
+
+    #[test]
+    fn host_without_kvm_leaves_guests_out_and_all_else_alone() {
+        let all = plan(Filter::default());
+        let without = plan(Filter {
+            without_kvm: true,
+            ..Filter::default()
+        });
+        let left: Vec<Trial> = all
+            .trials()
+            .filter(|trial| !in_guest(&trial.cell))
+            .collect();
+        assert!(without.trials().eq(left));
+        assert!(without.len() < all.len());
+        let only = Filter {
+            without_kvm: true,
+            placements: vec![PlacementId::DriverVm],
+            ..Filter::default()
+        };
+        assert!(Plan::new(Settings::QUICK, only).is_err());
     }
 
     #[test]
@@ -614,7 +792,7 @@ mod tests {
             }
         }
         // Every placement on every fabric, strict only.
-        assert_eq!(count_of(&plan, "none"), FABRICS.len() * PLACEMENTS.len());
+        assert_eq!(count_of(&plan, "none"), FABRICS.len() * processes());
     }
 
     #[test]

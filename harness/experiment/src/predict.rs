@@ -448,13 +448,18 @@ mod tests {
             [Owner::Kernel, Owner::Driver]
         );
         assert_eq!(lands(PlacementId::UserProcess), [Owner::Driver]);
+        assert_eq!(lands(PlacementId::DriverVm), [Owner::Driver]);
     }
 
     #[test]
     fn negative_control_is_a_victims_frame_without_a_translating_iommu() {
         let control = cells(|cell| negative_control(cell).is_some());
         // Four victims, two modes that do not translate.
-        assert_eq!(control.len(), 4 * 2 * DRIVERS.len() * PLACEMENTS.len());
+        let guests = PLACEMENTS.iter().filter(|entry| entry.needs_kvm()).count();
+        let processes = PLACEMENTS.len() - guests;
+        // One of the two, and the drivers that can be there.
+        let in_guests = 4 * (DRIVERS.len() - 1) * guests;
+        assert_eq!(control.len(), 4 * 2 * DRIVERS.len() * processes + in_guests);
         for cell in control {
             assert!(matches!(predict(&cell).expect, Expect::Lands(_)));
         }

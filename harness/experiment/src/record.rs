@@ -11,7 +11,8 @@ use thiserror::Error;
 /// Version of the record's schema; a reader refuses others.
 pub const SCHEMA: u32 = 1;
 
-/// Wall-clock times, all in one field so that runs can be compared without it.
+/// Wall-clock times, all in one field so that runs can be compared without it. Of trials that share a
+/// boot they are the boot's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Times {
     /// When the trial started, us since 1970.
@@ -29,6 +30,10 @@ pub struct Record {
     pub index: u64,
     /// Its number within the cell, from 0.
     pub number: u32,
+    /// The index of the first trial of its boot, if it may have shared one: the trials from there to
+    /// this one ran one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<u64>,
     /// The cell's name.
     pub cell: String,
     /// How domains were kept apart.

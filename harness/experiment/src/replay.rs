@@ -6,6 +6,7 @@
 
 use crate::header::know_own;
 use crate::out::TRIALS;
+use crate::plan::MOST_OF_A_BOOT;
 use crate::record::{GUEST, Record, SCHEMA};
 use cofferdam_placement::own::OwnError;
 use cofferdam_placement::trial::{ClockKind, TrialReport, TrialSpec};
@@ -117,6 +118,17 @@ pub enum ReplayError {
         line: u64,
         /// What the parser says.
         why: String,
+    },
+    /// A record that names a boot it cannot have shared.
+    #[error(
+        "trial {trial} says that its boot began with trial {first}, and no boot has so many trials; \
+         the file was edited or mixed up"
+    )]
+    Boot {
+        /// The trial.
+        trial: u64,
+        /// The first of its boot.
+        first: u64,
     },
     /// A record of another schema.
     #[error(
@@ -232,6 +244,23 @@ pub fn find(address: &Address) -> Result<Record, ReplayError> {
             torn,
         }
     })
+}
+
+/// What it takes to run the trial of a record again: the trials before it in its boot, and itself.
+pub fn boot_of(address: &Address, record: &Record) -> Result<Vec<TrialSpec>, ReplayError> {
+    let first = record.boot.unwrap_or(record.index);
+    let before = record.index.checked_sub(first);
+    let before = before.filter(|count| *count < u64::from(MOST_OF_A_BOOT));
+    before.ok_or(ReplayError::Boot {
+        trial: record.index,
+        first,
+    })?;
+    let others = (first..record.index).map(|trial| {
+        let run = address.run.clone();
+        Ok(find(&Address { run, trial })?.spec)
+    });
+    let this = std::iter::once(Ok(record.spec.clone()));
+    others.chain(this).collect()
 }
 
 /// What is wrong with a record: known here, or known to the parser alone.

@@ -15,6 +15,7 @@ use crate::plan::{Plan, Trial};
 use crate::record::{Record, SCHEMA, Times};
 use crate::summary::{Collector, InfrastructureFailure, State, Summary};
 use cofferdam_placement::trial::ClockKind;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -136,7 +137,7 @@ fn run_into<E: Engine>(
 ) -> Result<Finished, RunError> {
     let mut session = Session::new(plan, directory, observer);
     session.crossings = crossings;
-    if let Err(error) = drive(jobs, &start, plan.trials(), &mut session) {
+    if let Err(error) = drive(jobs, &start, plan.boots(), &mut session) {
         session.directory.abandon();
         return Err(error);
     }
@@ -177,7 +178,8 @@ pub fn resume<E: Engine>(
         session.directory.remove(REPORT)?;
         session.pairs = known.pairs()?;
         session.done = known.len();
-        drive(jobs, &start, known.missing(), &mut session)?;
+        session.known = known.known_of_missing_boots();
+        drive(jobs, &start, known.missing_boots(), &mut session)?;
     }
     let header = session.header.ok_or_else(silent)?;
     let mut whole = Assembly::new(&plan);
@@ -265,7 +267,10 @@ struct Session<'a> {
     header: Option<Header>,
     crossings: Option<Crossings>,
     environment: String,
+    guests: Option<Mechanism>,
     pairs: Pairs,
+    /// Trials that are run again for those that share their boot, and have a record.
+    known: BTreeSet<u64>,
     collector: Collector,
     failures: Vec<InfrastructureFailure>,
     done: u64,
@@ -282,7 +287,9 @@ impl<'a> Session<'a> {
             header: None,
             crossings: None,
             environment: String::new(),
+            guests: None,
             pairs: Pairs::default(),
+            known: BTreeSet::new(),
             collector: Collector::default(),
             failures: Vec::new(),
             done: 0,
@@ -319,6 +326,7 @@ impl Take for Session<'_> {
         let clock = self.plan.settings().clock;
         let here = Environment::probe(clock, host.facts, host.unavailable);
         self.environment = here.id();
+        self.guests = here.guests;
         let header = match self.header.take() {
             None => Header {
                 crossings: self.crossings.take(),
@@ -338,6 +346,9 @@ impl Take for Session<'_> {
     }
 
     fn take(&mut self, ran: Ran) -> Result<Next, RunError> {
+        if self.known.contains(&ran.trial.index) {
+            return Ok(Next::Continue);
+        }
         self.done += 1;
         let trial = ran.trial;
         let report = match ran.result {
@@ -355,8 +366,9 @@ impl Take for Session<'_> {
             schema: SCHEMA,
             index: trial.index,
             number: trial.number,
+            boot: trial.shares.then_some(ran.boot),
             cell: trial.cell.id(),
-            mechanism: Mechanism::Process,
+            mechanism: Mechanism::of(trial.spec.placement, self.guests),
             environment: self.environment.clone(),
             verdict: self.pairs.judge(&trial, &report),
             spec: trial.spec,

@@ -446,6 +446,7 @@ mod tests {
             counts: Counts::default(),
             end: End::Finished,
             ended_at_ns: 4_000_000,
+            spoilt: None,
         }
     }
 

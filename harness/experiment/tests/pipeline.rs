@@ -280,6 +280,18 @@ fn harm_without_activation_is_not_activated_and_fails_the_run() {
 }
 
 #[test]
+fn death_that_leads_up_to_a_fault_that_does_not_act_is_no_trouble_of_a_clean_trial() {
+    let summary = run_spoiled(&of_fault("D12"), |spec, report| {
+        if spec.fault != Fault::None {
+            report.activated = 0;
+            report.domains[0].deaths.push("planned".to_owned());
+        }
+    });
+    assert_eq!(gate(&summary, "clean trials"), GateResult::Passed);
+    assert_eq!(gate(&summary, "predictions"), GateResult::NotRun);
+}
+
+#[test]
 fn difference_between_the_twins_fails_the_run() {
     let summary = run_spoiled(&of_fault("X2"), |spec, report| {
         if spec.placement == PlacementId::Hypervisor {

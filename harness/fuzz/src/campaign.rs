@@ -55,8 +55,6 @@ pub struct Campaign {
     found: Vec<Found>,
     /// Executions after which each of them was.
     found_after: Vec<u64>,
-    /// Is told of each program before it runs, in case that the process does not survive it.
-    announce: Option<fn(&Program)>,
     unconfirmed: u64,
     abandoned: u64,
     scratch: Program,
@@ -97,7 +95,6 @@ impl Campaign {
             signatures: HashSet::new(),
             found: Vec::new(),
             found_after: Vec::new(),
-            announce: None,
             unconfirmed: 0,
             abandoned: 0,
             scratch: Program::default(),
@@ -134,11 +131,6 @@ impl Campaign {
         &self.found_after
     }
 
-    /// Tells `announce` of each program before it runs. The program stays where it is meanwhile.
-    pub fn announce(&mut self, announce: fn(&Program)) {
-        self.announce = Some(announce);
-    }
-
     /// Executions whose driver did not come back.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
@@ -160,9 +152,6 @@ impl Campaign {
     ///
     /// See [`CampaignError`].
     pub fn run(&mut self, program: &Program) -> Result<bool, CampaignError> {
-        if let Some(announce) = self.announce {
-            announce(program);
-        }
         let outcome = self.executor.run(program, Detail::Fast)?;
         self.executions += 1;
         self.abandoned += u64::from(outcome.abandoned);

@@ -12,12 +12,15 @@ use crate::watch;
 use crate::witness::Witness;
 use crate::world::{self, Detail, Sketch};
 use cofferdam_instrument::steps::{Stepping, Turn};
+use cofferdam_instrument::{platform, trap};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::ptr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Runs programs against one target, on the thread that made it.
 pub struct Executor {
@@ -54,6 +57,20 @@ thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
     static PANICKED: RefCell<Option<Panicked>> = const { RefCell::new(None) };
 }
+
+/// The program that is being run, for a handler of a fatal signal: null between executions, and valid
+/// until its execution ends.
+pub fn current() -> *const Program {
+    CURRENT.load(Ordering::Relaxed)
+}
+
+/// For a handler of a fatal signal, which must not use the driver's heap.
+pub fn leave_driver() {
+    RUNNING.set(false);
+    std::mem::forget(arena::outside());
+}
+
+static CURRENT: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
 
 /// How a driver's life ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,11 +127,13 @@ impl Executor {
         let target = self.target;
         world::with(|world| world.begin(target, program, detail));
         let stack = self.stack.addresses();
+        CURRENT.store(ptr::from_ref(program).cast_mut(), Ordering::Relaxed);
         let life = {
             let _stepping = Stepping::new(self.turn.clone());
             RUNNING.set(true);
             let life = self.stack.run(move || live(target, stack));
             RUNNING.set(false);
+            CURRENT.store(ptr::null_mut(), Ordering::Relaxed);
             life?
         };
         watch::end();
@@ -128,6 +147,9 @@ impl Executor {
             }
             world.end()
         });
+        if life.is_none() {
+            forget_driver();
+        }
         reset_arena();
         Ok(Outcome {
             sightings: ended.sightings,
@@ -137,6 +159,13 @@ impl Executor {
             trace: ended.trace,
         })
     }
+}
+
+#[expect(unsafe_code, reason = "nobody else knows that the driver is gone")]
+fn forget_driver() {
+    platform::abandon();
+    // SAFETY: the windows were the driver's, whose stack was left.
+    unsafe { trap::abandon() };
 }
 
 #[expect(unsafe_code, reason = "the arena cannot know that nobody uses it")]

@@ -3,6 +3,9 @@
 //! [`FuzzHost`] is a [`DriverHost`] and, for drivers that want pointers, a [`RawDma`]. It has no state:
 //! every handle means the world of the execution that runs on this thread, so it can be used from the
 //! static functions of a third-party HAL too.
+//!
+//! Nothing here is inlined into adapters: those are instrumented, and what the host does is no step of
+//! a driver.
 
 use crate::coroutine;
 use crate::memory::PAGE;
@@ -60,7 +63,7 @@ impl FuzzHost {
     }
 
     /// Reads a register, without mapping its BAR first.
-    #[inline]
+    #[inline(never)]
     pub fn read(&self, bar: Bar, offset: u32, width: Width) -> u64 {
         let (value, exhausted) = with(|world| {
             let value = world.read(bar, offset, width);
@@ -71,17 +74,19 @@ impl FuzzHost {
     }
 
     /// Writes a register, without mapping its BAR first.
-    #[inline]
+    #[inline(never)]
     pub fn write(&self, bar: Bar, offset: u32, width: Width, value: u64) {
         with(|world| world.write(bar, offset, width, value));
     }
 
     /// Bytes in a BAR.
+    #[inline(never)]
     pub fn bar_size(&self, bar: Bar) -> Option<u64> {
         with(|world| world.bar_size(bar))
     }
 
     /// Enables memory decoding.
+    #[inline(never)]
     pub fn enable_memory(&self) {
         with(|world| set_command(world, spec::command::MEMORY, true));
     }
@@ -93,6 +98,7 @@ impl FuzzHost {
     /// # Errors
     ///
     /// There is no memory left.
+    #[inline(never)]
     pub fn share(&self, bytes: &[u8], way: Direction) -> Result<Shared, HostError> {
         with(|world| {
             let state = &mut world.state;
@@ -110,6 +116,7 @@ impl FuzzHost {
 
     /// Takes back what was shared at an address, and copies to `back` what the device may have
     /// written. Whether anything was shared there; if not, that is a finding.
+    #[inline(never)]
     pub fn unshare(&self, iova: Iova, len: usize, back: Option<&mut [u8]>) -> bool {
         with(|world| {
             let state = &mut world.state;
@@ -136,6 +143,7 @@ impl FuzzHost {
     }
 
     /// Whether the device can reach memory of the driver's own that lies there.
+    #[inline(never)]
     pub fn is_lent(&self, bytes: &[u8]) -> bool {
         let range = bytes.as_ptr_range();
         let range = range.start as usize..range.end as usize;
@@ -147,6 +155,7 @@ impl FuzzHost {
     /// # Errors
     ///
     /// There is no memory left.
+    #[inline(never)]
     pub fn allocate_pages(
         &self,
         pages: usize,
@@ -163,6 +172,7 @@ impl FuzzHost {
     }
 
     /// Gives pages back. Whether they were held; if not, that is a finding.
+    #[inline(never)]
     pub fn free_pages(&self, iova: Iova) -> bool {
         with(|world| match world.state.mapping_at(iova) {
             Some(id) => world.state.unmap(id),
@@ -200,6 +210,7 @@ impl DriverHost for FuzzHost {
     type Mmio = FuzzMmio;
     type Dma = FuzzDma;
 
+    #[inline(never)]
     fn map_bar(&mut self, bar: Bar) -> Result<FuzzMmio, HostError> {
         let size = self.bar_size(bar);
         let size = size.ok_or(HostError::NoSuchBar(bar.index()))?;
@@ -207,6 +218,7 @@ impl DriverHost for FuzzHost {
         Ok(FuzzMmio { bar, size })
     }
 
+    #[inline(never)]
     fn config_read(&mut self, offset: u16, width: Width) -> Result<u32, HostError> {
         let (value, exhausted) = with(|world| {
             let value = world.config_read(offset, width);
@@ -216,16 +228,19 @@ impl DriverHost for FuzzHost {
         Ok(value)
     }
 
+    #[inline(never)]
     fn config_write(&mut self, offset: u16, width: Width, value: u32) -> Result<(), HostError> {
         with(|world| world.config_write(offset, width, value));
         Ok(())
     }
 
+    #[inline(never)]
     fn set_bus_master(&mut self, on: bool) -> Result<(), HostError> {
         with(|world| set_command(world, spec::command::BUS_MASTER, on));
         Ok(())
     }
 
+    #[inline(never)]
     fn enable_interrupts(&mut self, wanted: u16) -> Result<Interrupts, HostError> {
         with(|world| {
             let (function, state) = world.function().ok_or(HostError::NoVectors(wanted))?;
@@ -237,6 +252,7 @@ impl DriverHost for FuzzHost {
         })
     }
 
+    #[inline(never)]
     fn alloc_dma(&mut self, len: usize) -> Result<FuzzDma, HostError> {
         with(|world| {
             let state = &mut world.state;
@@ -251,6 +267,7 @@ impl DriverHost for FuzzHost {
         })
     }
 
+    #[inline(never)]
     fn map(
         &mut self,
         region: &FuzzDma,
@@ -281,10 +298,12 @@ impl DriverHost for FuzzHost {
         })
     }
 
+    #[inline(never)]
     fn unmap(&mut self, mapping: Mapping) {
         with(|world| world.state.unmap(mapping.id));
     }
 
+    #[inline(never)]
     fn wait_any(&mut self, vectors: &[Vector], until: Deadline) -> Result<Wake, HostError> {
         let mut wanted = VectorSet::EMPTY;
         for &vector in vectors {
@@ -304,6 +323,7 @@ impl DriverHost for FuzzHost {
         }
     }
 
+    #[inline(never)]
     fn relax(&mut self) -> Result<(), HostError> {
         let exhausted = with(|world| {
             world.relax();
@@ -313,6 +333,7 @@ impl DriverHost for FuzzHost {
         Ok(())
     }
 
+    #[inline(never)]
     fn now(&self) -> Time {
         with(|world| world.state.now())
     }
@@ -423,18 +444,19 @@ fn capability(function: &mut PciFunction, wanted: u8) -> Option<u16> {
 }
 
 impl RawDma for FuzzHost {
+    #[inline(never)]
     fn pointer(&self, region: &FuzzDma) -> NonNull<u8> {
         with(|world| world.state.memory.pointer(region.start))
     }
 }
 
 impl Mmio for FuzzMmio {
-    #[inline]
+    #[inline(never)]
     fn read(&self, offset: u32, width: Width) -> u64 {
         FuzzHost::new().read(self.bar, offset, width)
     }
 
-    #[inline]
+    #[inline(never)]
     fn write(&self, offset: u32, width: Width, value: u64) {
         FuzzHost::new().write(self.bar, offset, width, value);
     }
@@ -449,6 +471,7 @@ impl DmaRegion for FuzzDma {
         self.len
     }
 
+    #[inline(never)]
     fn read_at(&self, at: usize, into: &mut [u8]) {
         let (inside, beyond) = into.split_at_mut(self.len.saturating_sub(at).min(into.len()));
         beyond.fill(0);
@@ -459,6 +482,7 @@ impl DmaRegion for FuzzDma {
         });
     }
 
+    #[inline(never)]
     fn write_at(&self, at: usize, from: &[u8]) {
         let inside = &from[..self.len.saturating_sub(at).min(from.len())];
         with(|world| {
@@ -471,6 +495,7 @@ impl DmaRegion for FuzzDma {
 impl Drop for FuzzDma {
     /// The region's mappings go with it. While the device is bus master it may use them to the last,
     /// and beyond: memory is not to be freed then.
+    #[inline(never)]
     fn drop(&mut self) {
         with(|world| {
             let reachable = world.is_bus_master();

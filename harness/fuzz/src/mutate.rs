@@ -258,7 +258,10 @@ impl Mutator {
                 let (offset, width) = match carried {
                     Carried::Payload if random.once_in(4) => return self.flood(random),
                     Carried::Payload => (self.offset(random), 1 << random.below(4)),
-                    Carried::Status | Carried::Publish => (0, 1 << random.below(2)),
+                    Carried::Publish => (0, 1 << random.below(2)),
+                    // Often a byte, but the header of a packet has fields.
+                    Carried::Status if random.once_in(2) => (0, 1 << random.below(2)),
+                    Carried::Status => (4 * random.below(16), 1 << random.below(3)),
                     _ => (4 * random.below(4), 1 << random.below(3)),
                 };
                 let value = self.value(random).to_le_bytes();

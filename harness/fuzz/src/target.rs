@@ -101,11 +101,10 @@ pub trait Target: Sync {
         false
     }
 
-    /// Which bytes of the device's completions say which request is over. A forged completion that
-    /// leaves them alone lies about its own request only, and comes when that is over in truth; after
-    /// any other the model may still use what a correct driver has taken back. All, if in doubt.
-    fn completion_names(&self) -> Range<u32> {
-        0..u32::MAX
+    /// Which bytes of a completion say, little-endian, how much was written to memory, if any do. A
+    /// driver that returns more than that as received is to blame.
+    fn written(&self) -> Option<Range<usize>> {
+        None
     }
 
     /// Words for registers and memory, for traces.

@@ -40,6 +40,7 @@ impl Witness {
 
     /// Fills a buffer, before it is given to the driver to receive into, with a pattern that the
     /// device cannot read.
+    #[inline(never)]
     pub fn mark(&mut self, buffer: &mut [u8]) {
         for (byte, mark) in buffer.iter_mut().zip(MARK.iter().cycle()) {
             *byte = *mark;
@@ -49,9 +50,10 @@ impl Witness {
     /// The driver returned success, and says that all of `data`, the start of a [marked](Self::mark)
     /// buffer, came from the device. A mark that is still there did not. It is the driver's fault unless
     /// the device held data back and said all the same, as far as a driver can know, that it sent them.
+    #[inline(never)]
     pub fn received(&mut self, what: &'static str, data: &[u8]) {
         let (blocks, _) = data.as_chunks::<16>();
-        if blocks.contains(&MARK) && world::with(|world| world.state.may_miss_data()) {
+        if blocks.contains(&MARK) && world::with(|world| world.state.may_miss_data(data.len())) {
             let words = || format!("{what}: bytes that the device never sent");
             world::sight(Oracle::UnsentData, what, words);
         }
@@ -76,6 +78,7 @@ impl Witness {
     }
 
     /// The driver says that it received so many bytes into a buffer of `room`.
+    #[inline(never)]
     pub fn length(&mut self, what: &'static str, returned: usize, room: usize) {
         if returned > room {
             let words = || format!("{what}: {returned} bytes reported, room for {room}");
@@ -84,6 +87,7 @@ impl Witness {
     }
 
     /// A promise of the driver's documentation.
+    #[inline(never)]
     pub fn promise(&mut self, what: &'static str, kept: bool) {
         if !kept {
             world::sight(Oracle::Promise, what, || what.to_owned());

@@ -154,12 +154,15 @@ pub struct State {
     /// another: then the driver may have taken back what the model still uses.
     ahead: bool,
     /// It may have changed what it reads as the driver's orders: it goes anywhere then.
+    astray: bool,
+    /// It kept data back, or changed them.
+    withheld: bool,
+    /// In this call it said that it wrote less than it did: so much, at least once.
+    understated: Option<u64>,
+    /// It lied in another way, which may let the driver think that data were sent.
     misled: bool,
-    /// Which bytes of a completion say whose it is.
-    names: Range<u32>,
-    /// It said so of a completion; or of the data themselves.
-    forged_completion: bool,
-    forged_data: bool,
+    /// Where a completion says how much was written.
+    written: Option<std::ops::Range<usize>>,
     /// Idle turns after which a loop is abandoned.
     idle_limit: u32,
     /// Turns since anything happened.
@@ -334,7 +337,7 @@ impl World {
         if !state.removed {
             if let Some(scripted) = state.script.reply(register) {
                 state.acted += 1;
-                state.forged = true;
+                state.mislead();
                 state.ahead = true;
                 value = scripted;
             } else if let Some(function) = function
@@ -406,7 +409,7 @@ impl World {
         let value = match scripted {
             Some(value) if !state.removed => {
                 state.acted += 1;
-                state.forged = true;
+                state.mislead();
                 state.ahead = true;
                 value
             }
@@ -610,10 +613,11 @@ impl State {
             acted: 0,
             forged: false,
             ahead: false,
+            astray: false,
+            withheld: false,
+            understated: None,
             misled: false,
-            names: 0..0,
-            forged_completion: false,
-            forged_data: false,
+            written: None,
             idle_limit: IDLE,
             idle: 0,
             turns: 0,
@@ -660,10 +664,11 @@ impl State {
         self.acted = 0;
         self.forged = false;
         self.ahead = false;
-        self.misled = false;
-        self.names = target.completion_names();
-        self.forged_completion = false;
-        self.forged_data = program.mode == Mode::Hostile;
+        self.astray = false;
+        self.withheld = false;
+        self.understated = None;
+        self.misled = program.mode == Mode::Hostile;
+        self.written = target.written();
         self.detail = detail;
         self.sightings.clear();
         self.over = 0;
@@ -680,6 +685,7 @@ impl State {
         self.looked = 0;
         self.watched = false;
         self.extra = 0;
+        self.understated = None;
         self.reads = [NOTHING; RECENT];
         self.trace.add(self.now, || Step::Enter { during });
     }
@@ -858,13 +864,14 @@ impl State {
         if !allowed || skipped >= map.len {
             return;
         }
-        let bytes = self.script.bytes(bytes);
-        let bytes = &bytes[..bytes.len().min(map.len - skipped)];
-        self.memory.write(map.start + skipped, bytes);
+        let (start, room) = (map.start + skipped, map.len - skipped);
         self.acted += 1;
-        self.forged = true;
         self.ahead = true;
-        self.misled = true;
+        self.astray = true;
+        self.mislead();
+        let bytes = self.script.bytes(bytes);
+        let bytes = &bytes[..bytes.len().min(room)];
+        self.memory.write(start, bytes);
         self.trace.add(self.now, || Step::Poked {
             mapping,
             offset,
@@ -915,10 +922,48 @@ impl State {
         self.sight_at(Oracle::Panic, place, &(file, line), || words);
     }
 
-    /// Whether data that are missing could have been missed by the driver: the device did not keep them
-    /// back while it said that it had sent them.
-    pub fn may_miss_data(&self) -> bool {
-        !self.forged_data || self.forged_completion
+    /// Whether a driver that returns `len` bytes, some of which are missing, should have known: it was
+    /// told of fewer, or nobody told it that they were sent.
+    pub fn may_miss_data(&self, len: usize) -> bool {
+        let told = self.understated.is_some_and(|said| said < len as u64);
+        !self.misled && (!self.withheld || told)
+    }
+
+    /// The device says something that is not true.
+    fn mislead(&mut self) {
+        self.forged = true;
+        self.misled = true;
+    }
+
+    /// A write of the device says something else than the model meant.
+    fn forge(&mut self, why: Purpose, honest: &[u8], said: Option<&[u8]>) {
+        self.forged = true;
+        match (why, said) {
+            (Purpose::Payload, _) => self.withheld = true,
+            (Purpose::Completion, Some(said)) => match self.understatement(honest, said) {
+                Some(less) => {
+                    let least = self.understated.map_or(less, |known| known.min(less));
+                    self.understated = Some(least);
+                }
+                None => self.misled = true,
+            },
+            _ => self.misled = true,
+        }
+    }
+
+    /// The length that a completion says, if that is all that is wrong with it, and it is too small.
+    fn understatement(&self, honest: &[u8], said: &[u8]) -> Option<u64> {
+        let written = self.written.clone()?;
+        let length = |entry: &[u8]| {
+            let mut wide = [0; 8];
+            let bytes = entry.get(written.clone())?;
+            wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            Some(u64::from_le_bytes(wide))
+        };
+        let mut apart = honest.iter().zip(said).enumerate();
+        let only = apart.all(|(at, (one, other))| one == other || written.contains(&at));
+        let less = length(said)?;
+        (only && less < length(honest)?).then_some(less)
     }
 
     fn push(&mut self, sighting: Sighting) {
@@ -1178,7 +1223,7 @@ impl State {
         let covers = |map: &Map, place| (map.start..map.start + map.len).contains(&place);
         let once =
             self.ahead && place.is_some_and(|place| self.maps.iter().any(|map| covers(map, place)));
-        self.misled || once
+        self.astray || once
     }
 
     fn land(&mut self, at: Iova, from: &[u8], why: Purpose) -> Result<(), DmaFault> {
@@ -1214,12 +1259,12 @@ impl State {
             acted += 1;
             match change {
                 Change::Overwrite(offset, with) => {
-                    // A completion that lies about nothing but its own request comes when that is over.
-                    let end = offset.saturating_add(u32::try_from(with.len()).unwrap_or(u32::MAX));
-                    ahead |= why == Purpose::Completion
-                        && *offset < self.names.end
-                        && self.names.start < end;
                     let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
+                    // A completion that lies about its length only comes when its request is over.
+                    let length = self.written.clone().unwrap_or_default();
+                    let lies = offset..offset.saturating_add(with.len());
+                    ahead |= why == Purpose::Completion
+                        && (lies.start < length.start || length.end < lies.end);
                     let changed = bytes.iter_mut().skip(offset);
                     for (byte, new) in changed.zip(self.script.bytes(with.clone())) {
                         *byte = *new;
@@ -1228,19 +1273,18 @@ impl State {
                 Change::Drop => dropped = true,
                 Change::Repeat(slot) => {
                     ahead = true;
-                    self.misled = true;
+                    self.astray = true;
                     again = Some(*slot);
                 }
             }
         }
         self.acted += acted;
-        self.forged |= acted > 0;
-        self.ahead |= ahead && acted > 0;
-        self.misled |= why == Purpose::Descriptor && acted > 0;
-        match why {
-            Purpose::Completion => self.forged_completion |= acted > 0,
-            Purpose::Payload => self.forged_data |= acted > 0,
-            _ => {}
+        // What changes nothing is no lie.
+        if dropped || again.is_some() || bytes != from {
+            let said = (!dropped && again.is_none()).then_some(bytes.as_slice());
+            self.forge(why, from, said);
+            self.ahead |= ahead;
+            self.astray |= why == Purpose::Descriptor;
         }
         let result = if dropped {
             self.trace.add(self.now, || Step::Dropped { at, why });

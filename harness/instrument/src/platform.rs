@@ -69,6 +69,12 @@ impl Drop for Entered {
     }
 }
 
+/// Forgets the entered session of a driver that was left on its stack and whose memory is about to go:
+/// it is not dropped.
+pub fn abandon() {
+    std::mem::forget(ENTERED.take());
+}
+
 /// The entered session, or none: nothing is to be had then.
 fn entered() -> Option<Rc<dyn Platform>> {
     trap::settle();

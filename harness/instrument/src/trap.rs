@@ -109,6 +109,21 @@ pub fn settle() {
     callbacks::settle();
 }
 
+/// Takes back every window of this thread, of a driver that was left on its stack and whose memory is
+/// about to go: none of them is dropped any more.
+///
+/// # Safety
+///
+/// Nobody uses a window of this thread again, or drops one.
+pub unsafe fn abandon() {
+    callbacks::abandon();
+    for region in regions() {
+        // SAFETY: the range is the window's own, and the caller's promise.
+        unsafe { libc::munmap(region.first as *mut _, region.served + GUARD) };
+    }
+    FIRST.set(ptr::null());
+}
+
 /// A mapped BAR as a driver wants it: a pointer.
 pub struct Window {
     region: Pin<Box<Region>>,

@@ -93,6 +93,12 @@ impl ErrorLog {
         }
     }
 
+    /// Empties the log.
+    pub(crate) fn forget(&mut self) {
+        self.records.clear();
+        self.dropped = 0;
+    }
+
     /// What happened by `now`, oldest first, and how much the log had no room for.
     pub(crate) fn by(&self, now: Time) -> (&[ErrorRecord], u64) {
         let happened = self.records.partition_point(|record| record.at <= now);

@@ -123,6 +123,13 @@ impl Controller {
         }
     }
 
+    /// What interrupts cost from now on is counted from zero.
+    pub(crate) fn forget(&mut self) {
+        for service in &mut self.services {
+            service.cost = InterruptCost::default();
+        }
+    }
+
     /// What is raised.
     pub(crate) fn pending(&self, slot: usize) -> VectorSet {
         self.lines[slot].raised

@@ -387,6 +387,13 @@ impl Iommu {
         self.invalidations
     }
 
+    /// Empties the log and counts from zero.
+    pub(crate) fn forget(&mut self) {
+        self.log.clear();
+        self.dropped = 0;
+        self.invalidations = 0;
+    }
+
     pub(crate) fn record(&mut self, fault: FaultRecord) {
         if self.log.len() < self.log_entries {
             self.log.push(fault);

@@ -76,7 +76,8 @@ pub enum MachineError {
     NoInterrupts(RequesterId),
 }
 
-/// What a machine counted since it was switched on. Costs that are true on any host.
+/// What a machine counted since it was switched on, or made to [forget](Machine::forget). Costs that
+/// are true on any host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Register reads.
@@ -891,6 +892,20 @@ impl Machine {
             neighbours_reset: self.complex.resets.neighbours,
             peer_to_peer: tally.peer_to_peer,
         }
+    }
+
+    /// Empties every log and counts from zero, as if the machine had just been switched on. Nothing
+    /// else changes: mappings, devices and time go on.
+    pub fn forget(&mut self) {
+        self.accesses = Accesses::default();
+        self.bounce.copied = 0;
+        self.complex.forget();
+    }
+
+    /// How many mappings a function holds.
+    pub fn mappings(&self, id: RequesterId) -> usize {
+        let live = |slot| self.complex.ledger.live_count(slot);
+        self.slot_of(id).map_or(0, live)
     }
 
     fn slot_of(&self, id: RequesterId) -> Result<usize, MachineError> {

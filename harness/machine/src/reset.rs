@@ -83,6 +83,12 @@ pub(crate) struct Resets {
 }
 
 impl Resets {
+    /// Counts from zero.
+    pub(crate) fn forget(&mut self) {
+        self.disobeyed = 0;
+        self.neighbours = 0;
+    }
+
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             wait: config.reset_wait,

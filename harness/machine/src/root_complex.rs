@@ -259,6 +259,17 @@ impl RootComplex {
         }
     }
 
+    /// Empties the logs and counts from zero.
+    pub(crate) fn forget(&mut self) {
+        self.log = Log::new(LOG);
+        self.strays = Log::new(STRAYS);
+        self.tally = Tally::default();
+        self.iommu.forget();
+        self.interrupts.forget();
+        self.fabric.errors.forget();
+        self.resets.forget();
+    }
+
     /// Makes room for the next slot.
     pub(crate) fn attach(&mut self, requester: RequesterId) {
         self.iommu.attach(requester);

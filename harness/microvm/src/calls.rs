@@ -1,7 +1,7 @@
 //! A driver in a guest, as the service of its class.
 
 use crate::kvm::Kvm;
-use crate::services::HostWorld;
+use crate::services::{HostWorld, Nowhere};
 use crate::vm::{Death, MicroVm, Snapshot, VmError, Window};
 use cofferdam_microvm_abi::{Call, Driver, failure, page, refusal};
 use cofferdam_seam::service::{Block, Compute, DriverError, SECTOR};
@@ -64,16 +64,50 @@ impl<H: RawDma> VmDriver<H> {
     ///
     /// As there, without the host's.
     pub fn probe_in(mut vm: MicroVm, host: H, driver: Driver) -> Result<Self, CallError> {
-        let mut world = HostWorld::new(host);
-        vm.start(&mut world)?.map_err(CallError::Died)?;
-        let mut this = Self {
+        vm.start(&mut Nowhere)?.map_err(CallError::Died)?;
+        let mut this = Self::around(vm, host);
+        this.load(driver)?;
+        Ok(this)
+    }
+
+    /// No driver yet, in a guest that waits for its first call, or was reset to where it did.
+    pub fn around(vm: MicroVm, host: H) -> Self {
+        Self {
             vm,
-            world,
+            world: HostWorld::new(host),
             size: 0,
             death: None,
-        };
-        this.size = this.call(Call::Probe, &[driver as u64])?;
-        Ok(this)
+        }
+    }
+
+    /// Lets a driver take the device into service.
+    ///
+    /// # Errors
+    ///
+    /// It does not take it, or dies of it.
+    pub fn load(&mut self, driver: Driver) -> Result<(), CallError> {
+        self.size = self.call(Call::Probe, &[driver as u64])?;
+        Ok(())
+    }
+
+    /// The guest, for another driver, and what this one was given.
+    pub fn into_parts(self) -> (MicroVm, HostWorld<H>) {
+        (self.vm, self.world)
+    }
+
+    /// Makes a call with data, as much as there can be; the first value of its result.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn call_with(
+        &mut self,
+        call: Call,
+        arguments: &[u64],
+        data: &[u8],
+    ) -> Result<u64, CallError> {
+        self.vm.set_data(data)?;
+        self.call(call, arguments)
     }
 
     /// What the guest died of, if it did.

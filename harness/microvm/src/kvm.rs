@@ -2,10 +2,14 @@
 
 use kvm_bindings::{kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, VcpuExit};
+use std::ffi::CString;
 use std::fmt;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+/// The environment variable that names another file than `/dev/kvm`.
+pub const DEVICE: &str = "COFFERDAM_KVM";
 
 /// Why there is no KVM here.
 #[derive(Clone, Debug, Error)]
@@ -41,14 +45,16 @@ pub struct Kvm {
 }
 
 impl Kvm {
-    /// Opens it.
+    /// Opens it: `/dev/kvm`, or the file that the variable [`DEVICE`] names.
     ///
     /// # Errors
     ///
     /// There is none, or not for us, or not with what is needed.
     pub fn open() -> Result<Self, Unavailable> {
-        let kvm = kvm_ioctls::Kvm::new().map_err(|error| Unavailable {
-            reason: format!("/dev/kvm: {error}"),
+        let path = std::env::var(DEVICE).unwrap_or_else(|_| "/dev/kvm".to_owned());
+        let name = CString::new(path.as_str()).unwrap_or_default();
+        let kvm = kvm_ioctls::Kvm::new_with_path(name).map_err(|error| Unavailable {
+            reason: format!("{path}: {error}"),
             remedy: match error.errno() {
                 libc::EACCES | libc::EPERM => "join the group that owns it, or run as root",
                 _ => "load kvm_intel or kvm_amd, and switch virtualization on in the firmware",

@@ -27,7 +27,7 @@ mod vm;
 mod watchdog;
 
 pub use calls::{CallError, VmDriver};
-pub use cofferdam_microvm_abi::{Call, Driver};
-pub use kvm::{Kvm, Nature, Unavailable};
-pub use services::{HostWorld, World};
+pub use cofferdam_microvm_abi::{Call, Driver, MACHINE};
+pub use kvm::{DEVICE, Kvm, Nature, Unavailable};
+pub use services::{HostWorld, Nowhere, World};
 pub use vm::{Counts, Death, MicroVm, Snapshot, VmError, Window};

@@ -113,6 +113,25 @@ impl<H: RawDma> HostWorld<H> {
     }
 }
 
+/// A world without anything: for a guest that has nothing to ask yet.
+pub struct Nowhere;
+
+impl World for Nowhere {
+    fn read(&mut self, _: u8, _: u32, _: Width) -> u64 {
+        u64::MAX
+    }
+
+    fn write(&mut self, _: u8, _: u32, _: Width, _: u64) {}
+
+    fn serve(&mut self, _: Service, _: &[u64; 8], _: Locate<'_>) -> Result<[u64; 2], HostError> {
+        Err(HostError::Refused)
+    }
+
+    fn wait(&mut self, _: VectorSet, _: Deadline) -> Result<VectorSet, HostError> {
+        Err(HostError::Refused)
+    }
+}
+
 fn narrow<T: TryFrom<u64>>(value: u64) -> Result<T, HostError> {
     T::try_from(value).map_err(|_| HostError::Refused)
 }

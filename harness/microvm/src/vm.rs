@@ -14,7 +14,7 @@ use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 use thiserror::Error;
@@ -24,7 +24,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// `KVM_INTERRUPT` (Linux, Documentation/virt/kvm/api.rst, 4.16): injects a vector.
-const KVM_INTERRUPT: libc::c_ulong = 0x4004_ae86;
+const KVM_INTERRUPT: u32 = 0x4004_ae86;
+/// `KVM_RUN` and `KVM_SET_FPU` (the same, 4.10 and 4.23).
+const KVM_RUN: u32 = 0xae80;
+const KVM_SET_FPU: u32 = 0x41a0_ae8d;
 
 /// The host could not make or run a guest; never a finding.
 #[derive(Clone, Debug, Error)]
@@ -258,21 +261,27 @@ impl MicroVm {
             _vm: vm,
             memory,
             windows: windows.to_vec(),
-            watchdog: Watchdog::new(PATIENCE).step("its watchdog")?,
+            watchdog: Watchdog::new(Some(PATIENCE)),
             counts: Counts::default(),
             died: false,
             payload,
         })
     }
 
-    /// How long a call may take, by the host's clock.
-    ///
-    /// # Errors
-    ///
-    /// The host has no timer for it.
-    pub fn set_patience(&mut self, patience: Duration) -> Result<(), VmError> {
-        self.watchdog.set_patience(patience).step("its watchdog")
+    /// How long a call may take, by the host's clock; `None` where somebody else ends a guest that
+    /// does not leave.
+    pub fn set_patience(&mut self, patience: impl Into<Option<Duration>>) {
+        self.watchdog = Watchdog::new(patience.into());
     }
+
+    /// The processor's descriptor.
+    pub fn processor(&self) -> RawFd {
+        self.vcpu.as_raw_fd()
+    }
+
+    /// What is asked of the processor's descriptor from the first call on, resets included: a filter of
+    /// system calls has to allow these requests and no others.
+    pub const REQUESTS: [u32; 3] = [KVM_RUN, KVM_INTERRUPT, KVM_SET_FPU];
 
     /// What it left for so far.
     pub fn counts(&self) -> Counts {
@@ -338,7 +347,7 @@ impl MicroVm {
 
     /// Runs until the guest asks for the next call.
     fn run(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
-        self.watchdog.begin();
+        self.watchdog.begin().step("its watchdog")?;
         let ended = self.leave(world)?;
         self.died |= ended.is_err();
         Ok(ended)
@@ -346,8 +355,9 @@ impl MicroVm {
 
     fn leave(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
         loop {
-            self.counts.exits += 1;
             let exit = match self.vcpu.run() {
+                // A signal of this process is not the guest's leaving.
+                Ok(VcpuExit::Intr) => continue,
                 Ok(exit) => exit,
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                     if self.watchdog.passed() {
@@ -359,6 +369,7 @@ impl MicroVm {
                 }
                 Err(error) => return Err(VmError::at("KVM_RUN")(&error)),
             };
+            self.counts.exits += 1;
             let death = match exit {
                 VcpuExit::MmioWrite(HYPERCALL, data) => {
                     let code = data.try_into().map_or(u32::MAX, u32::from_le_bytes);
@@ -391,7 +402,6 @@ impl MicroVm {
                 },
                 VcpuExit::Shutdown => Some(Death::TripleFault),
                 VcpuExit::Unsupported(33) => Some(Death::BusLock),
-                VcpuExit::Intr => None,
                 other => Some(Death::Broke(format!("it left with {other:?}"))),
             };
             if let Some(death) = death {
@@ -447,7 +457,13 @@ impl MicroVm {
         let vector = u32::from(VECTORS.saturating_add(vector));
         // SAFETY: the descriptor is a vCPU's, and the argument is the struct kvm_interrupt that this
         // request reads: one 32-bit number.
-        let done = unsafe { libc::ioctl(self.vcpu.as_raw_fd(), KVM_INTERRUPT, &raw const vector) };
+        let done = unsafe {
+            libc::ioctl(
+                self.vcpu.as_raw_fd(),
+                KVM_INTERRUPT.into(),
+                &raw const vector,
+            )
+        };
         if done != 0 {
             let error = std::io::Error::last_os_error();
             return Err(VmError::at("KVM_INTERRUPT")(&error));

@@ -12,53 +12,58 @@ use std::time::{Duration, Instant};
 /// Nobody else here uses it.
 const SIGNAL: Signal = Signal::SIGALRM;
 
-/// A timer of the thread that made it. It ticks as long as this lives: to arm one for each call would
-/// cost more than the call.
+/// A timer of the thread that makes the first call. It ticks from then on as long as this lives: to arm
+/// one for each call would cost more than the call.
 pub struct Watchdog {
-    timer: Timer,
-    patience: Duration,
+    timer: Option<Timer>,
+    patience: Option<Duration>,
     until: Option<Instant>,
 }
 
 extern "C" fn nothing(_: i32) {}
 
+/// A timer that ticks several times within that patience, so a guest outlives it by a part of it only.
+fn ticking(patience: Duration) -> Result<Timer, Errno> {
+    // KVM_RUN returns all the same; other system calls of this thread go on.
+    let action = SigAction::new(
+        SigHandler::Handler(nothing),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(SIGNAL, &action) }?;
+    let event = SigEvent::new(SigevNotify::SigevThreadId {
+        signal: SIGNAL,
+        thread_id: gettid().as_raw(),
+        si_value: 0,
+    });
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
+    // A tick may come just before KVM_RUN, which then sees nothing of it.
+    let ticks = Expiration::Interval(TimeSpec::from(patience / 4));
+    timer.set(ticks, TimerSetTimeFlags::empty())?;
+    Ok(timer)
+}
+
 impl Watchdog {
-    /// Ticks several times within that patience, so a guest outlives it by a part of it only.
-    pub fn new(patience: Duration) -> Result<Self, Errno> {
-        // KVM_RUN returns all the same; other system calls of this thread go on.
-        let action = SigAction::new(
-            SigHandler::Handler(nothing),
-            SaFlags::SA_RESTART,
-            SigSet::empty(),
-        );
-        // SAFETY: the handler does nothing.
-        unsafe { sigaction(SIGNAL, &action) }?;
-        let event = SigEvent::new(SigevNotify::SigevThreadId {
-            signal: SIGNAL,
-            thread_id: gettid().as_raw(),
-            si_value: 0,
-        });
-        let mut this = Self {
-            timer: Timer::new(ClockId::CLOCK_MONOTONIC, event)?,
+    /// What each call has; without a limit somebody else has to end the guest, and there is no timer.
+    pub fn new(patience: Option<Duration>) -> Self {
+        Self {
+            timer: None,
             patience,
             until: None,
-        };
-        this.set_patience(patience)?;
-        Ok(this)
-    }
-
-    /// What a call has from now on.
-    pub fn set_patience(&mut self, patience: Duration) -> Result<(), Errno> {
-        self.patience = patience;
-        // A tick may come just before KVM_RUN, which then sees nothing of it.
-        let tick = TimeSpec::from(patience / 4);
-        let ticks = Expiration::Interval(tick);
-        self.timer.set(ticks, TimerSetTimeFlags::empty())
+        }
     }
 
     /// A call begins.
-    pub fn begin(&mut self) {
-        self.until = Some(Instant::now() + self.patience);
+    pub fn begin(&mut self) -> Result<(), Errno> {
+        self.until = None;
+        if let Some(patience) = self.patience {
+            if self.timer.is_none() {
+                self.timer = Some(ticking(patience)?);
+            }
+            self.until = Some(Instant::now() + patience);
+        }
+        Ok(())
     }
 
     /// Whether the call's time is up.

@@ -203,7 +203,7 @@ fn endless_loop_ends_within_the_deadline() {
     };
     let mut driver = bench.probe(Driver::Edu).expect("an honest device");
     let patience = Duration::from_millis(20);
-    driver.vm().set_patience(patience).expect("a timer");
+    driver.vm().set_patience(patience);
 
     let error = driver.call(Call::Spin, &[]).expect_err("it has no end");
 

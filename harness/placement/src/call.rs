@@ -150,6 +150,8 @@ pub enum Call {
     Filled,
     /// The domain has done all it meant to do.
     Finished,
+    /// What the next trial of this boot asks of a tenant: seed and requests.
+    Next,
 }
 
 /// What a domain can complain of.
@@ -237,6 +239,7 @@ impl Call {
             Self::Kill => [20, 0, 0, 0, 0, 0],
             Self::Restart => [21, 0, 0, 0, 0, 0],
             Self::Finished => [22, 0, 0, 0, 0, 0],
+            Self::Next => [23, 0, 0, 0, 0, 0],
             Self::GiveBack { phys } => [50, phys, 0, 0, 0, 0],
             Self::GivenBack => [51, 0, 0, 0, 0, 0],
             Self::Filled => [52, 0, 0, 0, 0, 0],
@@ -310,6 +313,7 @@ impl Call {
             20 => Self::Kill,
             21 => Self::Restart,
             22 => Self::Finished,
+            23 => Self::Next,
             50 => Self::GiveBack { phys: a },
             51 => Self::GivenBack,
             52 => Self::Filled,
@@ -420,6 +424,7 @@ mod tests {
             Call::Kill,
             Call::Restart,
             Call::Finished,
+            Call::Next,
             Call::GiveBack { phys: 0x14_9000 },
             Call::GivenBack,
             Call::Filled,

@@ -3,10 +3,11 @@
 use crate::call::Call;
 use crate::carrier;
 use crate::crossing::{self, Rounds};
+use crate::guest::Guest;
 use crate::jail::{self, Confinement};
 use crate::link::Link;
 use crate::newcomer;
-use crate::placement::{Placement, RingAt, Role};
+use crate::placement::{Placement, RingAt, Role, Wall};
 use crate::port::{self, PortPage, Spin};
 use crate::probe;
 use crate::ring::Ring;
@@ -18,6 +19,7 @@ use crate::trial::{DriverId, TenantIo, TrialSpec};
 use cofferdam_instrument::trap::TrapError;
 use cofferdam_machine::frames::Run;
 use nix::unistd::Pid;
+use std::fmt::Display;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -62,13 +64,10 @@ pub fn run(
         Ok((page, window)) => {
             last_words(page);
             die_of_faults();
-            let confined = trap_registers(placement, index, duty)
-                .map_err(|error| error.to_string())
-                .and_then(|()| jail::confine(parent).map_err(|error| error.to_string()));
-            match confined {
-                Ok(confinement) => {
+            match prepare(placement, index, window, parent, duty) {
+                Ok((confinement, guest)) => {
                     let alive = AssertUnwindSafe(|| {
-                        live(placement, index, page, window, confinement, duty);
+                        live(placement, index, page, window, (confinement, guest), duty);
                     });
                     if catch_unwind(alive).is_ok() {
                         0
@@ -86,6 +85,32 @@ pub fn run(
     };
     // SAFETY: ends the process at once; it shares nothing that wants flushing or unwinding.
     unsafe { libc::_exit(code) }
+}
+
+/// Sets up what the jail would forbid, and closes it.
+fn prepare(
+    placement: &Placement,
+    index: usize,
+    window: Window,
+    parent: Pid,
+    duty: &Duty<'_>,
+) -> Result<(Confinement, Option<Guest>), String> {
+    trap_registers(placement, index, duty).map_err(|error| error.to_string())?;
+    let guest = if placement.wall == Wall::Guest && index == placement.server() {
+        Some(Guest::boot(window).map_err(|error| error.to_string())?)
+    } else {
+        None
+    };
+    let kept = guest.as_ref().and_then(Guest::device);
+    let confinement = jail::confine(parent, kept).map_err(|error| error.to_string())?;
+    Ok((confinement, guest))
+}
+
+/// Ends a domain whose host failed it: no finding, like one that could not be started.
+pub fn cannot_go_on(page: &PortPage, error: &dyn Display) -> ! {
+    page.leave_text(&format!("{CANNOT_START}{error}"));
+    // SAFETY: ends the process at once; it shares nothing that wants flushing or unwinding.
+    unsafe { libc::_exit(EXIT_NOT_STARTED) }
 }
 
 /// Maps what the domain may have, then closes every descriptor: its mappings are its wall.
@@ -160,7 +185,7 @@ fn live(
     index: usize,
     page: &'static PortPage,
     window: Window,
-    confinement: Confinement,
+    (confinement, guest): (Confinement, Option<Guest>),
     duty: &Duty<'_>,
 ) {
     let Duty::Trial {
@@ -197,7 +222,9 @@ fn live(
     }
     match role {
         None => supervisor::run(&link, placement),
-        Some(Role::Serves) => Server::new(link, spec, placement, index, *generation).run(),
+        Some(Role::Serves) => Server::new(link, spec, placement, index, *generation)
+            .with_guest(guest)
+            .run(),
         Some(Role::Tenant(number)) if crossing.is_some() => {
             let rounds = crossing
                 .filter(|_| number == 1)

@@ -454,6 +454,12 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the driver dies or is reset on the way to the fault, so that not even a trial in which it
+    /// does not act is a clean one.
+    pub const fn is_led_up_to(&self) -> bool {
+        matches!(self, Self::D12 { .. })
+    }
+
     /// The catalogue's identifier: `D1`, or `none`.
     pub const fn id(&self) -> &'static str {
         match self {
@@ -505,6 +511,36 @@ impl Fault {
             Self::X5 { .. } => "X5",
             Self::X6 { .. } => "X6",
             Self::Own { case, .. } => case.fault(),
+        }
+    }
+
+    /// Why hardware and domains are as they were once the fault has struck and been judged, where they
+    /// can be: then another trial may follow in its boot. What it really did is looked at after every
+    /// trial, and what cannot be put back ends the boot.
+    pub const fn stateless(&self) -> Option<&'static str> {
+        const FRAMES: &str = "it writes to frames that hold a pattern, which is written anew";
+        match self {
+            Self::None => Some("nothing happens"),
+            Self::D1 {
+                by: By::Device,
+                target: Target::Neighbour,
+                ..
+            }
+            | Self::D8 { .. } => {
+                Some("it changes nothing where it is refused; where it lands, the boot ends")
+            }
+            Self::D1 { by: By::Device, .. }
+            | Self::D10 { .. }
+            | Self::D11 { .. }
+            | Self::D13 { .. } => Some(FRAMES),
+            Self::D5 { write: false, .. } => Some("it reads"),
+            Self::D9 { .. } => {
+                Some("the other device is left alone where it is refused; else the boot ends")
+            }
+            Self::I4 { .. } => Some("the forged interrupt is acknowledged"),
+            // The others change what a driver or a device knows, or are committed by the driver's
+            // domain, whose share in them ends with it. What D4 writes over is the driver's own.
+            _ => None,
         }
     }
 

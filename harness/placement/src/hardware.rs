@@ -2,10 +2,11 @@
 //!
 //! It is the only process that maps all port pages, and the only one that lets a domain run. What
 //! a domain may ask for is in [`calls`], how time passes in [`leap`] and [`wall`], what was seen in
-//! [`report`], what becomes of a page that is given back in [`balloon`], what the device does wrong in
-//! [`devices`] and, as far as it concerns the bus, in [`bus_lies`].
+//! [`report`], how one trial follows another in [`boot`], what becomes of a page that is given back in
+//! [`balloon`], what the device does wrong in [`devices`] and, as far as it concerns the bus, in [`bus_lies`].
 
 mod balloon;
+mod boot;
 mod bus_lies;
 mod calls;
 mod devices;
@@ -20,7 +21,7 @@ use crate::call::{Answer, Call};
 use crate::jail::Confinement;
 use crate::own::Strike;
 use crate::placement::{Placement, Role};
-use crate::port::{self, PortPage};
+use crate::port::{self, PortPage, Toll};
 use crate::ring;
 use crate::supervisor::DEATH_BELL;
 use crate::trace::{Event, What};
@@ -28,6 +29,7 @@ use crate::trial::{
     Balloon, ClockKind, Detection, End, Fault, Route, StrayDma, TrialReport, TrialSpec,
 };
 use crate::wire::Channel;
+pub use boot::NEXT_BELL;
 use bus_lies::{Neighbour, bus_lie};
 use cofferdam_machine::config::{Config, INTERRUPT_TIME};
 use cofferdam_machine::frames::{MAP, Use};
@@ -45,7 +47,7 @@ use std::time::Duration;
 use thiserror::Error;
 use unit::{State, Unit};
 use vdevice_edu::{Edu, EduTiming};
-use vdevice_tamper::{Tally, Tamper};
+use vdevice_tamper::{Lie, Tally, Tamper};
 
 /// What the hardware asks of the zygote.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,7 +76,9 @@ pub enum ToZygote {
     Continue(usize),
     /// Some of what was recorded, in order, and how much more there was no room for.
     Trace(Vec<Event>, u64),
-    /// The trial is over; how confined the least confined domain was.
+    /// A trial is over, and the next of its boot begins.
+    Next(Box<TrialReport>),
+    /// The last trial is over; how confined the least confined domain was.
     Report(Box<TrialReport>, Option<Confinement>),
     /// The trial could not be carried out.
     Failed(String),
@@ -159,6 +163,13 @@ const BYSTANDER: RequesterId = RequesterId::new(2, 0, 0);
 /// Stray DMAs reported one by one.
 const STRAYS: usize = 16;
 
+/// The lie of a trial's fault, if its device tells one.
+fn told(machine: &Machine, spec: &TrialSpec, neighbour: &Neighbour) -> Option<Lie> {
+    let [forgery, own] = [BYSTANDER, DEVICE].map(|id| machine.message(id, Vector(0)));
+    let timeout = machine.config().completion_timeout;
+    lie(spec, forgery, own).or_else(|| bus_lie(&spec.fault, neighbour, timeout))
+}
+
 /// A frozen CPU.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cpu {
@@ -210,14 +221,27 @@ pub struct Hardware {
     /// The port page of a tenant that is not there yet.
     spare_port: Option<&'static PortPage>,
     epoch: u64,
+    /// When the trial began: a later one of its boot does not begin at zero.
+    begun: Time,
+    /// The tenants make the requests that come before the first trial.
+    warming: bool,
+    /// What a trial did that cannot be put back.
+    spoilt: Option<String>,
+    /// What domains had counted when the trial began.
+    paid_before: [u64; Toll::COUNT],
+    /// The mappings the device then had.
+    mapped_before: usize,
+    /// Whose registers its device may aim at.
+    neighbour: Neighbour,
     /// Where somebody asked for a trace.
     recorder: Option<Recorder>,
 }
 
-/// Runs a trial and reports it to the zygote. `memory` and `ports` are the files; `epoch` is device time zero on
-/// the monotonic clock; `traced` asks for a trace, which goes before the report.
+/// Runs the trials of a boot and reports them to the zygote: the first, and of the others as many as find the machine as the first did. `memory` and `ports` are the files; `epoch` is device
+/// time zero on the monotonic clock; `traced` asks for a trace, which goes before the last report.
 pub fn run(
     spec: &TrialSpec,
+    others: &[TrialSpec],
     memory: BorrowedFd<'_>,
     ports: BorrowedFd<'_>,
     zygote: Channel,
@@ -228,14 +252,10 @@ pub fn run(
     if traced {
         hardware.start_recording();
     }
-    let ended = match spec.clock {
-        ClockKind::Leap => leap::run(&mut hardware),
-        ClockKind::Wall => wall::run(&mut hardware),
-    };
-    match ended {
-        Ok(end) => {
+    match hardware.boot(others) {
+        Ok(report) => {
             hardware.share_all_memory();
-            let report = ToZygote::Report(Box::new(hardware.report(end)), hardware.confinement);
+            let report = ToZygote::Report(Box::new(report), hardware.confinement);
             let sent = hardware.send_trace();
             match sent.and_then(|()| hardware.zygote.send(&report)) {
                 // Closing the channel with messages unread would take the report back: the zygote
@@ -292,7 +312,6 @@ impl Hardware {
             memory,
         );
         let honest = device(spec.driver, spec.seed);
-        let forgery = machine.message(BYSTANDER, Vector(0));
         let others = Edu::new(EduTiming::default());
         let neighbour = Neighbour {
             id: BYSTANDER,
@@ -311,9 +330,7 @@ impl Hardware {
         let route = spec.fault.sibling();
         // Near means near each other; far, that each has a root port.
         let own = route.map_or(Place::RootPort, place);
-        let message = machine.message(DEVICE, Vector(0));
-        let lie = lie(spec, forgery, message)
-            .or_else(|| bus_lie(&spec.fault, &neighbour, platform.completion_timeout));
+        let lie = told(&machine, spec, &neighbour);
         let (device, tally) = match (spec.fault, lie) {
             (Fault::Own { case, nth }, _) => {
                 let tally = Arc::new(Tally::new());
@@ -383,6 +400,12 @@ impl Hardware {
             balloon: None,
             spare_port,
             epoch,
+            begun: Time::ZERO,
+            warming: spec.warm,
+            spoilt: None,
+            paid_before: [0; Toll::COUNT],
+            mapped_before: 0,
+            neighbour,
             recorder: None,
         })
     }
@@ -402,7 +425,7 @@ impl Hardware {
     }
 
     fn horizon(&self) -> Time {
-        Time(self.spec.horizon_ns)
+        self.begun + Duration::from_nanos(self.spec.horizon_ns)
     }
 
     const fn supervisor(&self) -> usize {
@@ -707,6 +730,7 @@ impl Hardware {
         let finished = *self.finished_at.get_or_insert(now);
         let settled = match (self.spec.fault, self.activated_at) {
             (Fault::None, _) => finished,
+            _ if self.warming => finished,
             (_, Some(activated)) => finished.max(activated + AFTERMATH),
             (_, None) => finished + LINGER,
         };

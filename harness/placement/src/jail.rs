@@ -15,6 +15,7 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 use thiserror::Error;
 
 /// The user and group domains run as: `nobody`.
@@ -92,8 +93,18 @@ pub fn die_with(parent: Pid) -> Result<(), JailError> {
     }
 }
 
-/// Confines the calling process for good. It must be single-threaded and hold no file descriptor.
-pub fn confine(parent: Pid) -> Result<Confinement, JailError> {
+/// A descriptor that a domain keeps, and what it may ask of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    /// The descriptor.
+    pub descriptor: RawFd,
+    /// The `ioctl` requests; no other descriptor takes any.
+    pub requests: &'static [u32],
+}
+
+/// Confines the calling process for good. It must be single-threaded and hold no file descriptor but
+/// those of the guest whose processor is `kept`.
+pub fn confine(parent: Pid, kept: Option<Device>) -> Result<Confinement, JailError> {
     let refused = |step, remedy| {
         move |errno| JailError::Refused {
             step,
@@ -115,7 +126,7 @@ pub fn confine(parent: Pid) -> Result<Confinement, JailError> {
     die_with(parent)?;
     prctl::set_no_new_privs().map_err(refused("prctl(PR_SET_NO_NEW_PRIVS)", "it is permitted"))?;
     let landlock = deny_files()?;
-    seccompiler::apply_filter(&allowlist()?)?;
+    seccompiler::apply_filter(&allowlist(kept)?)?;
     Ok(Confinement {
         dropped_identity: root,
         landlock,
@@ -133,8 +144,8 @@ fn deny_files() -> Result<bool, JailError> {
 }
 
 /// What a domain needs: to sleep on a word, to get and return anonymous memory, to read the clock,
-/// to end.
-fn allowlist() -> Result<BpfProgram, JailError> {
+/// to end; and to run a guest, if it has one.
+fn allowlist(kept: Option<Device>) -> Result<BpfProgram, JailError> {
     let anonymous = SeccompCondition::new(
         3,
         SeccompCmpArgLen::Dword,
@@ -165,9 +176,26 @@ fn allowlist() -> Result<BpfProgram, JailError> {
         libc::SYS_mmap,
         vec![SeccompRule::new(vec![anonymous, not_executable])?],
     );
+    if let Some(device) = kept {
+        rules.insert(libc::SYS_ioctl, requests(device)?);
+    }
     let denied = SeccompAction::Errno(u32::try_from(libc::EPERM).unwrap_or(1));
     let arch = std::env::consts::ARCH.try_into()?;
     Ok(SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)?.try_into()?)
+}
+
+/// A rule for each request of that descriptor.
+fn requests(device: Device) -> Result<Vec<SeccompRule>, JailError> {
+    let equal = |argument, value| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    let mut rules = Vec::new();
+    for request in device.requests {
+        let of = equal(0, flag(device.descriptor))?;
+        let what = equal(1, u64::from(*request))?;
+        rules.push(SeccompRule::new(vec![of, what])?);
+    }
+    Ok(rules)
 }
 
 fn flag(bits: i32) -> u64 {

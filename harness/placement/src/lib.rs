@@ -17,6 +17,7 @@ pub mod data;
 mod domain;
 pub mod fault;
 mod futex;
+pub mod guest;
 mod hardware;
 mod host;
 pub mod jail;

@@ -3,7 +3,7 @@
 //! A table for each kind holds what this process knows. It is filled before anything is listed or
 //! run: code by the program that is its own zygote, files by whoever read them, and a zygote is told
 //! of all files before its first trial. What is added stays to the end of the process, so names are
-//! plain references. A record names a file's thing by id and digest, `driver-vm#58c0..`, so that no
+//! plain references. A record names a file's thing by id and digest, `net-vm#58c0..`, so that no
 //! two files of one id are ever mixed up.
 //!
 //! It trusts code, which is linked in, and nothing in a file.

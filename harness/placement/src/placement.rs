@@ -2,6 +2,7 @@
 //!
 //! One file a placement. Nothing else in the crate knows a placement by name.
 
+mod driver_vm;
 mod hosted;
 mod hypervisor;
 mod in_kernel;
@@ -131,6 +132,15 @@ pub enum Restart {
     InPlace(Duration),
 }
 
+/// What keeps the driver from its surroundings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wall {
+    /// The mappings of its domain's process.
+    Process,
+    /// A KVM guest in that process: what the driver's frames are, and no more.
+    Guest,
+}
+
 /// Whether a placement with an IOMMU mode exists outside this experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "standing", content = "note", rename_all = "kebab-case")]
@@ -160,12 +170,14 @@ pub struct Placement {
     pub restart: Restart,
     /// Whose handler its interrupts call.
     pub interrupts: InterruptHandler,
+    /// What keeps the driver from its surroundings.
+    pub wall: Wall,
     /// Who runs so, in each of [`IommuMode::ALL`].
     pub deployed: [Standing; IommuMode::ALL.len()],
 }
 
 /// Every placement of ours, in the order of the report.
-pub const ALL: [&Placement; 7] = [
+pub const ALL: [&Placement; 8] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
     &root_partition::PLACEMENT,
@@ -173,6 +185,7 @@ pub const ALL: [&Placement; 7] = [
     &microkernel::PLACEMENT,
     &hosted::PLACEMENT,
     &safe_language::PLACEMENT,
+    &driver_vm::PLACEMENT,
 ];
 
 impl PlacementId {
@@ -186,6 +199,7 @@ impl PlacementId {
             Self::Microkernel => &microkernel::PLACEMENT,
             Self::Hosted => &hosted::PLACEMENT,
             Self::SafeLanguage => &safe_language::PLACEMENT,
+            Self::DriverVm => &driver_vm::PLACEMENT,
             Self::Own(own) => own.placement(),
         }
     }
@@ -243,9 +257,17 @@ impl Placement {
         self.driver_is_privileged() && !matches!(self.restart, Restart::InPlace(_))
     }
 
-    /// Whether the domain that holds the driver maps that owner's own frames, rings aside: whether a
-    /// wild store lands there.
+    /// Whether its driver is in a KVM guest, which not every host has.
+    pub fn needs_kvm(&self) -> bool {
+        self.wall == Wall::Guest
+    }
+
+    /// Whether the driver reaches that owner's own frames, rings aside: whether a wild store lands
+    /// there.
     pub fn driver_maps(&self, owner: Owner) -> bool {
+        if self.wall == Wall::Guest {
+            return owner == Owner::Driver;
+        }
         let server = &self.domains[self.server()];
         server
             .runs()

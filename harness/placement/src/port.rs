@@ -76,10 +76,15 @@ pub enum Toll {
     Copied,
     /// Sleeps that a doorbell or an interrupt ended.
     Woken,
+    /// Exits of its guest.
+    Left,
 }
 
 impl Toll {
-    const COUNT: usize = 3;
+    /// How many kinds there are.
+    pub const COUNT: usize = 4;
+    /// Every kind.
+    pub const ALL: [Self; Self::COUNT] = [Self::Rang, Self::Copied, Self::Woken, Self::Left];
 }
 
 /// How long either side polls before it sleeps.

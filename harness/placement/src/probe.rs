@@ -7,7 +7,7 @@ type Attempt = (&'static str, fn() -> libc::c_long);
 
 /// Attempts that would break a wall. Arguments are real where that costs nothing: the seccomp
 /// filter decides before the kernel looks at them, and EPERM shows that it did.
-const ATTEMPTS: [Attempt; 21] = [
+const ATTEMPTS: [Attempt; 26] = [
     ("mmap of a file", || {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         call(
@@ -22,6 +22,12 @@ const ATTEMPTS: [Attempt; 21] = [
         );
         call(libc::SYS_mmap, [0, 4096, prot.into(), flags.into(), -1, 0])
     }),
+    // KVM's, of Linux's api.rst, on the descriptors a domain with a guest has.
+    ("KVM_CREATE_VM", || ioctl(0, 0xae01)),
+    ("KVM_CREATE_VCPU", || ioctl(1, 0xae41)),
+    ("KVM_SET_USER_MEMORY_REGION", || ioctl(1, 0x4020_ae46)),
+    ("KVM_SET_SREGS", || ioctl(2, 0x4138_ae84)),
+    ("KVM_GET_MSRS", || ioctl(2, 0xc008_ae88)),
     ("mprotect", || {
         call(
             libc::SYS_mprotect,
@@ -104,6 +110,10 @@ fn open(path: &std::ffi::CStr) -> libc::c_long {
             0,
         ],
     )
+}
+
+fn ioctl(descriptor: i64, request: i64) -> libc::c_long {
+    call(libc::SYS_ioctl, [descriptor, request, 0, 0, 0, 0])
 }
 
 /// A process that exists and is none of the domain's business. Its number is the domain's to guess:

@@ -40,6 +40,11 @@ impl Mix {
         self.word() % bound.max(1)
     }
 
+    /// Decides what a tenant asks for.
+    pub const fn of_tenant(seed: u64, tenant: u8) -> Self {
+        Self(seed ^ ((tenant as u64) << 32))
+    }
+
     /// That many bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         std::iter::repeat_with(|| self.word().to_le_bytes())
@@ -76,12 +81,57 @@ pub fn corrupt_entry(field: u8, seed: u64) -> u32 {
 }
 
 /// What the driver does about the request it is about to take up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Onward {
     /// It serves it.
     Serve,
     /// It gives its device up, resets it and starts over.
     GiveUp,
+    /// Its CPU goes wrong; if it lives, it serves the request.
+    Errs(Deed),
+}
+
+/// What a driver's own CPU does wrong, wherever that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It stores there.
+    Store {
+        /// The machine's physical address.
+        phys: u64,
+        /// What it stores.
+        bytes: Vec<u8>,
+    },
+    /// It crashes.
+    Crash(String),
+    /// It spins for ever.
+    Spin,
+}
+
+impl Deed {
+    fn crash(nth: u32, fault: &str) -> Self {
+        Self::Crash(format!(
+            "planned crash of the driver before request {nth} ({fault})"
+        ))
+    }
+
+    /// Does it in this process. If this domain does not map the frame, a store faults and the domain
+    /// dies: that is the wall.
+    pub fn commit(&self, link: &Link) {
+        match self {
+            Self::Store { phys, bytes } => {
+                let first = link.window().pointer(*phys);
+                for (at, byte) in bytes.iter().enumerate() {
+                    // SAFETY: inside the window's reservation: either this domain maps the frame, and
+                    // no Rust object lives there, or the store faults as meant.
+                    unsafe { first.add(at).write_volatile(*byte) };
+                }
+            }
+            Self::Crash(text) => panic!("{text}"),
+            Self::Spin => loop {
+                std::hint::spin_loop();
+            },
+        }
+    }
 }
 
 /// What the driver's side does wrong in this trial, shared by the host wrapper and the server.
@@ -93,6 +143,8 @@ pub struct Sabotage {
     generation: Cell<u32>,
     /// Only the first incarnation is faulty: a fault strikes once.
     armed: Cell<bool>,
+    /// Requests still to come before the trial begins.
+    before: Cell<u32>,
     /// The driver has started: mappings and requests are those of the running workload.
     serving: Cell<bool>,
     requests: Cell<u32>,
@@ -142,9 +194,12 @@ impl Doorbells {
 }
 
 impl Sabotage {
-    /// The sabotage of a trial; none unless the driver's side commits its fault.
-    pub fn new(spec: &TrialSpec, link: Rc<Link>, generation: u32) -> Rc<Self> {
+    /// The sabotage of a trial with so many tenants; none unless the driver's side commits its fault.
+    pub fn new(spec: &TrialSpec, link: Rc<Link>, generation: u32, tenants: u32) -> Rc<Self> {
+        let warming = spec.warm && generation == 0;
         Rc::new(Self {
+            // One of each tenant.
+            before: Cell::new(if warming { tenants } else { 0 }),
             fault: spec.fault,
             seed: spec.seed,
             link,
@@ -162,7 +217,7 @@ impl Sabotage {
     }
 
     fn strikes(&self, count: &Cell<u32>, nth: u32) -> bool {
-        if !self.armed.get() || !self.serving.get() {
+        if !self.armed.get() || !self.under_way() {
             return false;
         }
         count.set(count.get() + 1);
@@ -175,8 +230,18 @@ impl Sabotage {
 
     /// Like [`Sabotage::strikes`], but for good from then on.
     fn has_come(&self, count: &Cell<u32>, nth: u32) -> bool {
-        count.set(count.get() + u32::from(self.serving.get()));
-        self.armed.get() && self.serving.get() && count.get() >= nth
+        count.set(count.get() + u32::from(self.under_way()));
+        self.armed.get() && self.under_way() && count.get() >= nth
+    }
+
+    /// Whether the driver serves requests of the trial.
+    fn under_way(&self) -> bool {
+        self.serving.get() && self.before.get() == 0
+    }
+
+    /// Called when a request was answered.
+    pub fn answered(&self) {
+        self.before.set(self.before.get().saturating_sub(1));
     }
 
     /// Called before the driver writes a register.
@@ -196,7 +261,9 @@ impl Sabotage {
         match self.fault {
             Fault::M1 { target, len, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
-                self.wild_store(target, len);
+                if let Some(deed) = self.wild_store(target, len) {
+                    return Onward::Errs(deed);
+                }
             }
             Fault::C2 {
                 by: By::Driver,
@@ -218,11 +285,11 @@ impl Sabotage {
             }
             Fault::X1 { nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
-                panic!("planned crash of the driver before request {nth} (X1)");
+                return Onward::Errs(Deed::crash(nth, "X1"));
             }
             Fault::X5 { nth, .. } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
-                panic!("planned crash of the driver before request {nth} (X5)");
+                return Onward::Errs(Deed::crash(nth, "X5"));
             }
             Fault::X3 { nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
@@ -234,9 +301,7 @@ impl Sabotage {
             Fault::X2 { raw, ms, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
                 if raw {
-                    loop {
-                        std::hint::spin_loop();
-                    }
+                    return Onward::Errs(Deed::Spin);
                 }
                 let until = self.link.deadline(Duration::from_millis(ms.into()));
                 while !until.passed(self.link.now()) {
@@ -245,7 +310,7 @@ impl Sabotage {
             }
             Fault::D12 { death, nth, .. } if self.strikes(&self.requests, nth) => {
                 if death {
-                    panic!("planned crash of the driver before request {nth} (D12)");
+                    return Onward::Errs(Deed::crash(nth, "D12"));
                 }
                 return Onward::GiveUp;
             }
@@ -289,18 +354,11 @@ impl Sabotage {
         }
     }
 
-    /// The driver's CPU stores where it has no business to. If this domain does not map the frame,
-    /// the store faults and the domain dies: that is the wall.
-    fn wild_store(&self, target: Target, len: u32) {
-        let Some(phys) = aim(target, len.into(), self.seed).filter(|phys| *phys < MEMORY) else {
-            return;
-        };
-        let first = self.link.window().pointer(phys);
-        for (at, byte) in Mix(self.seed).bytes(len as usize).into_iter().enumerate() {
-            // SAFETY: inside the window's reservation: either this domain maps the frame, and no
-            // Rust object lives there, or the store faults as meant.
-            unsafe { first.add(at).write_volatile(byte) };
-        }
+    /// The driver's CPU stores where it has no business to; what is beyond memory it cannot name.
+    fn wild_store(&self, target: Target, len: u32) -> Option<Deed> {
+        let phys = aim(target, len.into(), self.seed).filter(|phys| *phys < MEMORY)?;
+        let bytes = Mix(self.seed).bytes(len as usize);
+        Some(Deed::Store { phys, bytes })
     }
 }
 

@@ -3,13 +3,14 @@
 
 use crate::boundary::{Boundary, Crashed};
 use crate::call::{COMPLAINTS, Call};
+use crate::guest::{self, Guest, InGuest};
 use crate::host::PortHost;
 use crate::link::Link;
 use crate::loan::{Lent, Loan};
 use crate::own::{Host, Probe};
-use crate::placement::Placement;
+use crate::placement::{Placement, Role};
 use crate::ring::{Ask, Request, Ring, Status};
-use crate::sabotage::{Onward, Sabotage, SabotagedHost};
+use crate::sabotage::{Deed, Onward, Sabotage, SabotagedHost};
 use crate::trial::{DataPath, DriverId, Fault, TrialSpec};
 use cofferdam_backends::pool::DmaPool;
 use cofferdam_seam::service::{Block, Compute, DriverError};
@@ -33,7 +34,7 @@ const START_PAUSE: Duration = Duration::from_millis(50);
 
 /// A driver behind the service of its class. `data` comes with the request's data and leaves with
 /// the answer's, which may be `room` bytes long.
-trait Serves {
+pub trait Serves {
     fn serve(
         &mut self,
         ask: Ask,
@@ -41,6 +42,11 @@ trait Serves {
         room: usize,
         until: Deadline,
     ) -> Result<(), DriverError>;
+
+    /// Lets the driver's CPU go wrong, where the driver runs.
+    fn commit(&mut self, deed: &Deed, link: &Link) {
+        deed.commit(link);
+    }
 }
 
 /// A driver of a block device.
@@ -60,18 +66,28 @@ impl<B: Block + ?Sized> Serves for Disk<B> {
         room: usize,
         until: Deadline,
     ) -> Result<(), DriverError> {
-        let disk = &mut *self.0;
-        match ask {
-            Ask::Nop => Ok(()),
-            Ask::Read { sector } => {
-                data.clear();
-                data.resize(room, 0);
-                disk.read(sector, data, until)
-            }
-            Ask::Write { sector } => disk.write(sector, data, until),
-            Ask::Factorial { .. } | Ask::RoundTrip => {
-                Err(DriverError::BadRequest("a block device does not compute"))
-            }
+        store(&mut *self.0, ask, data, room, until)
+    }
+}
+
+/// A request to a disk.
+pub fn store<B: Block + ?Sized>(
+    disk: &mut B,
+    ask: Ask,
+    data: &mut Vec<u8>,
+    room: usize,
+    until: Deadline,
+) -> Result<(), DriverError> {
+    match ask {
+        Ask::Nop => Ok(()),
+        Ask::Read { sector } => {
+            data.clear();
+            data.resize(room, 0);
+            disk.read(sector, data, until)
+        }
+        Ask::Write { sector } => disk.write(sector, data, until),
+        Ask::Factorial { .. } | Ask::RoundTrip => {
+            Err(DriverError::BadRequest("a block device does not compute"))
         }
     }
 }
@@ -93,26 +109,34 @@ impl<C: Compute + ?Sized> Serves for Computer<C> {
         _: usize,
         until: Deadline,
     ) -> Result<(), DriverError> {
-        let computer = &mut *self.0;
-        match ask {
-            Ask::Nop => Ok(()),
-            Ask::Factorial { n } => {
-                let n =
-                    u32::try_from(n).map_err(|_| DriverError::BadRequest("n is beyond 32 bits"))?;
-                *data = computer.factorial(n, until)?.to_le_bytes().to_vec();
-                Ok(())
-            }
-            Ask::RoundTrip => {
-                let out = std::mem::take(data);
-                let mut back = vec![0; out.len()];
-                computer.round_trip(&out, &mut back, until)?;
-                *data = back;
-                Ok(())
-            }
-            Ask::Read { .. } | Ask::Write { .. } => Err(DriverError::BadRequest(
-                "a device that computes has no sectors",
-            )),
+        compute(&mut *self.0, ask, data, until)
+    }
+}
+
+/// A request to a device that computes.
+pub fn compute<C: Compute + ?Sized>(
+    computer: &mut C,
+    ask: Ask,
+    data: &mut Vec<u8>,
+    until: Deadline,
+) -> Result<(), DriverError> {
+    match ask {
+        Ask::Nop => Ok(()),
+        Ask::Factorial { n } => {
+            let n = u32::try_from(n).map_err(|_| DriverError::BadRequest("n is beyond 32 bits"))?;
+            *data = computer.factorial(n, until)?.to_le_bytes().to_vec();
+            Ok(())
         }
+        Ask::RoundTrip => {
+            let out = std::mem::take(data);
+            let mut back = vec![0; out.len()];
+            computer.round_trip(&out, &mut back, until)?;
+            *data = back;
+            Ok(())
+        }
+        Ask::Read { .. } | Ask::Write { .. } => Err(DriverError::BadRequest(
+            "a device that computes has no sectors",
+        )),
     }
 }
 
@@ -133,6 +157,8 @@ pub struct Server {
     clients: Vec<Client>,
     sabotage: Rc<Sabotage>,
     loan: Rc<Loan>,
+    /// Where the driver runs, if not in this process.
+    guest: Option<Rc<Guest>>,
 }
 
 impl Server {
@@ -152,7 +178,10 @@ impl Server {
                 tries: 0,
             })
             .collect();
-        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation);
+        let tenants = placement.domains.iter();
+        let tenants = tenants.filter(|domain| matches!(domain.role, Role::Tenant(_)));
+        let tenants = u32::try_from(tenants.count()).unwrap_or(0);
+        let sabotage = Sabotage::new(spec, Rc::clone(&link), generation, tenants);
         Self {
             link,
             spec: spec.clone(),
@@ -161,7 +190,15 @@ impl Server {
             clients,
             sabotage,
             loan: Rc::default(),
+            guest: None,
         }
+    }
+
+    /// The same with the driver in that guest, if there is one.
+    #[must_use]
+    pub fn with_guest(mut self, guest: Option<Guest>) -> Self {
+        self.guest = guest.map(Rc::new);
+        self
     }
 
     /// Serves for ever: the hardware ends the domain with the trial.
@@ -234,6 +271,7 @@ impl Server {
     fn drive(&mut self) -> Drove {
         for _ in 0..STARTS {
             let drove = match self.spec.driver {
+                _ if self.guest.is_some() => self.incarnate_in_guest(),
                 DriverId::Edu => self.incarnate(|host| Edu::probe(host).map(Computer::of)),
                 DriverId::VirtioBlk => self.incarnate(|host| VirtioBlk::probe(host).map(Disk::of)),
                 DriverId::Nvme => self.incarnate(|host| Nvme::probe(host).map(Disk::of)),
@@ -251,6 +289,13 @@ impl Server {
             self.reset();
         }
         Drove::GaveUp
+    }
+
+    fn incarnate_in_guest(&mut self) -> Option<Drove> {
+        let guest = Rc::clone(self.guest.as_ref()?);
+        let driver = guest::in_payload(self.spec.driver)?;
+        let link = Rc::clone(&self.link);
+        self.incarnate(|host| InGuest::probe(&guest, &link, host, driver))
     }
 
     /// Starts the driver and serves with it until it ends; `None` if it does not start.
@@ -317,15 +362,15 @@ impl Server {
             data
         };
         let served = match request.ask() {
-            Some(ask) => self
-                .boundary
-                .enter(|| match self.sabotage.before_request() {
-                    Onward::GiveUp => None,
-                    Onward::Serve => {
-                        let until = self.link.deadline(REQUEST);
-                        Some(driver.serve(ask, &mut data, request.room, until))
-                    }
-                }),
+            Some(ask) => self.boundary.enter(|| {
+                match self.sabotage.before_request() {
+                    Onward::GiveUp => return None,
+                    Onward::Errs(deed) => driver.commit(&deed, &self.link),
+                    Onward::Serve => {}
+                }
+                let until = self.link.deadline(REQUEST);
+                Some(driver.serve(ask, &mut data, request.room, until))
+            }),
             None => Ok(Some(Err(DriverError::BadRequest("unknown operation")))),
         };
         let moved = !lent || self.loan.end();
@@ -374,6 +419,7 @@ impl Server {
             ring.complete(request, status, &data);
         }
         self.link.ring(client.bit);
+        self.sabotage.answered();
         end
     }
 

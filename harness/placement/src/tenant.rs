@@ -5,6 +5,7 @@
 //! counted as lost is lost for good.
 
 use crate::call::Call;
+use crate::hardware::NEXT_BELL;
 use crate::link::Link;
 use crate::placement::RingAt;
 use crate::ring::{Ask, PAGES, Ring, SLOTS, Status};
@@ -45,6 +46,8 @@ pub struct Tenant {
     submitted: u32,
     /// The device of its own, if it has one in this trial.
     sibling: Option<Sibling>,
+    /// It makes its first request, which is no part of a trial.
+    warming: bool,
     /// From which request on it gives a page back, if it still has to.
     gives_back: Option<u32>,
     /// What each acknowledged sector must hold.
@@ -61,12 +64,13 @@ impl Tenant {
             server: Link::bit(server),
             first: first_sector(number),
             driver: spec.driver,
-            mix: Mix(spec.seed ^ (u64::from(number) << 32)),
+            mix: Mix::of_tenant(spec.seed, number),
             io: TenantIo {
                 tenant: number,
-                wanted: spec.requests,
+                wanted: if spec.warm { 1 } else { spec.requests },
                 ..TenantIo::default()
             },
+            warming: spec.warm,
             submitted: 0,
             sibling: (number == 2 && spec.fault.sibling().is_some()).then(Sibling::default),
             gives_back: match spec.fault {
@@ -78,15 +82,51 @@ impl Tenant {
         }
     }
 
-    /// Works off all requests, then stays alive until the trial ends.
+    /// Works off the requests of its trials, and stays alive until the last one ends.
     pub fn run(mut self) -> ! {
+        let next = if self.warming { NEXT_BELL } else { 0 };
+        if self.warming {
+            let good = self.request();
+            self.finish(good);
+        } else {
+            self.work();
+        }
+        loop {
+            self.rest(next);
+            let [seed, requests] = self.link.call(Call::Next).values;
+            self.begin(seed, u32::try_from(requests).unwrap_or(0));
+            self.work();
+        }
+    }
+
+    /// The next trial of its boot.
+    fn begin(&mut self, seed: u64, requests: u32) {
+        self.mix = Mix::of_tenant(seed, self.io.tenant);
+        self.io = TenantIo {
+            tenant: self.io.tenant,
+            wanted: requests,
+            ..TenantIo::default()
+        };
+        self.warming = false;
+        // What an earlier trial wrote is not this one's to miss.
+        self.written.fill(None);
+        self.publish();
+    }
+
+    /// One request, and whether it was answered well.
+    fn request(&mut self) -> bool {
+        if self.driver.is_block() {
+            self.store_or_check()
+        } else {
+            self.compute()
+        }
+    }
+
+    /// Works off all requests of a trial.
+    fn work(&mut self) {
         let mut good = true;
         for _ in 0..self.io.wanted {
-            let done = if self.driver.is_block() {
-                self.store_or_check()
-            } else {
-                self.compute()
-            };
+            let done = self.request();
             good &= done;
             self.io.completed += u32::from(done);
             self.look_after_sibling();
@@ -96,14 +136,21 @@ impl Tenant {
         for sector in 0..self.written.len() {
             good &= self.written[sector].is_none() || self.check(sector, true);
         }
+        self.finish(good);
+    }
+
+    fn finish(&mut self, good: bool) {
         self.io.finished = good;
         self.publish();
         self.link.call(Call::Finished);
-        if self.sibling.is_none() {
-            self.link.rest()
-        }
+    }
+
+    /// Stays alive until one of these bells rings.
+    fn rest(&mut self, bells: u64) {
         loop {
-            self.link.wait_alive(0, Deadline(Time::NEVER));
+            if self.link.wait_alive(bells, Deadline(Time::NEVER)) != 0 {
+                return;
+            }
             self.look_after_sibling();
         }
     }
@@ -235,7 +282,10 @@ impl Tenant {
             if let Some(status) = self.ring.answer(nth, page, into) {
                 let brought =
                     status == Status::Good && matches!(ask, Ask::Read { .. } | Ask::RoundTrip);
-                if brought && self.gives_back.is_some_and(|from| self.submitted >= from) {
+                if brought
+                    && !self.warming
+                    && self.gives_back.is_some_and(|from| self.submitted >= from)
+                {
                     self.gives_back = None;
                     self.give_back(nth as usize % SLOTS);
                 }

@@ -91,6 +91,8 @@ pub enum PlacementId {
     Hosted,
     /// In the kernel, behind an unwinding boundary.
     SafeLanguage,
+    /// In a virtual machine of its own.
+    DriverVm,
     /// Where a user's file says.
     Own(Own<Layout>),
 }
@@ -158,9 +160,36 @@ pub struct TrialSpec {
     pub requests: u32,
     /// Decides request contents, target frames and bytes written.
     pub seed: u64,
+    /// Whether each tenant makes a request before the trial begins, so that the driver's start is no
+    /// part of it. So it is in plans whose trials share boots: the first of a boot is like the others.
+    #[serde(default, skip_serializing_if = "is_cold")]
+    pub warm: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks with a reference"
+)]
+const fn is_cold(warm: &bool) -> bool {
+    !*warm
 }
 
 impl TrialSpec {
+    /// Whether a trial may follow this one in its boot: nothing differs but the seed and what follows
+    /// from it, and the faults of both leave everything as it was.
+    pub fn may_be_followed_by(&self, next: &Self) -> bool {
+        let alike = Self {
+            fault: self.fault,
+            seed: self.seed,
+            ..next.clone()
+        };
+        self.warm
+            && self.clock == ClockKind::Leap
+            && *self == alike
+            && self.fault.open() == next.fault.open()
+            && next.fault.stateless().is_some()
+    }
+
     /// A trial under leap on PCI Express with a strict IOMMU: the ground on which to vary one
     /// thing at a time. One second of device time, twelve requests a tenant.
     pub const fn new(placement: PlacementId, driver: DriverId, fault: Fault) -> Self {
@@ -181,6 +210,7 @@ impl TrialSpec {
             horizon_ns: 1_000_000_000,
             requests: 12,
             seed: 1,
+            warm: false,
         }
     }
 }
@@ -335,6 +365,9 @@ pub struct Counts {
     pub copied_bytes: u64,
     /// Sleeps of a domain that a doorbell or an interrupt ended.
     pub wakeups: u64,
+    /// Times the driver's guest was left, where it is in one: registers, hypercalls, finished calls.
+    #[serde(default)]
+    pub exits: u64,
 }
 
 /// A page that a tenant gave back in mid-trial, and got a new owner.
@@ -433,6 +466,9 @@ pub struct TrialReport {
     pub end: End,
     /// Device time at the end, ns.
     pub ended_at_ns: u64,
+    /// Why no trial can follow it in its boot, where one might have: what its fault left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoilt: Option<String>,
 }
 
 impl TrialReport {

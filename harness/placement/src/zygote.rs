@@ -6,6 +6,7 @@
 
 use crate::crossing::{PingPong, Rounds, Waiting};
 use crate::domain::{self, Duty};
+use crate::guest;
 use crate::hardware::{self, FromZygote, ToZygote};
 use crate::jail::{self, Confinement};
 use crate::link::monotonic;
@@ -46,8 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 enum Job {
     /// A user's file that later jobs may name.
     Know(Box<Source>),
-    Trial(Box<TrialSpec>),
-    Traced(Box<TrialSpec>),
+    /// The trials of a boot, and whether to trace them.
+    Boot(Vec<TrialSpec>, bool),
     ProbeJail(PlacementId),
     Crossing(PlacementId, Rounds),
     PingPong(Rounds),
@@ -55,6 +56,9 @@ enum Job {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Done {
+    /// A trial of a boot that goes on.
+    Next(Box<TrialReport>),
+    /// The last.
     Trial(Box<TrialReport>, Option<Confinement>),
     /// Some of a trace: the rest, and then the trial, follow.
     Trace(Vec<Event>, u64),
@@ -90,10 +94,19 @@ impl Zygote {
     /// Starts a zygote by executing `program` with [`ARGUMENT`]; the program must then call
     /// [`main`] before anything else.
     pub fn launch(program: &std::path::Path) -> Result<Self, ZygoteError> {
+        Self::launch_with(program, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn launch_with(
+        program: &std::path::Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, ZygoteError> {
         let (ours, theirs) = Channel::pair().map_err(ZygoteError::Start)?;
         let child = Command::new(program)
             .arg(ARGUMENT)
             .arg(getpid().to_string())
+            .envs(variables.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // A Ctrl-C at the terminal is the coordinator's to answer: the running trial finishes.
@@ -121,30 +134,60 @@ impl Zygote {
 
     /// Runs a trial.
     pub fn run(&mut self, spec: &TrialSpec) -> Result<TrialReport, ZygoteError> {
-        let done = self.ask(&Job::Trial(Box::new(spec.clone())), patience(spec))?;
-        self.report(done)
+        Ok(self.boot(std::slice::from_ref(spec), false)?.last)
+    }
+
+    /// Runs trials in one boot: the first, and of the others as many, in their order, as find
+    /// everything as the first did. Each must be one that
+    /// [may follow](TrialSpec::may_be_followed_by) the one before it.
+    pub fn run_boot(&mut self, specs: &[TrialSpec]) -> Result<Vec<TrialReport>, ZygoteError> {
+        let booted = self.boot(specs, false)?;
+        let mut reports = booted.before;
+        reports.push(booted.last);
+        Ok(reports)
     }
 
     /// Runs a trial and writes down what happens in it. Under leap the report is that of
     /// [`Zygote::run`].
     pub fn run_traced(&mut self, spec: &TrialSpec) -> Result<(TrialReport, Trace), ZygoteError> {
-        let mut done = self.ask(&Job::Traced(Box::new(spec.clone())), patience(spec))?;
-        let mut trace = Trace::default();
-        while let Done::Trace(events, dropped) = done {
-            trace.events.extend(events);
-            trace.dropped += dropped;
-            done = self.hear(patience(spec))?;
-        }
-        Ok((self.report(done)?, trace))
+        let booted = self.boot(std::slice::from_ref(spec), true)?;
+        Ok((booted.last, booted.trace))
     }
 
-    fn report(&mut self, done: Done) -> Result<TrialReport, ZygoteError> {
-        match done {
-            Done::Trial(report, confinement) => {
-                self.confinement = confinement;
-                Ok(*report)
+    /// Runs trials as [`Zygote::run_boot`] does and writes down what happens in the boot.
+    pub fn run_boot_traced(
+        &mut self,
+        specs: &[TrialSpec],
+    ) -> Result<(Vec<TrialReport>, Trace), ZygoteError> {
+        let booted = self.boot(specs, true)?;
+        let mut reports = booted.before;
+        reports.push(booted.last);
+        Ok((reports, booted.trace))
+    }
+
+    fn boot(&mut self, specs: &[TrialSpec], traced: bool) -> Result<Booted, ZygoteError> {
+        let limit = specs.iter().map(patience).sum();
+        let mut done = self.ask(&Job::Boot(specs.to_vec(), traced), limit)?;
+        let mut before = Vec::new();
+        let mut trace = Trace::default();
+        loop {
+            match done {
+                Done::Next(report) => before.push(*report),
+                Done::Trace(events, dropped) => {
+                    trace.events.extend(events);
+                    trace.dropped += dropped;
+                }
+                Done::Trial(last, confinement) => {
+                    self.confinement = confinement;
+                    return Ok(Booted {
+                        before,
+                        last: *last,
+                        trace,
+                    });
+                }
+                other => return Err(ZygoteError::Gone(format!("answered {other:?}"))),
             }
-            other => Err(ZygoteError::Gone(format!("answered {other:?}"))),
+            done = self.hear(limit)?;
         }
     }
 
@@ -207,6 +250,13 @@ impl Zygote {
             Err(error) => Err(gone(&format!("is gone ({error})"))),
         }
     }
+}
+
+/// What came of a boot.
+struct Booted {
+    before: Vec<TrialReport>,
+    last: TrialReport,
+    trace: Trace,
 }
 
 /// How long a trial may take.
@@ -288,9 +338,12 @@ fn live() -> io::Result<()> {
             Err(error) => return Err(error),
         };
         let done = match job {
-            Job::Trial(spec) => Trial::start(&spec, &cores, None, None).and_then(Trial::attend),
-            Job::Traced(spec) => {
-                Trial::start(&spec, &cores, None, Some(&channel)).and_then(Trial::attend)
+            Job::Boot(specs, traced) => {
+                let tell = Tell {
+                    coordinator: &channel,
+                    traced,
+                };
+                Trial::start(&specs, &cores, None, Some(tell)).and_then(Trial::attend)
             }
             Job::Know(source) => own::register(&source)
                 .map(|_| Done::Known)
@@ -351,14 +404,22 @@ struct Forked {
 /// Index of the hardware among the forked.
 const HARDWARE: usize = usize::MAX;
 
-/// A running trial, from the zygote's side.
+/// Who hears of a trial while it runs.
+#[derive(Clone, Copy)]
+struct Tell<'a> {
+    coordinator: &'a Channel,
+    /// Whether it wants a trace.
+    traced: bool,
+}
+
+/// A running trial, and those that follow it in its boot, from the zygote's side.
 struct Trial<'a> {
     spec: &'a TrialSpec,
+    others: &'a [TrialSpec],
     placement: &'static Placement,
     cores: &'a Cores,
     crossing: Option<Rounds>,
-    /// Where a trace goes, if one is wanted.
-    trace: Option<&'a Channel>,
+    tell: Option<Tell<'a>>,
     memory: OwnedFd,
     ports: OwnedFd,
     epoch: u64,
@@ -368,16 +429,32 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn start(
-        spec: &'a TrialSpec,
+        specs: &'a [TrialSpec],
         cores: &'a Cores,
         crossing: Option<Rounds>,
-        trace: Option<&'a Channel>,
+        tell: Option<Tell<'a>>,
     ) -> io::Result<Self> {
+        let Some((spec, others)) = specs.split_first() else {
+            return Err(io::Error::other("there is no trial to run"));
+        };
+        let follows =
+            |pair: &[TrialSpec]| matches!(pair, [one, next] if one.may_be_followed_by(next));
+        if !specs.windows(2).all(follows) {
+            return Err(io::Error::other(
+                "these trials cannot share a boot: run each by itself",
+            ));
+        }
         let placement = spec.placement.placement();
         if spec.data == DataPath::ZeroCopy && !placement.lends_pages() {
             let id = placement.id;
             return Err(io::Error::other(format!(
                 "{id} lends the driver no page of a tenant: choose another placement, or data by copy"
+            )));
+        }
+        if placement.needs_kvm() && guest::in_payload(spec.driver).is_none() {
+            return Err(io::Error::other(format!(
+                "{} is not among the drivers that run in a guest: choose another placement, or one of them",
+                spec.driver.key()
             )));
         }
         let memory = shared::file(c"cofferdam-memory", MEMORY)?;
@@ -388,10 +465,11 @@ impl<'a> Trial<'a> {
         let epoch = monotonic();
         let mut trial = Self {
             spec,
+            others,
             placement,
             cores,
             crossing,
-            trace,
+            tell,
             memory,
             ports,
             epoch,
@@ -430,11 +508,12 @@ impl<'a> Trial<'a> {
         let ran = match ready {
             Ok(()) => hardware::run(
                 self.spec,
+                self.others,
                 self.memory.as_fd(),
                 self.ports.as_fd(),
                 channel,
                 self.epoch,
-                self.trace.is_some(),
+                self.tell.is_some_and(|tell| tell.traced),
             ),
             Err(error) => Err((channel, error.into())),
         };
@@ -538,10 +617,9 @@ impl<'a> Trial<'a> {
             if asked {
                 match self.hardware.receive::<ToZygote>(Duration::ZERO) {
                     Ok(Some(ToZygote::Trace(events, dropped))) => {
-                        if let Some(coordinator) = self.trace {
-                            coordinator.send(&Done::Trace(events, dropped))?;
-                        }
+                        self.tell(&Done::Trace(events, dropped))?;
                     }
+                    Ok(Some(ToZygote::Next(report))) => self.tell(&Done::Next(report))?,
                     Ok(Some(ToZygote::Report(mut report, confinement))) => {
                         self.weigh(&mut report);
                         return Ok(Done::Trial(report, confinement));
@@ -626,9 +704,16 @@ impl<'a> Trial<'a> {
                     kill(forked.pid, Signal::SIGCONT)?;
                 }
             }
-            ToZygote::Trace(..) | ToZygote::Report(..) | ToZygote::Failed(_) => {}
+            ToZygote::Trace(..)
+            | ToZygote::Next(_)
+            | ToZygote::Report(..)
+            | ToZygote::Failed(_) => {}
         }
         Ok(())
+    }
+
+    fn tell(&self, done: &Done) -> io::Result<()> {
+        self.tell.map_or(Ok(()), |tell| tell.coordinator.send(done))
     }
 }
 
@@ -659,7 +744,7 @@ fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> 
         ..clean
     };
     Ok(
-        match Trial::start(&spec, cores, Some(rounds), None)?.attend()? {
+        match Trial::start(std::slice::from_ref(&spec), cores, Some(rounds), None)?.attend()? {
             Done::Trial(report, _) => match report.io.first() {
                 Some(io) if io.finished => Done::Took(io.longest_ns),
                 _ => Done::Failed("the requests did not end before the horizon".into()),

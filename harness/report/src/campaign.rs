@@ -19,6 +19,12 @@ pub fn text(campaign: &Campaign) -> String {
         campaign.lost,
         campaign.surplus,
     );
+    if let Some(boots) = campaign.boots {
+        text.push_str(&format!(
+            "; {} trials shared {} boots, {} of which ended because a trial left something behind",
+            boots.trials, boots.all, boots.spoilt
+        ));
+    }
     if let Some((rate, seconds)) = campaign.per_hour().zip(campaign.minix_3_s()) {
         let long = duration(seconds.saturating_mul(1_000_000_000));
         text.push_str(&format!(
@@ -35,6 +41,7 @@ pub fn text(campaign: &Campaign) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cofferdam_experiment::campaign::Boots;
 
     #[test]
     fn account_says_what_is_missing_and_what_it_extrapolates() {
@@ -47,6 +54,11 @@ mod tests {
             surplus: 0,
             left_behind: None,
             busy_us: 1_000_000,
+            boots: Some(Boots {
+                all: 20,
+                trials: 110,
+                spoilt: 6,
+            }),
         };
 
         let text = text(&account);
@@ -54,6 +66,7 @@ mod tests {
         for part in [
             "100 of 110 injected faults acted, 120 were asked for",
             "2 lost records",
+            "110 trials shared 20 boots, 6 of which ended",
             "what is left behind unknown",
             "360000 faults an hour",
             "Fewer acted",

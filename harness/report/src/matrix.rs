@@ -5,7 +5,7 @@
 //! that had to be measured, are lines of their own.
 
 use cofferdam_experiment::catalogue::{
-    FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, fabric_name, iommu_name,
+    FABRICS, FAULTS, IOMMU_MODES, PLACEMENTS, fabric_name, iommu_name, placement,
 };
 use cofferdam_experiment::predict::Label;
 use cofferdam_experiment::statistics::Flag;
@@ -166,6 +166,18 @@ fn look<'a>(cells: &[&'a CellSummary]) -> Look<'a> {
     cells.iter().map(of).collect()
 }
 
+/// Whether two platforms show the same. A driver in a guest is tried on few of them: its square is of
+/// those.
+fn same(one: &Look<'_>, other: &Look<'_>) -> bool {
+    let within = |one: &Look<'_>, other: &Look<'_>| {
+        one.iter().all(|(key, shows)| match other.get(key) {
+            Some(there) => there == shows,
+            None => placement(key.0).needs_kvm(),
+        })
+    };
+    within(one, other) && within(other, one)
+}
+
 /// The values of an axis that occur, in the catalogue's order, by name.
 fn named<T: Copy + Ord>(
     order: impl Iterator<Item = T>,
@@ -224,8 +236,9 @@ fn lines<'a>(
     let mut alike: Vec<(Look<'a>, Vec<Platform>, Vec<&'a CellSummary>)> = Vec::new();
     for (platform, own) in platforms {
         let shows = look(&own);
-        match alike.iter_mut().find(|(look, ..)| *look == shows) {
-            Some((_, platforms, cells)) => {
+        match alike.iter_mut().find(|(look, ..)| same(look, &shows)) {
+            Some((look, platforms, cells)) => {
+                look.extend(shows);
                 platforms.push(platform);
                 cells.extend(own);
             }

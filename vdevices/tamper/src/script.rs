@@ -104,8 +104,18 @@ impl Script {
         }
     }
 
-    pub fn armed(&self) -> bool {
-        self.tally.armed()
+    /// Whether the lies have begun: those it has, or others it has been given since.
+    #[inline]
+    pub fn armed(&mut self) -> bool {
+        if !self.tally.armed() {
+            return false;
+        }
+        if self.tally.is_renewed()
+            && let Some(lies) = self.tally.take_renewed()
+        {
+            *self = Self::new(lies, Arc::clone(&self.tally));
+        }
+        true
     }
 
     /// Counts a register read and decides how it ends.

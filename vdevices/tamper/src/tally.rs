@@ -1,7 +1,9 @@
 //! What the outside knows of the lies.
 
+use crate::Lie;
 use cofferdam_seam::{Iova, Time};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// When the lies begin, and what became of them. Shared between the device, which writes it, and
 /// whoever runs the trial.
@@ -14,6 +16,9 @@ pub struct Tally {
     /// A page to be remembered, and when it was named; `Time::NEVER` while none was.
     recalled: AtomicU64,
     recalled_at: AtomicU64,
+    /// There are other lies than before, which the device has not taken up yet.
+    renewed: AtomicBool,
+    next: Mutex<Vec<Lie>>,
 }
 
 impl Default for Tally {
@@ -31,7 +36,35 @@ impl Tally {
             first_at: AtomicU64::new(Time::NEVER.nanos()),
             recalled: AtomicU64::new(0),
             recalled_at: AtomicU64::new(Time::NEVER.nanos()),
+            renewed: AtomicBool::new(false),
+            next: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Gives the device other lies, to be told when it is armed the next time; until then it is honest.
+    /// What it counted is forgotten, and so is whatever it had announced and not done yet.
+    pub fn renew(&self, lies: Vec<Lie>) {
+        self.armed.store(false, Ordering::Release);
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = lies;
+        self.acted.store(0, Ordering::Release);
+        for time in [&self.first_at, &self.recalled_at] {
+            time.store(Time::NEVER.nanos(), Ordering::Release);
+        }
+        self.renewed.store(true, Ordering::Release);
+    }
+
+    /// The lies of the last [`Tally::renew`], once.
+    pub(crate) fn take_renewed(&self) -> Option<Vec<Lie>> {
+        self.renewed.swap(false, Ordering::AcqRel).then(|| {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *next)
+        })
+    }
+
+    /// Whether there are other lies than the device has.
+    #[inline]
+    pub(crate) fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire)
     }
 
     /// Lets the counting begin: the device is honest before, so that a driver's start does not

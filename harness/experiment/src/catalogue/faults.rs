@@ -46,6 +46,14 @@ pub struct Fault {
     pub except: &'static [Except],
 }
 
+impl Fault {
+    /// Why trials of it may share a boot, if any of its cases may: their hardware and domains are as
+    /// they were before.
+    pub fn stateless(&self) -> Option<&'static str> {
+        cases(self).iter().find_map(|case| case.fault.stateless())
+    }
+}
+
 /// A corner of the catalogue where a fault does not exist. A field that is `None` matches all.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Except {
@@ -271,6 +279,18 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn catalogue_says_which_faults_leave_nothing_behind() {
+        for id in ["none", "D1", "D5", "D8", "D9", "D10", "D11", "D13", "I4"] {
+            let fault = fault_named(id).expect("it is in the catalogue");
+            assert!(fault.stateless().is_some_and(|why| !why.is_empty()), "{id}");
+        }
+        for id in ["D4", "D6", "D12", "D14", "B1", "C3", "M1", "X1"] {
+            let fault = fault_named(id).expect("it is in the catalogue");
+            assert_eq!(fault.stateless(), None, "{id}");
         }
     }
 

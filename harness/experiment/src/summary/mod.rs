@@ -323,9 +323,10 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Adds a finished trial, which had a boot of its own.
+    /// Adds a finished trial. Those of one boot come together.
     pub fn add(&mut self, record: &Record) {
-        self.add_from(record, Cluster::Own(record.index));
+        let boot = record.boot.map(Cluster::Shared);
+        self.add_from(record, boot.unwrap_or(Cluster::Own(record.index)));
     }
 
     /// Adds a finished trial of that boot.

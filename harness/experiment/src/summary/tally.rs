@@ -280,6 +280,7 @@ fn add_counts(into: &mut Counts, more: &Counts) {
         (&mut into.crossings, more.crossings),
         (&mut into.copied_bytes, more.copied_bytes),
         (&mut into.wakeups, more.wakeups),
+        (&mut into.exits, more.exits),
     ] {
         *into = into.saturating_add(more);
     }

@@ -110,6 +110,7 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         PlacementId::UserProcess | PlacementId::Microkernel => {
             vec![layer("kernel", 1), domain("driver", 0)]
         }
+        PlacementId::DriverVm => vec![layer("hypervisor", 1), domain("driver", 0)],
         PlacementId::Hosted => {
             vec![layer("kernel", 0), domain("vmm1", 0), domain("vmm2", 1)]
         }
@@ -185,6 +186,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         },
         end: End::Finished,
         ended_at_ns: 5 * MS,
+        spoilt: None,
     }
 }
 

@@ -125,13 +125,13 @@ fn run_honest(
             });
         }
         campaign.run(&program)?;
-        if let Some(found) = campaign.found().first() {
-            let program = text::print(&found.program, target.name(), calls);
-            return Ok((
-                campaign.executions(),
-                Some(format!("{program}\n{}", found.trace)),
-            ));
-        }
     }
-    Ok((campaign.executions(), None))
+    // All of them: a defect that needs no hostile device must not hide a false alarm.
+    let told = campaign.found().iter().map(|found| {
+        let program = text::print(&found.program, target.name(), calls);
+        format!("{}\n{program}\n{}", found.finding.signature, found.trace)
+    });
+    let told: Vec<String> = told.collect();
+    let told = (!told.is_empty()).then(|| told.join("\n"));
+    Ok((campaign.executions(), told))
 }

@@ -4,15 +4,14 @@
 //! the process; the campaign goes on in another. It does what no handler may: it allocates and writes
 //! files. If that fails too, a second signal ends the process and the program is lost.
 
+use cofferdam_fuzz::executor;
 use cofferdam_fuzz::finding::{Finding, Found};
 use cofferdam_fuzz::frames::{self, Location};
 use cofferdam_fuzz::oracle::Oracle;
-use cofferdam_fuzz::program::Program;
 use cofferdam_fuzz::target::Target;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// How a process ends that wrote its own death down.
 pub const DIED: i32 = 77;
@@ -26,12 +25,6 @@ struct Context {
 }
 
 static CONTEXT: OnceLock<Context> = OnceLock::new();
-static RUNNING: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
-
-/// That program is being run from now on. It stays where it is until the next call.
-pub fn running(program: &Program) {
-    RUNNING.store(ptr::from_ref(program).cast_mut(), Ordering::Relaxed);
-}
 
 /// Writes deaths of this process to `out`.
 #[expect(unsafe_code, reason = "signals have no other interface")]
@@ -74,6 +67,7 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
     #[expect(unsafe_code, reason = "the kernel passes a pointer")]
     // SAFETY: the kernel's own, for the time of the handler.
     let address = unsafe { info.as_ref().map_or(0, |info| info.si_addr() as usize) };
+    executor::leave_driver();
     write(name, address);
     #[expect(unsafe_code, reason = "destructors of a broken process must not run")]
     // SAFETY: it does not return.
@@ -88,8 +82,8 @@ fn write(signal: &str, address: usize) {
         unsafe_code,
         reason = "it is the thread's own program, below this frame"
     )]
-    // SAFETY: whoever announced it keeps it while it runs, and it runs.
-    let Some(program) = (unsafe { RUNNING.load(Ordering::Relaxed).as_ref() }) else {
+    // SAFETY: it is valid while it runs, and it runs.
+    let Some(program) = (unsafe { executor::current().as_ref() }) else {
         return;
     };
     let stack = frames::stack(&frames::capture());

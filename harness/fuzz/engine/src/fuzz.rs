@@ -200,14 +200,13 @@ pub struct Until<'a> {
 
 /// Runs a campaign with LibAFL in this process.
 pub fn campaign(
-    mut campaign: Campaign,
+    campaign: Campaign,
     target: &'static dyn Target,
     first: Vec<Program>,
     keep: Option<&Path>,
     seed: u64,
     until: Until<'_>,
 ) -> Result<Campaign, String> {
-    campaign.announce(crash::running);
     let shared = Rc::new(Shared {
         campaign: RefCell::new(campaign),
         news: Cell::new(false),

@@ -155,6 +155,11 @@ impl Target for Planted {
         }
     }
 
+    /// Where an entry of a used ring has its length (virtio 1.2, 2.7.8). NVMe's completions have none.
+    fn written(&self) -> Option<Range<usize>> {
+        (self.bug.family() == Family::Virtio).then_some(4..8)
+    }
+
     fn device(&self) -> Box<dyn Device> {
         match self.bug.family() {
             Family::Edu => Box::new(vdevice_edu::Edu::new(EduTiming::default())),
@@ -166,17 +171,6 @@ impl Target for Planted {
                 blocks: SECTORS,
                 ..NvmeConfig::default()
             })),
-        }
-    }
-
-    fn completion_names(&self) -> Range<u32> {
-        match self.bug.family() {
-            // It has none.
-            Family::Edu => 0..u32::MAX,
-            // Virtio 1.2, 2.7.8: `id` of a used element.
-            Family::Virtio => 0..4,
-            // NVM Express 2.0, 3.3.3.2: queue, command identifier and phase.
-            Family::Nvme => 10..15,
         }
     }
 

@@ -4,9 +4,10 @@
 //! drivers as their documentation says, and nothing else: what an adapter does wrong would look like
 //! a defect of its driver.
 
+pub mod block;
 pub mod edu;
 pub mod eth_intel;
-pub mod nvme_crate;
+pub mod nvme;
 pub mod virtio;
 
 use cofferdam_fuzz::target::Target;
@@ -22,7 +23,8 @@ pub static ALL: &[&dyn Target] = &[
     &virtio::socket::SOCKET,
     &virtio::sound::SOUND,
     &virtio::p9::P9,
-    &nvme_crate::NVME_CRATE,
+    &nvme::CRATE,
+    &nvme::OURS,
     &eth_intel::ETH_INTEL,
     &edu::EDU,
 ];

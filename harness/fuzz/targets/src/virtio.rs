@@ -18,12 +18,16 @@ mod transport;
 
 use cofferdam_fuzz::target::{Argument, CallSpec, Crate, Decode};
 use cofferdam_seam::{Bar, Iova, Purpose};
+use std::ops::Range;
 
 /// The crate.
 const VIRTIO_DRIVERS: Crate = Crate {
     name: "virtio-drivers",
     version: "0.13.0",
 };
+
+/// Where an entry of a used ring has its length (virtio 1.2, 2.7.8).
+const WRITTEN: Range<usize> = 4..8;
 
 /// A call of a workload.
 const fn call(name: &'static str, arguments: &'static [Argument]) -> CallSpec {

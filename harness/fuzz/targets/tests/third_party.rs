@@ -4,7 +4,7 @@ use cofferdam_fuzz::executor::Executor;
 use cofferdam_fuzz::program::text;
 use cofferdam_fuzz::target::Target;
 use cofferdam_fuzz::world::Detail;
-use cofferdam_fuzz_targets::{eth_intel::ETH_INTEL, nvme_crate::NVME_CRATE};
+use cofferdam_fuzz_targets::{eth_intel::ETH_INTEL, nvme};
 
 /// Runs the calls of a program, all of which are to succeed.
 fn is_well(target: &'static dyn Target, calls: &str) {
@@ -39,7 +39,7 @@ fn eth_intel_exchanges_frames() {
 #[test]
 fn nvme_driver_reads_and_writes() {
     is_well(
-        &NVME_CRATE,
+        &nvme::CRATE,
         "call write 3 33\ncall read 3 33\ncall read 63 1\n",
     );
 }

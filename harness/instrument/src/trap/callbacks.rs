@@ -25,6 +25,12 @@ pub fn settle() {
     }
 }
 
+/// Forgets what was announced, by a driver that was left in the middle of it.
+pub(super) fn abandon() {
+    ANNOUNCED.set(None);
+    BUSY.set(false);
+}
+
 /// Runs `access` unless one is running on this thread.
 fn alone(access: impl FnOnce()) {
     if !BUSY.replace(true) {

@@ -136,6 +136,8 @@ codes! {
     Exhaust = 11,
     /// Nothing
     Nop = 12,
+    /// (address, bytes): the driver's CPU stores the data there; sabotage
+    Plant = 13,
 }
 
 codes! {

@@ -101,6 +101,10 @@ fn carry_out(call: Call, loaded: &mut Option<Loaded>) -> Result<u64, DriverError
             sabotage::store(argument(1), argument(2), argument(3));
             Ok(0)
         }
+        Call::Plant => {
+            sabotage::plant(argument(1), page::data(argument(2)));
+            Ok(0)
+        }
         Call::Crash => panic!("planned death"),
         Call::Spin => sabotage::spin(),
         Call::Overflow => Ok(sabotage::overflow(argument(1))),

@@ -11,6 +11,13 @@ pub fn store(at: u64, byte: u64, count: u64) {
     }
 }
 
+/// Stores these bytes, wherever the address is.
+pub fn plant(at: u64, bytes: &[u8]) {
+    for (offset, byte) in (0..).zip(bytes) {
+        store(at.wrapping_add(offset), (*byte).into(), 1);
+    }
+}
+
 /// Never ends.
 pub fn spin() -> ! {
     loop {

@@ -88,6 +88,9 @@ impl Hardware {
                 self.units[index].finished = true;
                 Answer::DONE
             }
+            Call::Next if self.tenant_at(index).is_some() => {
+                Answer::with(self.spec.seed, self.spec.requests.into())
+            }
             Call::Mark if holds_driver => {
                 self.marked += 1;
                 self.activated_at.get_or_insert(self.machine.now());
@@ -97,9 +100,7 @@ impl Hardware {
                 let now = self.now();
                 self.units[index].serving = true;
                 self.units[index].beat(now);
-                if let Some(tally) = &self.tally {
-                    tally.arm();
-                }
+                self.arm();
                 Answer::DONE
             }
             Call::Reset if holds_driver || supervises => {

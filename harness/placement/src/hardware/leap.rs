@@ -16,8 +16,8 @@ const BUDGET: Duration = Duration::from_millis(50);
 /// How often the hardware looks after a holder that does not call.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// Runs a trial to its end. Everybody is there.
 pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
-    hardware.assemble()?;
     let mut last = hardware.units.len() - 1;
     loop {
         if let Some(end) = hardware.ended() {

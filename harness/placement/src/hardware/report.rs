@@ -56,6 +56,7 @@ impl Hardware {
                 self.marked += 1;
                 self.activated_at.get_or_insert(event.at);
             }
+            self.look_for_spoil(&event);
             if self.stray.len() < STRAYS {
                 self.stray.push(StrayDma {
                     at_ns: event.at.0,
@@ -156,12 +157,8 @@ impl Hardware {
         }
         domains.extend(self.report_newcomer(ended));
         let counts = self.machine.counts();
-        let paid = |toll| {
-            self.units
-                .iter()
-                .map(|unit| unit.page.paid(toll))
-                .sum::<u64>()
-        };
+        let (all, before) = (self.paid_in_all(), self.paid_before);
+        let paid = |toll: Toll| all[toll as usize].saturating_sub(before[toll as usize]);
         let doorbells = paid(Toll::Rang);
         // What is a call in the layer that holds the driver crosses a wall where another does.
         let outside = if self.placement.driver_is_privileged() {
@@ -216,6 +213,7 @@ impl Hardware {
                 crossings: doorbells + outside,
                 copied_bytes: paid(Toll::Copied),
                 wakeups: paid(Toll::Woken),
+                exits: paid(Toll::Left),
                 interrupts: counts.interrupts,
                 dma_requests: counts.dma_requests,
                 bounced_bytes: counts.bounced_bytes,
@@ -223,7 +221,13 @@ impl Hardware {
             },
             end,
             ended_at_ns: ended.nanos(),
+            spoilt: None,
         }
+    }
+
+    /// What domains have counted since they were forked.
+    pub(super) fn paid_in_all(&self) -> [u64; Toll::COUNT] {
+        Toll::ALL.map(|toll| self.units.iter().map(|unit| unit.page.paid(toll)).sum())
     }
 
     /// How the tenant that was started in mid-trial was, if one was.

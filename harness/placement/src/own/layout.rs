@@ -5,7 +5,7 @@
 
 use super::file::{duration, kept};
 use super::{Known, Own, OwnError, Source, Table};
-use crate::placement::{ALL, Domain, Grant, Placement, Restart, RingAt, Role, Standing};
+use crate::placement::{ALL, Domain, Grant, Placement, Restart, RingAt, Role, Standing, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::{InterruptHandler, IommuMode};
 use cofferdam_machine::frames::{Owner, Use, run_of};
@@ -237,6 +237,7 @@ impl Layout {
             domains: self.domains,
             restart: self.restart,
             interrupts: self.interrupts,
+            wall: Wall::Process,
             deployed: self.deployed,
         }
     }
@@ -622,7 +623,7 @@ mod tests {
             let source = Source {
                 kind: Kind::Placement,
                 file: "mine.toml".into(),
-                text: EXAMPLE.replacen("driver-vm", id, 1),
+                text: EXAMPLE.replacen("net-vm", id, 1),
             };
             let error = Layout::register(&source).expect_err(id).to_string();
             assert!(error.contains(says), "{error}");

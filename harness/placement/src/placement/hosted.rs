@@ -6,7 +6,7 @@
 //! tenant along and nobody else.
 
 use super::Standing::Deployed;
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -53,6 +53,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
+    wall: Wall::Process,
     deployed: [
         Deployed("VMware Workstation or QEMU on Linux with intel_iommu=off"),
         Deployed("VMware Workstation or QEMU on Linux with iommu=pt"),

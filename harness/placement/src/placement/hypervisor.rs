@@ -4,7 +4,7 @@
 //! the A/A control of the comparison. Tenants in KVM guests will end that.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 
@@ -27,6 +27,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
+    wall: Wall::Process,
     deployed: [
         Deployed("VMware ESX on hosts without VT-d"),
         Synthetic("we know of no documentation of a one-to-one domain for VMkernel drivers"),

@@ -1,7 +1,7 @@
 //! The driver in the kernel: Linux, and every monolithic operating system.
 
 use super::Standing::Deployed;
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 
@@ -24,6 +24,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     ],
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
+    wall: Wall::Process,
     deployed: [
         Deployed("Linux with intel_iommu=off, or on a machine without an IOMMU"),
         Deployed("Linux with iommu=pt (IOMMU_DEFAULT_PASSTHROUGH)"),

@@ -5,7 +5,7 @@
 //! answer back.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -40,6 +40,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::After(Duration::from_millis(1)),
     // A driver server is sent a message, and the line is masked until it acknowledges: as VFIO does.
     interrupts: InterruptHandler::Vfio,
+    wall: Wall::Process,
     deployed: [
         Deployed("QNX without its smmuman service; MINIX 3 on machines without an IOMMU"),
         Synthetic("we know of no microkernel that gives a driver server a one-to-one domain"),

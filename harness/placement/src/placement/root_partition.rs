@@ -1,7 +1,7 @@
 //! The driver in a root operating system beside the hypervisor: Xen's dom0, Hyper-V's root.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -40,6 +40,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     // An operating system boots: long beside a process, short beside a real dom0 (tens of seconds).
     restart: Restart::After(Duration::from_millis(200)),
     interrupts: InterruptHandler::Driver,
+    wall: Wall::Process,
     deployed: [
         Deployed("Xen dom0 with iommu=off, the first Hyper-V hosts"),
         Deployed("Xen dom0 with dom0-iommu=passthrough"),

@@ -6,7 +6,7 @@
 //! this: there a panic of a driver is a BUG of the kernel.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     // No process is made: objects are dropped and made again.
     restart: Restart::InPlace(Duration::from_micros(100)),
     interrupts: InterruptHandler::Driver,
+    wall: Wall::Process,
     deployed: [
         Deployed("RedLeaf as published, which assumes benign devices; Singularity"),
         Synthetic("we know of no such system that gives a driver a one-to-one domain"),

@@ -1,7 +1,7 @@
 //! The driver in a process of its own: VFIO user space, SUD, DPDK, SPDK.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2};
+use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -34,6 +34,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     // A process is forked and the device found again.
     restart: Restart::After(Duration::from_millis(1)),
     interrupts: InterruptHandler::Vfio,
+    wall: Wall::Process,
     deployed: [
         Deployed("DPDK over uio_pci_generic with the IOMMU disabled"),
         Deployed("DPDK over uio_pci_generic with iommu=pt"),

@@ -1,13 +1,12 @@
 //! Without a fault nothing happens, anywhere.
 
-use crate::{all_is_well, run};
+use crate::{all_is_well, processes, run};
 use cofferdam_machine::config::{FabricKind, IommuMode};
-use cofferdam_placement::placement::ALL;
 use cofferdam_placement::trial::{ClockKind, DriverId, End, Fault, TrialSpec};
 
 #[test]
 fn clean_trials_end_well_in_every_placement_mode_and_fabric() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DriverId::ALL {
             for iommu in IommuMode::ALL {
                 for fabric in FabricKind::ALL {
@@ -42,7 +41,7 @@ fn clean_trials_end_well_in_every_placement_mode_and_fabric() {
 
 #[test]
 fn clean_trials_end_well_under_the_wall_clock() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DriverId::ALL {
             let clean = TrialSpec::new(placement.placement, driver, Fault::None);
             let spec = TrialSpec {

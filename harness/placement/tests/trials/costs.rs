@@ -1,8 +1,7 @@
 //! What a request costs, counted: the same on any host.
 
-use crate::run;
+use crate::{processes, run};
 use cofferdam_placement::crossing::{Rounds, Waiting};
-use cofferdam_placement::placement::ALL;
 use cofferdam_placement::trial::{
     ClockKind, Counts, DriverId, Fault, PlacementId, TrialReport, TrialSpec,
 };
@@ -34,7 +33,7 @@ fn ring_placements_copy_alike_and_pay_for_a_driver_outside_the_privileged_layer(
 #[test]
 fn who_stands_between_tenants_and_server_copies_every_request_and_crosses_twice_as_often() {
     let shared = counts(PlacementId::UserProcess);
-    for placement in ALL {
+    for placement in processes() {
         if !placement
             .domains
             .iter()
@@ -59,7 +58,7 @@ fn who_stands_between_tenants_and_server_copies_every_request_and_crosses_twice_
 
 #[test]
 fn wall_clock_counts_doorbells_and_copies_too() {
-    for placement in ALL {
+    for placement in processes() {
         let leap = clean(placement.placement, DriverId::Edu);
         let spec = TrialSpec {
             clock: ClockKind::Wall,
@@ -79,7 +78,7 @@ fn wall_clock_counts_doorbells_and_copies_too() {
 #[test]
 fn empty_requests_cross_every_placement() {
     let mut zygote = crate::zygote();
-    for placement in ALL {
+    for placement in processes() {
         let rounds = Rounds {
             waiting: Waiting::Sleep,
             count: 50,
@@ -97,7 +96,7 @@ fn empty_requests_cross_every_placement() {
 fn polling_is_refused_where_the_parties_outnumber_the_cores() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut zygote = crate::zygote();
-    for placement in ALL {
+    for placement in processes() {
         let rounds = Rounds {
             waiting: Waiting::Spin,
             count: 50,
@@ -117,7 +116,7 @@ fn polling_is_refused_where_the_parties_outnumber_the_cores() {
 #[test]
 fn every_living_domain_has_memory_to_itself() {
     let may_look = nix::unistd::Uid::effective().is_root();
-    for placement in ALL {
+    for placement in processes() {
         let report = clean(placement.placement, DriverId::VirtioBlk);
 
         for domain in &report.domains {

@@ -1,8 +1,10 @@
 //! Trials through real processes: the physics, the jail, deaths and restarts.
 
+mod boots;
 mod clean;
 mod costs;
 mod deaths;
+mod guest;
 mod jail;
 mod physics;
 mod physics_bus;
@@ -13,6 +15,7 @@ mod replay;
 mod rings;
 mod trace;
 
+use cofferdam_placement::placement::{ALL, Placement};
 use cofferdam_placement::trial::{DomainEnd, DomainReport, TrialReport, TrialSpec};
 use cofferdam_placement::zygote::Zygote;
 use std::path::Path;
@@ -20,6 +23,11 @@ use std::path::Path;
 /// A fresh zygote.
 fn zygote() -> Zygote {
     Zygote::launch(Path::new(env!("CARGO_BIN_EXE_cofferdam-test-zygote"))).expect("zygote")
+}
+
+/// The placements that run on every host; those in a KVM guest have tests of their own.
+fn processes() -> impl Iterator<Item = &'static Placement> {
+    ALL.into_iter().filter(|placement| !placement.needs_kvm())
 }
 
 /// Runs a trial in a zygote of its own.

@@ -1,10 +1,10 @@
 //! What the machine must show: the rows of the experiment that these faults, modes and fabrics
 //! cover.
 
-use crate::{all_is_well, domain, run, zygote};
+use crate::{all_is_well, domain, processes, run, zygote};
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::placement::{ALL, Restart};
+use cofferdam_placement::placement::Restart;
 use cofferdam_placement::trial::{
     By, ClockKind, DomainEnd, DriverId, End, Fault, Oops, PlacementId, Target, TrialReport,
     TrialSpec,
@@ -36,7 +36,7 @@ fn corrupted(report: &TrialReport, owner: Owner) -> u64 {
 #[test]
 fn wild_dma_without_translation_always_lands() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             for iommu in [IommuMode::Off, IommuMode::Passthrough] {
                 for by in [By::Device, By::Driver] {
@@ -68,7 +68,7 @@ fn wild_dma_without_translation_always_lands() {
 #[test]
 fn wild_dma_under_a_strict_iommu_never_lands_in_what_is_not_mapped() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             for by in [By::Device, By::Driver] {
                 for target in Target::ALL {
@@ -91,7 +91,7 @@ fn wild_dma_under_a_strict_iommu_never_lands_in_what_is_not_mapped() {
 
 #[test]
 fn wild_dma_beside_a_mapped_buffer_lands_under_a_strict_iommu() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             let spec = TrialSpec::new(
                 placement.placement,
@@ -285,7 +285,7 @@ const TIMEOUT_NS: u64 = 50_000_000;
 
 #[test]
 fn read_that_never_completes_freezes_its_cpu_for_the_timeout_on_pcie() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             let report = lost_read(
                 placement.placement,
@@ -318,7 +318,7 @@ fn read_that_never_completes_freezes_its_cpu_for_the_timeout_on_pcie() {
 
 #[test]
 fn read_that_never_completes_freezes_its_cpu_to_the_horizon_without_a_timeout() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             let report = lost_read(
                 placement.placement,
@@ -340,7 +340,7 @@ fn read_that_never_completes_freezes_its_cpu_to_the_horizon_without_a_timeout() 
 
 #[test]
 fn completion_timeout_that_ends_in_a_machine_check_stops_the_system_everywhere() {
-    for placement in ALL {
+    for placement in processes() {
         let ends = TimeoutEnds::MachineCheck;
         let report = lost_read(
             placement.placement,
@@ -357,7 +357,7 @@ fn completion_timeout_that_ends_in_a_machine_check_stops_the_system_everywhere()
 #[test]
 fn crash_of_the_driver_is_as_wide_as_the_layer_it_runs_in() {
     for driver in DRIVERS {
-        for placement in ALL {
+        for placement in processes() {
             let report = run(&TrialSpec::new(
                 placement.placement,
                 driver,
@@ -435,7 +435,7 @@ fn kernel_that_only_kills_the_task_survives_without_the_driver() {
 
 #[test]
 fn driver_that_spins_politely_for_long_is_restarted_where_that_is_possible() {
-    for placement in ALL {
+    for placement in processes() {
         let fault = Fault::X2 {
             raw: false,
             ms: 300,
@@ -457,7 +457,7 @@ fn driver_that_spins_politely_for_long_is_restarted_where_that_is_possible() {
 
 #[test]
 fn driver_that_spins_without_a_call_is_ended_as_spun() {
-    for placement in ALL {
+    for placement in processes() {
         let fault = Fault::X2 {
             raw: true,
             ms: 0,
@@ -480,7 +480,7 @@ fn driver_that_spins_without_a_call_is_ended_as_spun() {
 #[test]
 fn wild_store_lands_exactly_in_what_the_domain_of_the_driver_maps() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             for target in Target::ALL {
                 let Some(owner) = target.owner() else {
@@ -525,7 +525,7 @@ fn wild_store_lands_exactly_in_what_the_domain_of_the_driver_maps() {
 
 #[test]
 fn completion_that_names_no_request_is_survived() {
-    for placement in ALL {
+    for placement in processes() {
         for value in [7, 64, u32::MAX] {
             let spec = TrialSpec::new(
                 placement.placement,
@@ -544,7 +544,7 @@ fn completion_that_names_no_request_is_survived() {
 
 #[test]
 fn reads_of_all_ones_strike_and_are_survived() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             let spec = TrialSpec::new(
                 placement.placement,

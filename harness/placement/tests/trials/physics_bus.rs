@@ -1,9 +1,9 @@
 //! What the machine must show of buses that stand still, links that go down, devices that reach each
 //! other and resets that fail.
 
-use crate::{all_is_well, domain, zygote};
+use crate::{all_is_well, domain, processes, zygote};
 use cofferdam_machine::config::{FabricKind, IommuMode};
-use cofferdam_placement::placement::{ALL, Restart};
+use cofferdam_placement::placement::Restart;
 use cofferdam_placement::trial::{
     DomainEnd, DriverId, End, Fault, Lock, PlacementId, Route, TenantIo, TrialReport, TrialSpec,
 };
@@ -43,7 +43,7 @@ fn by(report: &TrialReport) -> &str {
 #[test]
 fn read_that_never_completes_holds_a_shared_bus_to_the_horizon_and_a_contained_port_once() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             let fault = Fault::B1 { nth: 6 };
             let on = |fabric| on(fabric, placement.placement, driver, fault);
@@ -101,7 +101,7 @@ fn retries_hold_the_reading_cpu_and_nobody_else() {
 #[test]
 fn kept_grant_stops_every_cpu_that_uses_the_bus() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             let fault = Fault::B4 {
                 clocks: 2_000_000,
@@ -126,7 +126,7 @@ fn kept_grant_stops_every_cpu_that_uses_the_bus() {
 #[test]
 fn bus_that_is_never_given_back_is_freed_by_who_can_reset_it() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         let fault = Fault::B4 {
             clocks: u32::MAX,
             nth: 6,

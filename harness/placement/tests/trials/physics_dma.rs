@@ -1,9 +1,9 @@
 //! What the machine must show of DMA that goes astray in other ways than by a wrong address.
 
-use crate::{all_is_well, run, zygote};
+use crate::{all_is_well, processes, run, zygote};
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::placement::{ALL, Restart};
+use cofferdam_placement::placement::Restart;
 use cofferdam_placement::trial::{
     By, DriverId, Fault, PlacementId, Target, TrialReport, TrialSpec,
 };
@@ -48,7 +48,7 @@ fn victims(report: &TrialReport) -> Vec<Owner> {
 #[test]
 fn bounce_keeps_what_lies_beside_a_buffer_out_of_reach() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             for fault in [
                 Fault::D1 {
@@ -203,7 +203,7 @@ fn borrowed_requester_id_reaches_a_tenants_page_unless_ports_look_who_sends() {
 #[test]
 fn dma_after_a_reset_lands_only_where_nothing_translates() {
     let mut zygote = zygote();
-    for placement in ALL {
+    for placement in processes() {
         for driver in DRIVERS {
             for iommu in IommuMode::ALL {
                 for (death, quarantine) in

@@ -1,10 +1,10 @@
 //! What the machine must show of interrupts and of a function's own configuration.
 
-use crate::{all_is_well, domain, run, zygote};
+use crate::{all_is_well, domain, processes, run, zygote};
 use cofferdam_machine::config::{InterruptHandler, IommuMode};
 use cofferdam_machine::frames::Owner;
 use cofferdam_machine::{CHECKED, UNHANDLED};
-use cofferdam_placement::placement::{ALL, Restart};
+use cofferdam_placement::placement::Restart;
 use cofferdam_placement::trial::{
     By, DomainEnd, DriverId, Fault, PlacementId, TrialReport, TrialSpec,
 };
@@ -44,7 +44,7 @@ fn honest_interrupts_cost_their_cpu_a_microsecond_each_and_no_freeze() {
 
 #[test]
 fn storm_saturates_the_cpu_of_the_driver_and_no_other() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DriverId::ALL {
             for per_second in [1_000_000, 2_000_000] {
                 let report = struck(placement.placement, driver, storm(per_second, 20));
@@ -85,7 +85,7 @@ fn storm_faster_than_the_cpu_coalesces() {
 
 #[test]
 fn kernel_cuts_a_storm_off_after_100_000_interrupts_and_vfio_never_does() {
-    for placement in ALL {
+    for placement in processes() {
         let report = struck(
             placement.placement,
             DriverId::VirtioBlk,
@@ -108,7 +108,7 @@ fn kernel_cuts_a_storm_off_after_100_000_interrupts_and_vfio_never_does() {
 
 #[test]
 fn lost_interrupt_is_made_up_for_by_the_deadline() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DriverId::ALL {
             let report = struck(placement.placement, driver, Fault::I2 { burst: 1, nth: 3 });
 
@@ -122,7 +122,7 @@ fn lost_interrupt_is_made_up_for_by_the_deadline() {
 
 #[test]
 fn stuck_line_storms_in_the_kernel_and_not_behind_vfio() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DriverId::ALL {
             let report = struck(placement.placement, driver, Fault::I3 { nth: 2 });
 
@@ -140,7 +140,7 @@ fn stuck_line_storms_in_the_kernel_and_not_behind_vfio() {
 
 #[test]
 fn interrupt_after_the_reset_is_nobodys_and_later_a_harmless_one_of_the_drivers() {
-    for placement in ALL {
+    for placement in processes() {
         for driver in DriverId::ALL {
             for (delay_us, spurious) in [(0, 1), (120_000, 0)] {
                 let report = struck(placement.placement, driver, Fault::I5 { delay_us, nth: 3 });
@@ -174,7 +174,7 @@ fn device_without_bus_mastering_is_reset_by_its_driver() {
 
 #[test]
 fn circle_of_capabilities_ends_in_every_placement() {
-    for placement in ALL {
+    for placement in processes() {
         for (length, serves) in [(1, false), (3, false), (6, true)] {
             let report = struck(
                 placement.placement,

@@ -1,10 +1,9 @@
 //! What the machine must show of whose memory a device reaches: data by copy or where the tenant has
 //! them, buffers packed or one a page.
 
-use crate::{all_is_well, domain, run, zygote};
+use crate::{all_is_well, domain, processes, run, zygote};
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::placement::ALL;
 use cofferdam_placement::trial::{
     By, ClockKind, DataPath, DriverId, Fault, Packing, PlacementId, TrialReport, TrialSpec,
 };
@@ -27,7 +26,7 @@ fn reached(report: &TrialReport) -> Vec<Owner> {
 #[test]
 fn lent_pages_are_moved_by_the_device_and_copied_by_nobody() {
     let mut zygote = zygote();
-    for placement in ALL.iter().filter(|placement| placement.lends_pages()) {
+    for placement in processes().filter(|placement| placement.lends_pages()) {
         for driver in DRIVERS {
             for iommu in IommuMode::ALL {
                 let spec = TrialSpec {
@@ -59,7 +58,7 @@ fn lent_pages_are_moved_by_the_device_and_copied_by_nobody() {
 
 #[test]
 fn nothing_is_lent_where_somebody_stands_between() {
-    for placement in ALL.iter().filter(|placement| !placement.lends_pages()) {
+    for placement in processes().filter(|placement| !placement.lends_pages()) {
         let spec = zero_copy(placement.placement, DriverId::VirtioBlk, Fault::None);
 
         let refused = zygote().run(&spec).expect_err("no page to lend");
@@ -182,7 +181,7 @@ fn ballooned(placement: PlacementId, driver: DriverId, iommu: IommuMode, us: u32
 #[test]
 fn page_given_back_is_filled_by_a_new_process_and_gone_from_the_old_one() {
     let mut zygote = zygote();
-    for placement in ALL.iter().filter(|placement| placement.lends_pages()) {
+    for placement in processes().filter(|placement| placement.lends_pages()) {
         for driver in DRIVERS {
             let spec = ballooned(placement.placement, driver, IommuMode::Strict, 2_000);
 
@@ -205,7 +204,7 @@ fn page_given_back_is_filled_by_a_new_process_and_gone_from_the_old_one() {
 #[test]
 fn device_that_remembers_a_page_given_back_hits_its_new_owner_unless_its_address_is_gone() {
     let mut zygote = zygote();
-    for placement in ALL.iter().filter(|placement| placement.lends_pages()) {
+    for placement in processes().filter(|placement| placement.lends_pages()) {
         for driver in DRIVERS {
             for (iommu, us, lands) in [
                 (IommuMode::Off, 2_000, true),

@@ -1,8 +1,7 @@
 //! Under leap a trial is its specification: the same every time, and under either name of the same
 //! topology.
 
-use crate::zygote;
-use cofferdam_placement::placement::ALL;
+use crate::{processes, zygote};
 use cofferdam_placement::trial::{By, DriverId, Fault, PlacementId, Target, TrialSpec};
 
 fn faults() -> Vec<Fault> {
@@ -52,7 +51,7 @@ fn faults() -> Vec<Fault> {
 #[test]
 fn leap_trials_replay() {
     let (mut one, mut other) = (zygote(), zygote());
-    for placement in ALL {
+    for placement in processes() {
         for driver in [DriverId::Edu, DriverId::VirtioBlk] {
             for fault in faults() {
                 let spec = TrialSpec::new(placement.placement, driver, fault);

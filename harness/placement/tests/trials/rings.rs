@@ -1,8 +1,7 @@
 //! Completions and descriptors that break their protocol, and drivers that die at bad moments.
 
-use crate::run;
+use crate::{processes, run};
 use cofferdam_machine::config::IommuMode;
-use cofferdam_placement::placement::ALL;
 use cofferdam_placement::trial::{By, DriverId, End, Fault, PlacementId, TrialReport, TrialSpec};
 
 /// Drivers with rings.
@@ -143,7 +142,7 @@ fn driver_that_dies_while_it_starts_is_started_again() {
 
 #[test]
 fn torn_answer_is_never_taken_for_a_whole_one() {
-    for placement in ALL {
+    for placement in processes() {
         for byte in [0, 1, 100, 511] {
             let fault = Fault::X6 { byte, nth: 4 };
             let report = run(&TrialSpec::new(

@@ -19,6 +19,9 @@ pub(super) fn section(summary: &Summary) -> Markup {
             dt { "clock" }
             dd { (clock_name(environment.clock)) " (clock source " (environment.clock_source) ")" }
             dt { "mechanism" } dd { "process: " (environment.caveat) }
+            @if let Some(guests) = environment.guests {
+                dt { "drivers in guests" } dd { (guests.words()) }
+            }
             @for fact in &environment.jail {
                 dt { (fact.name) } dd { (fact.value) }
             }

@@ -3,6 +3,7 @@
 use super::words::time;
 use cofferdam_experiment::catalogue::placement;
 use cofferdam_experiment::crossings::{Crossing, Crossings};
+use cofferdam_experiment::environment::Mechanism;
 use cofferdam_experiment::statistics::Spread;
 use cofferdam_experiment::summary::Summary;
 use cofferdam_placement::crossing::Waiting;
@@ -24,12 +25,12 @@ pub(super) fn section(summary: &Summary) -> Markup {
                 "earlier version, or its host could not start the measurement."
             },
             Some(Crossings { why_none: Some(why), .. }) => p { "Not measured: " (why) "." },
-            Some(crossings) => (table(crossings)),
+            Some(crossings) => (table(crossings, summary.environment.guests)),
         }
     }
 }
 
-fn table(crossings: &Crossings) -> Markup {
+fn table(crossings: &Crossings, guests: Option<Mechanism>) -> Markup {
     html! {
         p {
             "There and back by the wall clock, before the first trial: a tenant's empty request in "
@@ -53,9 +54,12 @@ fn table(crossings: &Crossings) -> Markup {
                     tr {
                         th scope="row" {
                             (way.placement.map_or("bare ping-pong", |id| placement(id).id))
+                            @if by(way, guests) != Mechanism::Process {
+                                small { (by(way, guests).words()) }
+                            }
                         }
                         @for waiting in [Waiting::Spin, Waiting::Sleep] {
-                            (figures(crossings, way, waiting))
+                            (figures(crossings, way, waiting, by(way, guests)))
                         }
                     }
                 }
@@ -64,7 +68,13 @@ fn table(crossings: &Crossings) -> Markup {
     }
 }
 
-fn figures(crossings: &Crossings, row: &Crossing, waiting: Waiting) -> Markup {
+/// What keeps the driver from its surroundings where that way leads.
+fn by(way: &Crossing, guests: Option<Mechanism>) -> Mechanism {
+    way.placement
+        .map_or(Mechanism::Process, |id| Mechanism::of(id, guests))
+}
+
+fn figures(crossings: &Crossings, row: &Crossing, waiting: Waiting, by: Mechanism) -> Markup {
     let bare = crossings.bare(waiting);
     let own = match row.placement {
         None => bare,
@@ -86,7 +96,9 @@ fn figures(crossings: &Crossings, row: &Crossing, waiting: Waiting) -> Markup {
                     }
                 }
                 td.num {
-                    @if row.placement.is_some() {
+                    @if !by.times_compare() {
+                        "not compared"
+                    } @else if row.placement.is_some() {
                         (factor(took, bare.and_then(|bare| bare.took)))
                     }
                 }

@@ -4,7 +4,8 @@
 use super::{Except, Fault};
 use crate::catalogue::placement;
 use crate::cell::{Case, Cell};
-use cofferdam_machine::config::IommuMode;
+use cofferdam_machine::config::{FabricKind, IommuMode};
+use cofferdam_placement::guest;
 use cofferdam_placement::trial::{By, DataPath, DriverId, Fault as Strike, Packing};
 
 /// The cases that a fault has beside its own.
@@ -58,6 +59,9 @@ pub(super) fn suffix(case: &Case) -> String {
 
 /// Whether a cell is part of the plan: ablations only where their pair shows something.
 pub(crate) fn crossed(cell: &Cell) -> bool {
+    if placement(cell.placement).needs_kvm() && !in_guest(cell) {
+        return false;
+    }
     match (cell.case.fault, cell.iommu) {
         _ if !cell.case.is_ablation() => true,
         // What lies on the page is mapped; in a slot there is nothing.
@@ -70,6 +74,16 @@ pub(crate) fn crossed(cell: &Cell) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether a cell is one for a driver in a guest: drivers that can be there; no ablations; and since a
+/// guest meets the same IOMMU and the same fabric as a process, one mode that translates, one that does
+/// not, and the usual fabric.
+fn in_guest(cell: &Cell) -> bool {
+    guest::in_payload(cell.driver).is_some()
+        && !cell.case.is_ablation()
+        && cell.fabric == FabricKind::Pcie
+        && matches!(cell.iommu, IommuMode::Off | IommuMode::Strict)
 }
 
 /// Delays of D14, in microseconds: within the window of a lazy IOMMU, and beyond it.

@@ -9,6 +9,7 @@ use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::Device;
 use std::time::Duration;
 use vdevice_virtio::{ConsoleConfig, VirtioConsole};
+use virtio_drivers::PAGE_SIZE;
 use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::transport::DeviceType;
 
@@ -31,6 +32,7 @@ const CALLS: &[CallSpec] = &[
     call("send", &[]),
     call("send-bytes", &[LENGTH]),
     call("receive", &[POP]),
+    call("drain", &[]),
     call("size", &[]),
     call("emergency-write", &[]),
     call("ack-interrupt", &[]),
@@ -89,10 +91,21 @@ impl Driver for Running {
             "send" => console.send(b'x'),
             "send-bytes" => console.send_bytes(&vec![b'y'; call.size(0)]),
             "receive" => console.recv(call.argument(0) == 1).map(|_| ()),
+            "drain" => drain(console),
             "size" => console.size().map(|_| ()),
             "emergency-write" => console.emergency_write(b'!'),
             _ => console.ack_interrupt().map(|_| ()),
         };
         done.map_err(Refused::because)
     }
+}
+
+/// Takes what was received. The crate has room for a page.
+fn drain(console: &mut VirtIOConsole<FuzzHal, FuzzTransport>) -> virtio_drivers::Result {
+    for _ in 0..=PAGE_SIZE {
+        if console.recv(true)?.is_none() {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -2,11 +2,12 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, Words, call};
+use super::{VIRTIO_DRIVERS, WRITTEN, Words, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::Device;
+use std::ops::Range;
 use std::time::Duration;
 use vdevice_virtio::{P9Config, Virtio9p};
 use virtio_drivers::device::virtio_9p::VirtIO9p;
@@ -67,6 +68,10 @@ impl Target for Share {
     /// "Sends a raw 9p request and waits for the response."
     fn blocks(&self) -> bool {
         true
+    }
+
+    fn written(&self) -> Option<Range<usize>> {
+        Some(WRITTEN)
     }
 
     fn decoder(&self) -> Box<dyn Decode> {

@@ -2,11 +2,12 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, Words, call};
+use super::{VIRTIO_DRIVERS, WRITTEN, Words, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::Device;
+use std::ops::Range;
 use std::time::Duration;
 use vdevice_virtio::{SocketConfig, VirtioSocket};
 use virtio_drivers::device::socket::{VirtIOSocket, VsockAddr, VsockConnectionManager};
@@ -81,6 +82,10 @@ impl Target for Socket {
     /// It waits until the device has taken what is sent.
     fn blocks(&self) -> bool {
         true
+    }
+
+    fn written(&self) -> Option<Range<usize>> {
+        Some(WRITTEN)
     }
 
     fn decoder(&self) -> Box<dyn Decode> {

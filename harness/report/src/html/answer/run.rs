@@ -2,7 +2,7 @@
 
 use crate::campaign;
 use crate::html::words::{many, time};
-use cofferdam_experiment::catalogue::clock_name;
+use cofferdam_experiment::catalogue::{clock_name, placement};
 use cofferdam_experiment::gates::GateResult;
 use cofferdam_experiment::statistics::ENOUGH;
 use cofferdam_experiment::summary::{State, Summary};
@@ -35,6 +35,30 @@ pub(super) fn notices(summary: &Summary) -> Markup {
     }
 }
 
+/// What the figures of placements with a guest are worth, if there are any.
+fn of_guests(summary: &Summary) -> Option<String> {
+    let mut placements: Vec<&str> = Vec::new();
+    for cell in &summary.cells {
+        let entry = placement(cell.placement);
+        if entry.needs_kvm() && !placements.contains(&entry.id) {
+            placements.push(entry.id);
+        }
+    }
+    let guests = summary.environment.guests?;
+    (!placements.is_empty()).then(|| {
+        let times = if guests.times_compare() {
+            ""
+        } else {
+            ": exits are counted, and times of theirs by the wall clock stand beside no others"
+        };
+        format!(
+            "In {} the driver is in a guest by {}{times}.",
+            placements.join(", "),
+            guests.words()
+        )
+    })
+}
+
 pub(super) fn facts(summary: &Summary) -> Markup {
     let settings = &summary.settings;
     let activated: u32 = summary.cells.iter().map(|cell| cell.activated).sum();
@@ -49,6 +73,7 @@ pub(super) fn facts(summary: &Summary) -> Markup {
                 "With fewer than " (ENOUGH) " trials a cell, counts are shown and no rates. "
             }
             "Mechanism: " (summary.environment.caveat) "."
+            @if let Some(guests) = of_guests(summary) { " " (guests) }
         }
         @if let Some(account) = &summary.campaign {
             p { (campaign::text(account)) }
