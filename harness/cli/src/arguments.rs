@@ -57,6 +57,9 @@ pub enum Command {
     Corpus(fuzz::Corpus),
     /// Measures the fuzzer: executions a second, with its engine and without.
     FuzzBench(fuzz::Bench),
+    /// Measures how long the fuzzer takes to find the planted bugs, and that it finds nothing in their
+    /// fixed twins.
+    TimeToBug(fuzz::TimeToBug),
     /// Lists what can be compared.
     List {
         /// What to list.

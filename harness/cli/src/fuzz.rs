@@ -18,11 +18,13 @@ const PACKAGE: &str = "cofferdam-fuzz-runner";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 9] = [
+    "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
     "driver_edu-",
     "driver_nvme-",
     "driver_nvme_crate-",
+    "driver_planted-",
     "driver_virtio-",
     "nvme_driver",
     "virtio_drivers-",
@@ -91,6 +93,30 @@ pub struct Bench {
     execs: u64,
 }
 
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 all bugs found by all campaigns with feedback, and nothing in their fixed twins; 1 not so; 2 wrong usage; 3 the harness failed."
+)]
+pub struct TimeToBug {
+    /// Only this bug; may be given again.
+    only: Vec<String>,
+    /// Campaigns of each bug.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    seeds: u32,
+    /// A campaign ends that has not found the bug by then, in time of one core.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    limit: String,
+    /// How long each fixed twin is searched, in time of one core.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    twins: String,
+    /// Without the campaigns that do not look at coverage, which the others are compared with.
+    #[arg(long)]
+    feedback_only: bool,
+    /// Where the table goes, in Markdown, instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 pub enum Corpus {
     /// Keeps as few programs as do all that all of them do.
@@ -157,6 +183,26 @@ pub fn bench(arguments: &Bench) -> ExitCode {
     let execs = arguments.execs.to_string();
     let told = ["bench", &arguments.driver, "--execs", &execs];
     run(&arguments.build, told.map(OsString::from))
+}
+
+/// Measures how long the planted bugs take to be found.
+pub fn time_to_bug(arguments: &TimeToBug) -> ExitCode {
+    let mut told: Vec<OsString> = vec!["time-to-bug".into()];
+    told.extend(arguments.only.iter().map(OsString::from));
+    told.extend(["--seeds".into(), arguments.seeds.to_string().into()]);
+    told.extend(["--limit".into(), arguments.limit.clone().into()]);
+    told.extend(["--twins".into(), arguments.twins.clone().into()]);
+    if arguments.feedback_only {
+        told.push("--feedback-only".into());
+    }
+    if let Some(out) = &arguments.out {
+        told.extend(["--out".into(), out.into()]);
+    }
+    let build = Build {
+        manifest_path: None,
+        crates: Vec::new(),
+    };
+    run(&build, told)
 }
 
 /// What there is to do with programs that are no findings.

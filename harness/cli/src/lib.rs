@@ -118,6 +118,7 @@ fn main() -> ExitCode {
         Command::Minimize(arguments) => fuzz::minimize(&arguments),
         Command::Corpus(arguments) => fuzz::corpus(&arguments),
         Command::FuzzBench(arguments) => fuzz::bench(&arguments),
+        Command::TimeToBug(arguments) => fuzz::time_to_bug(&arguments),
         Command::List {
             what,
             format,

@@ -53,6 +53,8 @@ pub struct Campaign {
     signatures: HashSet<String>,
     /// What was found, in order.
     found: Vec<Found>,
+    /// Executions after which each of them was.
+    found_after: Vec<u64>,
     unconfirmed: u64,
     abandoned: u64,
     scratch: Program,
@@ -78,6 +80,7 @@ impl Campaign {
         // SAFETY: the caller's promise.
         let mut counters = unsafe { Counters::take() };
         counters.clear();
+        constants::forget();
         constants::note(feedback);
         Ok(Self {
             executor: Executor::new(target)?,
@@ -91,6 +94,7 @@ impl Campaign {
             keys: HashSet::new(),
             signatures: HashSet::new(),
             found: Vec::new(),
+            found_after: Vec::new(),
             unconfirmed: 0,
             abandoned: 0,
             scratch: Program::default(),
@@ -120,6 +124,11 @@ impl Campaign {
     /// What was found.
     pub fn found(&self) -> &[Found] {
         &self.found
+    }
+
+    /// How many executions it took to find each of [`Self::found`].
+    pub fn found_after(&self) -> &[u64] {
+        &self.found_after
     }
 
     /// Executions whose driver did not come back.
@@ -168,7 +177,7 @@ impl Campaign {
     }
 
     fn learn(&mut self) {
-        self.mutator.sketch = self.executor.sketch();
+        self.mutator.learn(self.executor.sketch());
         if self.feedback {
             self.mutator.constants = constants::seen();
             // Most are seen soon, and to note them costs.
@@ -230,6 +239,7 @@ impl Campaign {
                 found.write(self.executor.target(), &out.join(kind))?;
             }
             self.found.push(found);
+            self.found_after.push(self.executions);
         }
         self.counters.clear();
         Ok(())

@@ -139,9 +139,11 @@ impl Executor {
         watch::end();
         // SAFETY of the arena's reset: the driver is gone, and what it returned is plain data.
         let ended = world::with(|world| {
-            if life == Some(Life::Removed) {
-                let master = world.is_bus_master();
-                world.state.after_removal(master);
+            let master = world.is_bus_master();
+            match life {
+                Some(Life::Removed) => world.state.after_removal(master),
+                Some(Life::Refused) => world.state.after_refusal(master),
+                Some(Life::Panicked) | None => {}
             }
             world.end()
         });

@@ -220,7 +220,12 @@ impl DriverHost for FuzzHost {
 
     #[inline(never)]
     fn config_read(&mut self, offset: u16, width: Width) -> Result<u32, HostError> {
-        Ok(with(|world| world.config_read(offset, width)))
+        let (value, exhausted) = with(|world| {
+            let value = world.config_read(offset, width);
+            (value, world.is_exhausted())
+        });
+        leave_if(exhausted);
+        Ok(value)
     }
 
     #[inline(never)]
@@ -239,6 +244,7 @@ impl DriverHost for FuzzHost {
     fn enable_interrupts(&mut self, wanted: u16) -> Result<Interrupts, HostError> {
         with(|world| {
             let (function, state) = world.function().ok_or(HostError::NoVectors(wanted))?;
+            let wanted = state.vectors(wanted);
             let given = interrupts(function, state, wanted);
             let given = given.ok_or(HostError::NoVectors(wanted))?;
             state.enable_interrupts(given);
@@ -303,7 +309,10 @@ impl DriverHost for FuzzHost {
         for &vector in vectors {
             wanted.insert(VectorSet::of(vector));
         }
-        with(|world| world.relax());
+        with(|world| {
+            world.state.awaits(wanted);
+            world.relax();
+        });
         loop {
             let (woken, exhausted) =
                 with(|world| (wait(world, wanted, until), world.is_exhausted()));
@@ -467,10 +476,9 @@ impl DmaRegion for FuzzDma {
         let (inside, beyond) = into.split_at_mut(self.len.saturating_sub(at).min(into.len()));
         beyond.fill(0);
         with(|world| {
-            world
-                .state
-                .memory
-                .read(self.start.saturating_add(at), inside)
+            let place = self.start.saturating_add(at);
+            world.state.touched(place);
+            world.state.memory.read(place, inside);
         });
     }
 

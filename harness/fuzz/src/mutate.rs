@@ -9,7 +9,7 @@ use crate::program::{
 };
 use crate::random::Random;
 use crate::target::{CallSpec, Target};
-use crate::world::Sketch;
+use crate::world::{Sketch, Spot};
 
 /// Numbers at the edges of things.
 const EDGES: [u64; 20] = [
@@ -38,12 +38,20 @@ const EDGES: [u64; 20] = [
 /// Actions in the longest program that is made out of another: short ones are soon run, and say more.
 const GROWN: usize = 16;
 
+/// Bytes in the longest run of one value that overwrites data: a field of a structure is hit more
+/// often than one guesses where it is.
+const FLOOD: u32 = 128;
+
+/// How often a call is repeated at most: some states are many requests away.
+const BURST: u32 = 8;
+
 /// Makes programs for one target.
 #[derive(Clone, Debug)]
 pub struct Mutator {
     calls: &'static [CallSpec],
-    /// What executions so far had in common.
-    pub sketch: Sketch,
+    sketch: Sketch,
+    /// Its places, one after the other.
+    places: Vec<Spot>,
     /// Values worth trying.
     pub constants: Vec<u64>,
 }
@@ -54,8 +62,15 @@ impl Mutator {
         Self {
             calls: target.calls(),
             sketch: Sketch::default(),
+            places: Vec::new(),
             constants: Vec::new(),
         }
+    }
+
+    /// Takes note of what executions so far had in common.
+    pub fn learn(&mut self, sketch: Sketch) {
+        self.places = sketch.places.iter().collect();
+        self.sketch = sketch;
     }
 
     /// A program out of nothing.
@@ -117,7 +132,12 @@ impl Mutator {
             8..10 => {
                 if let Some(call) = self.call(random) {
                     let at = random.index(actions.len() + 1);
-                    actions.insert(at, call);
+                    let times = if random.once_in(4) {
+                        1 + random.index(BURST as usize)
+                    } else {
+                        1
+                    };
+                    actions.splice(at..at, std::iter::repeat_n(call, times));
                 }
             }
             10 if actions.len() > 1 => {
@@ -194,12 +214,15 @@ impl Mutator {
                     edit: self.edit(carried, random),
                 }
             }
-            16..19 => Action::Poke {
-                when: self.trigger(random),
-                mapping: u16::try_from(random.below(self.sketch.maps.clamp(1, 64))).unwrap_or(0),
-                offset: self.offset(random),
-                bytes: self.bytes(random, 16),
-            },
+            16..19 => {
+                let (mapping, offset) = self.spot(random);
+                Action::Poke {
+                    when: self.trigger(random),
+                    mapping,
+                    offset,
+                    bytes: self.bytes(random, 16),
+                }
+            }
             19 => Action::Config {
                 offset: random.pick(&self.sketch.configs).copied().unwrap_or(0),
                 nth: nth(random, 2),
@@ -208,6 +231,9 @@ impl Mutator {
             20 => Action::Interrupt {
                 when: self.trigger(random),
                 vector: u16::try_from(random.below(4)).unwrap_or(0),
+            },
+            21 if random.once_in(4) => Action::Vectors {
+                most: u16::try_from(random.below(4)).unwrap_or(0),
             },
             21 => Action::Lose {
                 nth: nth(random, 4),
@@ -230,6 +256,7 @@ impl Mutator {
             },
             _ => {
                 let (offset, width) = match carried {
+                    Carried::Payload if random.once_in(4) => return self.flood(random),
                     Carried::Payload => (self.offset(random), 1 << random.below(4)),
                     Carried::Publish => (0, 1 << random.below(2)),
                     // Often a byte, but the header of a packet has fields.
@@ -243,6 +270,36 @@ impl Mutator {
                     bytes: value[..width].to_vec(),
                 }
             }
+        }
+    }
+
+    /// One value all over a part of the data.
+    fn flood(&self, random: &mut Random) -> Edit {
+        let value = self.value(random).to_le_bytes();
+        let width = 1_usize << random.below(4);
+        let len = 1 + random.index(FLOOD as usize);
+        Edit::Overwrite {
+            offset: 16 * random.below(32),
+            bytes: value[..width].iter().copied().cycle().take(len).collect(),
+        }
+    }
+
+    /// A place in mapped memory: where somebody looked or wrote, or any.
+    fn spot(&self, random: &mut Random) -> Spot {
+        match random.pick(&self.places) {
+            Some((mapping, offset)) if !random.once_in(3) => {
+                // Fields follow one another.
+                let next = if random.once_in(3) {
+                    4 * random.below(4)
+                } else {
+                    0
+                };
+                (*mapping, offset + next)
+            }
+            _ => (
+                u16::try_from(random.below(self.sketch.maps.clamp(1, 64))).unwrap_or(0),
+                self.offset(random),
+            ),
         }
     }
 
@@ -305,14 +362,14 @@ impl Mutator {
                 bytes,
             } => match random.below(4) {
                 0 => *when = self.trigger(random),
-                1 => *mapping = u16::try_from(random.below(self.sketch.maps.max(1))).unwrap_or(0),
-                2 => *offset = self.offset(random),
+                1 | 2 => (*mapping, *offset) = self.spot(random),
                 _ => self.vary_bytes(bytes, random),
             },
             Action::Interrupt { when, .. } | Action::Remove { when } => {
                 *when = self.trigger(random);
             }
             Action::Lose { nth: at } => *at = nth(random, 8),
+            Action::Vectors { most } => *most = u16::try_from(random.below(4)).unwrap_or(0),
             Action::Stall { when, micros } => {
                 if random.once_in(2) {
                     *when = self.trigger(random);

@@ -37,12 +37,16 @@ pub enum Oracle {
     LeakedMapping,
     /// The device may still master the bus after the driver was removed.
     BusHeld,
+    /// Data of an earlier request went to the device again.
+    LeakedBytes,
+    /// The driver waits for a vector that it does not have.
+    InterruptMisuse,
     /// The adapter found a promise of the driver broken.
     Promise,
 }
 
 /// All of them.
-pub const ORACLES: [Oracle; 16] = [
+pub const ORACLES: [Oracle; 18] = [
     Oracle::Panic,
     Oracle::Crash,
     Oracle::FreedWhileMapped,
@@ -58,6 +62,8 @@ pub const ORACLES: [Oracle; 16] = [
     Oracle::LengthBeyondBuffer,
     Oracle::LeakedMapping,
     Oracle::BusHeld,
+    Oracle::LeakedBytes,
+    Oracle::InterruptMisuse,
     Oracle::Promise,
 ];
 
@@ -80,6 +86,8 @@ impl Oracle {
             Self::LengthBeyondBuffer => "length-beyond-buffer",
             Self::LeakedMapping => "leaked-mapping",
             Self::BusHeld => "bus-held",
+            Self::LeakedBytes => "leaked-bytes",
+            Self::InterruptMisuse => "interrupt-misuse",
             Self::Promise => "promise",
         }
     }
@@ -113,7 +121,11 @@ impl Oracle {
             Self::UnsentData => "data were returned as received that the device never sent",
             Self::LengthBeyondBuffer => "more bytes were reported as received than the buffer has",
             Self::LeakedMapping => "the device can reach memory after the driver was removed",
-            Self::BusHeld => "the device is still bus master after the driver was removed",
+            Self::BusHeld => {
+                "the device is still bus master after the driver was removed, or did not take it"
+            }
+            Self::LeakedBytes => "the device was given data of a request that was over",
+            Self::InterruptMisuse => "the driver waits for a vector that it was not given",
             Self::Promise => "the adapter found a promise of the driver's documentation broken",
         }
     }

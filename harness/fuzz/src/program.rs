@@ -212,6 +212,11 @@ pub enum Action {
         /// Which, from 1.
         nth: u32,
     },
+    /// The host has fewer vectors than the driver wants.
+    Vectors {
+        /// At most so many; at least one is given.
+        most: u16,
+    },
     /// The device does nothing for a while.
     Stall {
         /// From when on.

@@ -69,6 +69,7 @@ pub struct Script {
     edits: Vec<(Carried, u32, Change)>,
     timed: Vec<(Trigger, Deed)>,
     lost: Vec<u32>,
+    vectors: Option<u16>,
     calls: Vec<Asked>,
     bytes: Vec<u8>,
     /// How far the workload has come.
@@ -83,6 +84,7 @@ impl Script {
         self.edits.clear();
         self.timed.clear();
         self.lost.clear();
+        self.vectors = None;
         self.calls.clear();
         self.bytes.clear();
         self.called = 0;
@@ -153,6 +155,7 @@ impl Script {
                 self.timed.push((*when, Deed::Interrupt(*vector)));
             }
             Action::Lose { nth } => self.lost.push(*nth),
+            Action::Vectors { most } => self.vectors = Some(*most),
             Action::Stall { when, micros } => self.timed.push((*when, Deed::Stall(*micros))),
             Action::Remove { when } => self.timed.push((*when, Deed::Remove)),
             Action::Answers { bytes } => answers.extend_from_slice(bytes),
@@ -219,6 +222,11 @@ impl Script {
     /// Whether the `nth` interrupt of the model is lost.
     pub fn loses(&self, nth: u32) -> bool {
         self.lost.iter().any(|lost| *lost == nth || *lost == 0)
+    }
+
+    /// How many vectors there are at most.
+    pub fn vectors(&self) -> Option<u16> {
+        self.vectors
     }
 
     /// The bytes of an action.

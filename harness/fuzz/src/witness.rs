@@ -6,7 +6,8 @@ use crate::world;
 /// Takes an adapter's testimony. There is one in an execution, and it knows which call is running.
 #[derive(Debug)]
 pub struct Witness {
-    _private: (),
+    /// Requests whose data were marked.
+    secrets: u32,
 }
 
 /// A byte pattern that no device here sends: the marks of [`Witness::mark`], one after the other.
@@ -14,9 +15,27 @@ const MARK: [u8; 16] = [
     0xc0, 0xff, 0xe7, 0xda, 0x3b, 0x5e, 0x91, 0x0d, 0x6d, 0xa4, 0x17, 0xf2, 0x88, 0x4b, 0x2c, 0xd9,
 ];
 
+/// Begins the marks of [`Witness::secret`]; the request's number and its complement follow.
+const SECRET: [u8; 8] = [0x9b, 0x1e, 0xd4, 0x72, 0xa9, 0x35, 0xc8, 0x5f];
+
+fn mark_of(secret: u32) -> [u8; 16] {
+    let mut mark = [0; 16];
+    mark[..8].copy_from_slice(&SECRET);
+    mark[8..12].copy_from_slice(&secret.to_le_bytes());
+    mark[12..].copy_from_slice(&(!secret).to_le_bytes());
+    mark
+}
+
+/// The request whose data bear that mark. The start of a mark, which ends the data, is none.
+pub(crate) fn secret_of(block: &[u8; 16]) -> Option<u32> {
+    let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = *block;
+    let secret = u32::from_le_bytes([a, b, c, d]);
+    (*block == mark_of(secret)).then_some(secret)
+}
+
 impl Witness {
     pub(crate) const fn new() -> Self {
-        Self { _private: () }
+        Self { secrets: 0 }
     }
 
     /// Fills a buffer, before it is given to the driver to receive into, with a pattern that the
@@ -38,6 +57,24 @@ impl Witness {
             let words = || format!("{what}: bytes that the device never sent");
             world::sight(Oracle::UnsentData, what, words);
         }
+    }
+
+    /// Fills data that the driver is given to send with marks of this request's own.
+    pub fn secret(&mut self, data: &mut [u8]) {
+        self.secrets += 1;
+        for (byte, mark) in data
+            .iter_mut()
+            .zip(mark_of(self.secrets).into_iter().cycle())
+        {
+            *byte = mark;
+        }
+    }
+
+    /// The driver returned success, and by its documentation the device has all of the data marked so
+    /// far. If it gets them once more, the driver gave away what was not asked for: it sends its buffer
+    /// longer than what is in it.
+    pub fn sent(&mut self) {
+        world::with(|world| world.state.over(self.secrets));
     }
 
     /// The driver says that it received so many bytes into a buffer of `room`.

@@ -24,6 +24,7 @@ use cofferdam_seam::{
 use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 use vdevice_pci::PciFunction;
 
@@ -37,7 +38,7 @@ const RELAX: u64 = 1000;
 const REQUESTER: RequesterId = RequesterId::new(1, 0, 0);
 
 /// Where messages go.
-const MESSAGES: std::ops::Range<u64> = 0xfee0_0000..0xfef0_0000;
+const MESSAGES: Range<u64> = 0xfee0_0000..0xfef0_0000;
 
 /// Wake-ups a device may have ahead of it.
 const WAKES: usize = 64;
@@ -61,6 +62,9 @@ const TURNS: u32 = 4096;
 /// Register reads that are remembered.
 const RECENT: usize = 8;
 
+/// Configuration space, where registers are remembered by their BAR.
+const CONFIGURATION: u8 = u8::MAX - 1;
+
 /// No register's answer.
 const NOTHING: (Register, u64) = (
     Register {
@@ -75,6 +79,12 @@ const PATIENCE: u32 = 64;
 
 /// Turns in which the device's memory is watched.
 const EXTRA: u32 = 32;
+
+/// Places in memory that are remembered.
+const PLACES: usize = 128;
+
+/// In one of so many executions they are noted.
+const NOTING: u32 = 16;
 
 /// Sightings of one execution.
 const SIGHTINGS: usize = 8;
@@ -140,6 +150,11 @@ pub struct State {
     acted: u32,
     /// The device said something that is not true: where it then goes is not the driver's fault alone.
     forged: bool,
+    /// It said so in a way that lets the driver believe that more is over than is, or that the device is
+    /// another: then the driver may have taken back what the model still uses.
+    ahead: bool,
+    /// It may have changed what it reads as the driver's orders: it goes anywhere then.
+    astray: bool,
     /// It kept data back, or changed them.
     withheld: bool,
     /// In this call it said that it wrote less than it did: so much, at least once.
@@ -165,10 +180,14 @@ pub struct State {
     during: &'static str,
     detail: Detail,
     sightings: Vec<Sighting>,
+    /// Requests up to this one are over, by the witness's count.
+    over: u32,
     scratch: Vec<u8>,
     trace: Trace,
     /// What the driver read, for mutators.
     sketch: Sketch,
+    /// Executions until places are noted again; zero in one that notes them.
+    noting: u32,
 }
 
 /// What the executions of a target had in common: what mutators aim at.
@@ -184,6 +203,35 @@ pub struct Sketch {
     pub carried: [u32; CARRIED.len()],
     /// Most mappings in an execution.
     pub maps: u32,
+    /// Where in mapped memory the driver looked, or the device wrote: of two that fall into one slot
+    /// the later.
+    pub places: Places,
+}
+
+/// A mapping, in the order in which they were made, and bytes from its start.
+pub type Spot = (u16, u32);
+
+/// Places in mapped memory, in a table of fixed size.
+#[derive(Clone, Debug)]
+pub struct Places([Option<Spot>; PLACES]);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self([None; PLACES])
+    }
+}
+
+impl Places {
+    fn note(&mut self, spot: Spot) {
+        let key = u64::from(spot.0) << 32 | u64::from(spot.1);
+        let slot = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57;
+        self.0[usize::try_from(slot).unwrap_or(0) % PLACES] = Some(spot);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Spot> {
+        self.0.iter().copied().flatten()
+    }
 }
 
 thread_local! {
@@ -290,6 +338,7 @@ impl World {
             if let Some(scripted) = state.script.reply(register) {
                 state.acted += 1;
                 state.mislead();
+                state.ahead = true;
                 value = scripted;
             } else if let Some(function) = function
                 && let Some(size) = function.bar_size(bar)
@@ -347,7 +396,6 @@ impl World {
     pub fn config_read(&mut self, offset: u16, width: Width) -> u32 {
         self.spend(CONFIG);
         let Self { function, state } = self;
-        state.progress();
         if !state.sketch.configs.contains(&offset) {
             state.sketch.configs.push(offset);
         }
@@ -362,12 +410,14 @@ impl World {
             Some(value) if !state.removed => {
                 state.acted += 1;
                 state.mislead();
+                state.ahead = true;
                 value
             }
             _ => honest,
         };
         // At most 32 bits are asked for.
         let value = u32::try_from(cut(value, width) & 0xffff_ffff).unwrap_or(u32::MAX);
+        state.was_asked(offset, value);
         state.trace.add(state.now, || Step::ConfigRead {
             offset,
             width,
@@ -562,6 +612,8 @@ impl State {
             removed: false,
             acted: 0,
             forged: false,
+            ahead: false,
+            astray: false,
             withheld: false,
             understated: None,
             misled: false,
@@ -577,9 +629,11 @@ impl State {
             during: "probe",
             detail: Detail::Fast,
             sightings: Vec::new(),
+            over: 0,
             scratch: Vec::new(),
             trace: Trace::default(),
             sketch: Sketch::default(),
+            noting: 0,
         })
     }
 
@@ -609,12 +663,16 @@ impl State {
         self.removed = false;
         self.acted = 0;
         self.forged = false;
+        self.ahead = false;
+        self.astray = false;
         self.withheld = false;
         self.understated = None;
         self.misled = program.mode == Mode::Hostile;
         self.written = target.written();
         self.detail = detail;
         self.sightings.clear();
+        self.over = 0;
+        self.noting = self.noting.checked_sub(1).unwrap_or(NOTING - 1);
         self.trace = Trace::new(detail == Detail::Traced);
         self.enter("probe");
     }
@@ -667,6 +725,7 @@ impl State {
     /// Forgets it, for another target.
     pub fn forget(&mut self) {
         self.sketch = Sketch::default();
+        self.noting = 0;
         self.idle_limit = IDLE;
     }
 
@@ -720,6 +779,38 @@ impl State {
         }
     }
 
+    /// Configuration space was read. A loop that gets what it got before is looking at the device.
+    fn was_asked(&mut self, offset: u16, value: u32) {
+        self.turns += 1;
+        let place = Register {
+            bar: CONFIGURATION,
+            offset: offset.into(),
+        };
+        let asked = (place, value.into());
+        if self.reads.contains(&asked) {
+            self.looked += 1;
+        } else {
+            self.reads[self.next_read % RECENT] = asked;
+            self.next_read = self.next_read.wrapping_add(1);
+            self.progress();
+        }
+    }
+
+    /// Bytes of [`Self::memory`] were looked at by the driver, or written by the device.
+    #[inline]
+    pub fn touched(&mut self, at: usize) {
+        if self.noting > 0 {
+            return;
+        }
+        let of = |map: &Map| map.live && (map.start..map.start + map.len).contains(&at);
+        if let Some(index) = self.maps.iter().position(of)
+            && let Ok(mapping) = u16::try_from(index)
+            && let Ok(offset) = u32::try_from(at - self.maps[index].start)
+        {
+            self.sketch.places.note((mapping, offset));
+        }
+    }
+
     /// Counts an event and does what the program has for it.
     #[inline]
     pub fn event(&mut self, event: Event) {
@@ -764,7 +855,7 @@ impl State {
         }
     }
 
-    fn poke(&mut self, mapping: u16, offset: u32, bytes: std::ops::Range<usize>) {
+    fn poke(&mut self, mapping: u16, offset: u32, bytes: Range<usize>) {
         let Some(map) = self.maps.get(usize::from(mapping)) else {
             return;
         };
@@ -775,6 +866,8 @@ impl State {
         }
         let (start, room) = (map.start + skipped, map.len - skipped);
         self.acted += 1;
+        self.ahead = true;
+        self.astray = true;
         self.mislead();
         let bytes = self.script.bytes(bytes);
         let bytes = &bytes[..bytes.len().min(room)];
@@ -892,7 +985,7 @@ impl State {
     /// Lets the device reach memory, and names the mapping.
     pub fn map(
         &mut self,
-        bytes: std::ops::Range<usize>,
+        bytes: Range<usize>,
         way: Direction,
         stands_for: Option<usize>,
         region: Option<u64>,
@@ -961,7 +1054,7 @@ impl State {
     }
 
     /// The first live mapping that stands for any of those bytes.
-    pub fn stands_for(&self, bytes: &std::ops::Range<usize>) -> Option<usize> {
+    pub fn stands_for(&self, bytes: &Range<usize>) -> Option<usize> {
         let stands = |map: &Map| {
             map.live
                 && map
@@ -973,7 +1066,7 @@ impl State {
 
     /// Memory of the driver's own is freed, or a stack frame ends: reports live mappings that stand
     /// for any of it.
-    pub fn lost(&mut self, bytes: &std::ops::Range<usize>, oracle: Oracle) {
+    pub fn lost(&mut self, bytes: &Range<usize>, oracle: Oracle) {
         let found = self.stands_for(bytes);
         if let Some(index) = found {
             self.sight_map(oracle, index);
@@ -1000,9 +1093,58 @@ impl State {
         if let Some(index) = self.maps.iter().position(|map| map.live) {
             self.sight_map(Oracle::LeakedMapping, index);
         }
+        self.after_refusal(bus_master);
+    }
+
+    /// The driver did not take the device: reports what it left.
+    pub fn after_refusal(&mut self, bus_master: bool) {
         if bus_master {
             self.sight(Oracle::BusHeld, "bus master", || {
                 "the bus-master enable bit is set".to_owned()
+            });
+        }
+    }
+
+    /// The driver waits for vectors: reports those it was not given.
+    pub fn awaits(&mut self, wanted: VectorSet) {
+        let given = self.interrupts.map_or(0, |given| given.count);
+        let mut own = VectorSet::EMPTY;
+        for vector in 0..given {
+            own.insert(VectorSet::of(Vector(vector)));
+        }
+        let mut wanted = wanted;
+        wanted.take(own);
+        if !wanted.is_empty() {
+            self.sight(Oracle::InterruptMisuse, "wait", || {
+                format!("{wanted:?} of {given} vectors")
+            });
+        }
+    }
+
+    /// How many vectors there are for a driver that wants so many.
+    pub fn vectors(&mut self, wanted: u16) -> u16 {
+        let given = self
+            .script
+            .vectors()
+            .map_or(wanted, |most| most.min(wanted));
+        self.acted += u32::from(given < wanted);
+        given
+    }
+
+    /// The data with those marks are of a request that is over.
+    pub fn over(&mut self, secret: u32) {
+        self.over = self.over.max(secret);
+    }
+
+    /// The device was given data: reports those of requests that are over, unless it lied about what is.
+    fn leaks(&mut self, bytes: &[u8]) {
+        let (blocks, _) = bytes.as_chunks::<16>();
+        let stale = |block: &[u8; 16]| {
+            crate::witness::secret_of(block).is_some_and(|secret| secret <= self.over)
+        };
+        if !self.forged && blocks.iter().any(stale) {
+            self.sight(Oracle::LeakedBytes, "payload", || {
+                "data of a request that is over".to_owned()
             });
         }
     }
@@ -1056,8 +1198,7 @@ impl State {
         };
         match Oracle::of_dma(verdict) {
             None => usize::try_from(at.0.wrapping_sub(self.first_iova)).ok(),
-            // It may have gone on with what the driver was told is over.
-            Some(_) if self.forged => None,
+            Some(_) if self.is_excused(at) => None,
             Some(oracle) => {
                 let place = if self.is_close() {
                     Place::Frames(frames::capture())
@@ -1071,6 +1212,18 @@ impl State {
                 None
             }
         }
+    }
+
+    /// Whether the driver is not to blame for a request that goes to `at`, which it does not sanction:
+    /// the model may have gone on with what the driver was told is over, or do more than the driver was
+    /// told. Where nothing was ever mapped the device is sent by the driver only.
+    fn is_excused(&self, at: Iova) -> bool {
+        let place = at.0.checked_sub(self.first_iova);
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let covers = |map: &Map, place| (map.start..map.start + map.len).contains(&place);
+        let once =
+            self.ahead && place.is_some_and(|place| self.maps.iter().any(|map| covers(map, place)));
+        self.astray || once
     }
 
     fn land(&mut self, at: Iova, from: &[u8], why: Purpose) -> Result<(), DmaFault> {
@@ -1087,6 +1240,7 @@ impl State {
         match place {
             Some(place) => {
                 self.memory.write(place, from);
+                self.touched(place);
                 self.progress();
                 Ok(())
             }
@@ -1100,18 +1254,28 @@ impl State {
         bytes.clear();
         bytes.extend_from_slice(from);
         let (mut dropped, mut again, mut acted) = (false, None, 0);
+        let mut ahead = matches!(why, Purpose::Publish | Purpose::Payload);
         for change in self.script.edits_of(Carried::from(why), nth) {
             acted += 1;
             match change {
                 Change::Overwrite(offset, with) => {
                     let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
+                    // A completion that lies about its length only comes when its request is over.
+                    let length = self.written.clone().unwrap_or_default();
+                    let lies = offset..offset.saturating_add(with.len());
+                    ahead |= why == Purpose::Completion
+                        && (lies.start < length.start || length.end < lies.end);
                     let changed = bytes.iter_mut().skip(offset);
                     for (byte, new) in changed.zip(self.script.bytes(with.clone())) {
                         *byte = *new;
                     }
                 }
                 Change::Drop => dropped = true,
-                Change::Repeat(slot) => again = Some(*slot),
+                Change::Repeat(slot) => {
+                    ahead = true;
+                    self.astray = true;
+                    again = Some(*slot);
+                }
             }
         }
         self.acted += acted;
@@ -1119,6 +1283,8 @@ impl State {
         if dropped || again.is_some() || bytes != from {
             let said = (!dropped && again.is_none()).then_some(bytes.as_slice());
             self.forge(why, from, said);
+            self.ahead |= ahead;
+            self.astray |= why == Purpose::Descriptor;
         }
         let result = if dropped {
             self.trace.add(self.now, || Step::Dropped { at, why });
@@ -1160,6 +1326,9 @@ impl Bus for State {
         match place {
             Some(place) => self.memory.read(place, into),
             None => into.fill(0xff),
+        }
+        if self.over > 0 && why == Purpose::Payload {
+            self.leaks(into);
         }
         self.trace.add(self.now, || Step::DmaRead {
             at,

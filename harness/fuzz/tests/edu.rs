@@ -11,7 +11,9 @@ use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Driver, Refused, T
 use cofferdam_fuzz::witness::Witness;
 use cofferdam_fuzz::world::Detail;
 use cofferdam_seam::service::Compute;
-use cofferdam_seam::{Bar, Deadline, Device, Direction, DriverHost, Iova, Mmio, Width};
+use cofferdam_seam::{
+    Bar, Deadline, Device, Direction, DmaRegion, DriverHost, Iova, Mmio, Vector, Width,
+};
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
 
@@ -142,7 +144,7 @@ fn our_driver_stands_what_a_hostile_device_does() {
     let mut acted = 0;
     for round in 0..20_000 {
         if round % 500 == 0 {
-            mutator.sketch = executor.sketch();
+            mutator.learn(executor.sketch());
         }
         let mut program = mutator.generate(&mut random);
         mutator.mutate(&mut program, None, &mut random);
@@ -171,6 +173,8 @@ const WRONGS: &[CallSpec] = &[
     wrong("nothing"),
     wrong("stack"),
     wrong("status-index"),
+    wrong("resend"),
+    wrong("foreign-vector"),
 ];
 
 const fn wrong(name: &'static str) -> CallSpec {
@@ -263,6 +267,23 @@ impl Driver for Wrong {
                 buffer[..8].fill(0);
                 witness.received("buffer", &buffer);
             }
+            "resend" => {
+                let region = host.alloc_dma(64)?;
+                let mut data = [0; 64];
+                witness.secret(&mut data);
+                region.write_at(0, &data);
+                let mapping = host.map(&region, 0..64, Direction::ToDevice)?;
+                self.transfer(mapping.iova)?;
+                witness.sent();
+                self.transfer(mapping.iova)?;
+                host.unmap(mapping);
+            }
+            "foreign-vector" => {
+                let given = host.enable_interrupts(1)?.count;
+                let until = Deadline::after(host.now(), Duration::from_micros(10));
+                host.wait_any(&[Vector(0)], until)?;
+                host.wait_any(&[Vector(given)], until)?;
+            }
             "stack" => {
                 let buffer = [0; 16];
                 host.share(&buffer, Direction::ToDevice)?;
@@ -286,6 +307,59 @@ impl Drop for Wrong {
     }
 }
 
+/// A driver that does not take the device, and leaves it the bus.
+struct Refusing;
+
+impl Target for Refusing {
+    fn name(&self) -> &'static str {
+        "refusing"
+    }
+    fn driver(&self) -> Crate {
+        Broken.driver()
+    }
+    fn calls(&self) -> &'static [CallSpec] {
+        WRONGS
+    }
+    fn device(&self) -> Box<dyn Device> {
+        model()
+    }
+    fn start(&self, mut host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
+        host.set_bus_master(true)?;
+        let registers = host.map_bar(Bar::ZERO)?;
+        if registers.read32(0) == 0 {
+            host.set_bus_master(false)?;
+        }
+        Err(Refused::because("no edu"))
+    }
+}
+
+#[test]
+fn refused_device_must_not_keep_the_bus() {
+    let mut executor = executor(&Refusing);
+    let program = |text| parse(&Refusing, text);
+
+    let left = look(
+        &mut executor,
+        &program(
+            "call nothing
+",
+        ),
+    )
+    .expect("memory");
+    let taken = look(
+        &mut executor,
+        &program(
+            "reply 0:0x0 #1 = 0x0
+",
+        ),
+    )
+    .expect("memory");
+
+    let left: Vec<_> = left.iter().map(|finding| finding.oracle).collect();
+    assert_eq!(left, [Oracle::BusHeld]);
+    assert_eq!(taken, []);
+}
+
 fn shown(executor: &mut Executor, body: &str) -> Vec<Oracle> {
     let program = parse(&Broken, body);
     let findings = look(executor, &program).expect("memory");
@@ -304,6 +378,8 @@ fn each_wrong_is_noticed_by_its_oracle() {
         ("stale", Oracle::DmaAfterUnmap),
         ("unsent", Oracle::UnsentData),
         ("stack", Oracle::StackWhileMapped),
+        ("resend", Oracle::LeakedBytes),
+        ("foreign-vector", Oracle::InterruptMisuse),
     ] {
         let shown = shown(&mut executor, &format!("call nothing\ncall {wrong}\n"));
         assert!(shown.contains(&oracle), "{wrong}: {shown:?}");

@@ -14,6 +14,13 @@ pub fn note(on: bool) {
     NOTED.store(on, Ordering::Relaxed);
 }
 
+/// Forgets the constants seen so far: another program's driver is run from now on.
+pub fn forget() {
+    for slot in &SEEN {
+        slot.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Whether constants are noted.
 #[inline]
 pub(crate) fn are_noted() -> bool {

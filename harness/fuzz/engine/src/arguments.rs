@@ -1,6 +1,7 @@
 //! What a runner can be asked.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cofferdam_fuzz::oracle::Oracle;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,11 @@ pub enum Command {
     Cover(Cover),
     /// Runs workloads against the honest device. There must be no finding.
     Honest(Honest),
+    /// Measures how long known bugs take to be found.
+    TimeToBug(TimeToBug),
+    /// The campaigns of one driver; started by `time-to-bug`.
+    #[command(hide = true)]
+    Chase(Chase),
 }
 
 /// How a campaign is told.
@@ -127,6 +133,58 @@ pub struct Honest {
     /// Where random numbers start.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 all bugs found in all campaigns with feedback, by the right oracle, and nothing in their fixed twins; 1 not so; 2 wrong usage; 3 the harness failed."
+)]
+pub struct TimeToBug {
+    /// Only this bug; may be given again.
+    pub only: Vec<String>,
+    /// Campaigns of each bug.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub seeds: u32,
+    /// A campaign that has not found the bug by then ends, in time of one core.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub limit: Duration,
+    /// How long each fixed twin is searched, in time of one core.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub twins: Duration,
+    /// Without the campaigns that do not look at coverage, which the others are compared with.
+    #[arg(long)]
+    pub feedback_only: bool,
+    /// Where the table goes instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Chase {
+    /// Which driver.
+    pub target: String,
+    /// What ends a campaign; without any, the limit.
+    #[arg(long = "oracle", value_name = "ORACLE", value_parser = oracle)]
+    pub oracles: Vec<Oracle>,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u32,
+    /// The last seed.
+    #[arg(long, default_value_t = 0)]
+    pub last: u32,
+    /// When a campaign ends, in milliseconds of processor time.
+    #[arg(long)]
+    pub limit: u64,
+    /// Does not look at coverage.
+    #[arg(long)]
+    pub no_feedback: bool,
+    /// Where a crash is written down.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+fn oracle(name: &str) -> Result<Oracle, String> {
+    Oracle::named(name).ok_or_else(|| "`cofferdam list oracles` lists the oracles".to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -78,9 +78,10 @@ fn engine(target: &'static dyn Target, arguments: &Bench) -> Result<f64, String>
     let mut teller = Teller::new(target.name(), Some(Format::Text));
     let began = Instant::now();
     let until = Until {
-        teller: &mut teller,
+        teller: Some(&mut teller),
         time: None,
         execs: Some(arguments.execs),
+        enough: &|_| false,
     };
     let done = campaign(new, target, first, None, 1, until)?;
     Ok(rate(done.executions(), began))

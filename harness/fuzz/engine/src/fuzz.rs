@@ -28,12 +28,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// Children of a program before the next is its turn.
 const CHILDREN: u32 = 256;
 
 /// Programs made out of nothing, to begin with.
-const FIRST: usize = 32;
+pub const FIRST: usize = 32;
 
 /// A program, as LibAFL keeps it.
 #[derive(Clone, Debug, Hash, Serialize, Deserialize)]
@@ -189,9 +190,12 @@ fn other<S: HasCorpus<Kept> + HasRand>(state: &mut S) -> Result<Option<Kept>, Er
 
 /// How long a campaign goes on.
 pub struct Until<'a> {
-    pub teller: &'a mut Teller,
-    pub time: Option<std::time::Duration>,
+    /// Who tells of it, if anybody does.
+    pub teller: Option<&'a mut Teller>,
+    pub time: Option<Duration>,
     pub execs: Option<u64>,
+    /// Whether it has shown enough; asked every now and then.
+    pub enough: &'a dyn Fn(&Campaign) -> bool,
 }
 
 /// Runs a campaign with LibAFL in this process.
@@ -224,8 +228,9 @@ fn run(
     first: Vec<Program>,
     keep: Option<&Path>,
     seed: u64,
-    until: Until<'_>,
+    mut until: Until<'_>,
 ) -> Result<(), Error> {
+    let began = Instant::now();
     let mut feedback = News(Rc::clone(shared));
     let mut objective = ConstFeedback::new(false);
     let mut state = StdState::new(
@@ -251,13 +256,13 @@ fn run(
     });
     loop {
         let campaign = shared.campaign.borrow();
-        until.teller.tell(&campaign, state.corpus().count(), false);
-        let enough = until
-            .time
-            .is_some_and(|time| until.teller.elapsed() >= time)
-            || campaign.executions() >= shared.limit;
+        let enough = until.time.is_some_and(|time| began.elapsed() >= time)
+            || campaign.executions() >= shared.limit
+            || (until.enough)(&campaign);
+        if let Some(teller) = &mut until.teller {
+            teller.tell(&campaign, state.corpus().count(), enough);
+        }
         if enough {
-            until.teller.tell(&campaign, state.corpus().count(), true);
             return Ok(());
         }
         drop(campaign);
@@ -313,9 +318,10 @@ pub fn worker(target: &'static dyn Target, arguments: &Fuzz) -> ExitCode {
     }
     let mut teller = Teller::new(target.name(), arguments.format);
     let until = Until {
-        teller: &mut teller,
+        teller: Some(&mut teller),
         time: arguments.time,
         execs: arguments.execs,
+        enough: &|_| false,
     };
     match campaign(new, target, first, Some(&keep), arguments.seed, until) {
         Ok(_) => ExitCode::SUCCESS,
@@ -331,7 +337,7 @@ fn out_of(arguments: &Fuzz) -> PathBuf {
 /// Runs a campaign: a process that may die, and this one, which starts another then.
 pub fn fuzz(target: &'static dyn Target, arguments: &Fuzz) -> ExitCode {
     let out = out_of(arguments);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let before = findings(&out);
     let mut life = 0;
     loop {
@@ -381,7 +387,7 @@ fn worker_command(
     me: &Path,
     arguments: &Fuzz,
     out: &Path,
-    left: Option<std::time::Duration>,
+    left: Option<Duration>,
     life: u64,
 ) -> Command {
     let mut command = Command::new(me);

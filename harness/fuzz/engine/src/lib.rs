@@ -16,10 +16,14 @@ mod bench;
 mod cover;
 mod crash;
 mod fuzz;
+mod known;
 mod replay;
 mod status;
+mod table;
 
 pub use cofferdam_fuzz as fuzz_crate;
+
+pub use known::Known;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
@@ -34,21 +38,25 @@ pub const USAGE: u8 = 2;
 /// The harness failed.
 pub const INFRASTRUCTURE: u8 = 3;
 
-/// The program of a runner: its targets, a slice of `&'static dyn Target`.
+/// The program of a runner: its targets, a slice of `&'static dyn Target`; and the known bugs among them,
+/// a slice of [`Known`], if there are any.
 #[macro_export]
 macro_rules! main {
     ($targets:expr) => {
+        $crate::main!($targets, &[]);
+    };
+    ($targets:expr, $known:expr) => {
         #[global_allocator]
         static HEAP: $crate::fuzz_crate::arena::Heap = $crate::fuzz_crate::arena::Heap;
 
         fn main() -> ::std::process::ExitCode {
-            $crate::run($targets)
+            $crate::run($targets, $known)
         }
     };
 }
 
 /// Does what the process's arguments say.
-pub fn run(targets: &[&'static dyn Target]) -> ExitCode {
+pub fn run(targets: &[&'static dyn Target], bugs: &[Known]) -> ExitCode {
     match Arguments::parse().command {
         Command::Targets => {
             for target in targets {
@@ -70,6 +78,10 @@ pub fn run(targets: &[&'static dyn Target]) -> ExitCode {
         Command::Minimize(arguments) => replay::minimize(targets, &arguments),
         Command::Cover(arguments) => with(targets, &arguments.target, |target| {
             cover::cover(target, &arguments)
+        }),
+        Command::TimeToBug(arguments) => known::time_to_bug(bugs, &arguments),
+        Command::Chase(arguments) => with(targets, &arguments.target, |target| {
+            known::chase(target, &arguments)
         }),
         Command::Honest(arguments) => with(targets, &arguments.target, |target| {
             bench::honest(target, &arguments)

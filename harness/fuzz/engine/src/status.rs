@@ -52,11 +52,6 @@ impl Teller {
         }
     }
 
-    /// How long it has been going on.
-    pub fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-
     /// Tells what is new, and once a second how it is going.
     pub fn tell(&mut self, campaign: &Campaign, corpus: usize, last: bool) {
         let now = Instant::now();
@@ -93,7 +88,7 @@ impl Teller {
             .iter()
             .filter(|found| found.finding.defect)
             .count();
-        let seconds = self.elapsed().as_secs_f64();
+        let seconds = self.began.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "shown to some digits")]
         let rate = if last {
             executions as f64 / seconds.max(1e-9)

@@ -106,6 +106,7 @@ fn line(action: &Action, calls: &[CallSpec], to: &mut String) -> Option<()> {
             write!(to, "interrupt {} {vector}", trigger(*when))
         }
         Action::Lose { nth } => write!(to, "lose #{nth}"),
+        Action::Vectors { most } => write!(to, "vectors {most}"),
         Action::Stall { when, micros } => write!(to, "stall {} {micros}", trigger(*when)),
         Action::Remove { when } => write!(to, "remove {}", trigger(*when)),
         Action::Answers { bytes } => write!(to, "answers {}", hex(bytes)),
@@ -225,7 +226,7 @@ fn header(lines: &mut Lines<'_>) -> Result<String, ParseError> {
 }
 
 fn action(words: &mut Words<'_>, calls: &[CallSpec]) -> Result<Action, ParseError> {
-    const KINDS: &str = "an action: call, reply, config, edit, drop, repeat, poke, interrupt, lose, stall, remove or answers";
+    const KINDS: &str = "an action: call, reply, config, edit, drop, repeat, poke, interrupt, lose, vectors, stall, remove or answers";
     let kind = words.word(KINDS)?;
     Ok(match kind {
         "call" => call(words, calls)?,
@@ -300,6 +301,9 @@ fn action(words: &mut Words<'_>, calls: &[CallSpec]) -> Result<Action, ParseErro
         },
         "lose" => Action::Lose {
             nth: words.counted()?,
+        },
+        "vectors" => Action::Vectors {
+            most: words.number()?,
         },
         "stall" => Action::Stall {
             when: words.trigger()?,

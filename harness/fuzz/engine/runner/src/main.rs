@@ -1,3 +1,30 @@
-//! The runner of all targets of the repository. `cofferdam fuzz` builds it instrumented and starts it.
+//! The runner of all targets of the repository, the planted bugs and their twins among them.
+//! `cofferdam fuzz` builds it instrumented and starts it.
 
-cofferdam_fuzz_engine::main!(cofferdam_fuzz_targets::ALL);
+use cofferdam_fuzz::target::Target;
+use cofferdam_fuzz_engine::Known;
+use cofferdam_fuzz_planted::{FIXED, PLANTED, expected};
+
+cofferdam_fuzz_engine::main!(&targets(), &bugs());
+
+fn targets() -> Vec<&'static dyn Target> {
+    let planted = PLANTED.iter().chain(&FIXED);
+    let planted = planted.map(|target| target as &dyn Target);
+    let others = cofferdam_fuzz_targets::ALL.iter().copied();
+    others.chain(planted).collect()
+}
+
+fn bugs() -> Vec<Known> {
+    let pairs = PLANTED.iter().zip(&FIXED);
+    pairs
+        .map(|(bug, twin)| {
+            let expected = expected(bug.bug);
+            Known {
+                bug,
+                twin,
+                oracle: expected.oracle,
+                also: expected.also,
+            }
+        })
+        .collect()
+}

@@ -8,11 +8,13 @@
 #![forbid(unsafe_code)]
 
 use cofferdam_fuzz::host::FuzzHost;
+use cofferdam_fuzz::oracle::Oracle;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Device, DriverHost};
 use driver_planted::{Bug, Build, Family, Serve};
+use serde::Deserialize;
 use std::ops::Range;
 use std::time::Duration;
 use vdevice_edu::EduTiming;
@@ -56,6 +58,34 @@ pub static PLANTED: [Planted; COUNT] = targets(Build::Planted);
 
 /// Their twins, in the same order.
 pub static FIXED: [Planted; COUNT] = targets(Build::Fixed);
+
+/// What `planted.toml` says of a bug's detection.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Expected {
+    id: String,
+    /// What should notice it.
+    pub oracle: Oracle,
+    /// What may notice it besides, or sooner.
+    #[serde(default)]
+    pub also: Vec<Oracle>,
+}
+
+/// What should notice a bug.
+///
+/// # Panics
+///
+/// The list of this repository does not tell.
+pub fn expected(bug: Bug) -> Expected {
+    #[derive(Deserialize)]
+    struct List {
+        bug: Vec<Expected>,
+    }
+    let text = include_str!("../../../../drivers-under-test/planted/planted.toml");
+    let list: List = toml::from_str(text).expect("the list is well formed");
+    let mut bugs = list.bug.into_iter();
+    bugs.find(|it| it.id == bug.id())
+        .expect("the list has each bug")
+}
 
 const N: Argument = Argument {
     name: "n",
@@ -182,8 +212,10 @@ impl Driver for Running {
                 self.ask(Ask::Factorial(n), "factorial", 4, witness)?;
             }
             "round-trip" => {
-                let out = vec![0x5a; call.size(0)];
+                let mut out = vec![0; call.size(0)];
+                witness.secret(&mut out);
                 self.ask(Ask::RoundTrip(&out), "round trip", out.len(), witness)?;
+                witness.sent();
             }
             "read" => {
                 let room = SECTOR * call.size(1);
@@ -192,8 +224,10 @@ impl Driver for Running {
                 witness.received("read", &into[..len]);
             }
             "write" => {
-                let from = vec![0xa5; SECTOR * call.size(1)];
+                let mut from = vec![0; SECTOR * call.size(1)];
+                witness.secret(&mut from);
                 self.ask(Ask::Write(call.argument(0), &from), "write", 0, witness)?;
+                witness.sent();
             }
             _ => {
                 let (into, len) = self.ask(Ask::Identify, "identify", 20, witness)?;

@@ -29,6 +29,7 @@ fn shows_at_once(target: &Planted) -> &'static [Oracle] {
         (Bug::BusMasterLeft, Build::Planted) => &[Oracle::BusHeld],
         // The host gives out addresses above 4 GiB.
         (Bug::TruncatedAddress, Build::Planted) => &[Oracle::DmaUnmapped],
+        (Bug::PaddedTransfer, Build::Planted) => &[Oracle::LeakedBytes],
         _ => &[],
     }
 }
