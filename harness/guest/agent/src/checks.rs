@@ -47,7 +47,7 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         name: "lying-disk",
-        shows: "what becomes of requests to an NVMe disk that lies; argument: the disk",
+        shows: "what becomes of requests to an NVMe disk that lies; argument: its PCI address",
         run: disk::meets_a_liar,
     },
     Entry {

@@ -19,6 +19,9 @@ use vdevice_virtio::{BlkConfig, VirtioBlk};
 const DISK: u64 = 128;
 const FILE: u64 = 64;
 
+/// Where the first device is plugged in.
+const FIRST_SLOT: usize = 4;
+
 /// Devices, each served by a thread of its own.
 struct Served {
     place: tempfile::TempDir,
@@ -62,7 +65,7 @@ impl Drop for Served {
 
 fn plugged(path: &Path, number: usize) -> String {
     let path = path.display();
-    let slot = 4 + number;
+    let slot = FIRST_SLOT + number;
     format!(
         r#"{{"driver":"vfio-user-pci","addr":"{slot:x}.0","rombar":0,"socket":{{"type":"unix","path":"{path}"}}}}"#
     )
@@ -230,7 +233,8 @@ fn meet_liars(guest: &Guest, iommu: Iommu) -> (Outcome, Vec<u32>) {
         let (device, tally) = liar(&mut served, fault);
         boot.devices.push(device);
         tallies.push(tally);
-        let mut task = Task::with("lying-disk", &[&format!("nvme{number}n1")]);
+        let address = format!("0000:00:{:02x}.0", FIRST_SLOT + number);
+        let mut task = Task::with("lying-disk", &[&address]);
         task.deadline = Duration::from_secs(40);
         boot.tasks.push(task);
     }
@@ -239,19 +243,25 @@ fn meet_liars(guest: &Guest, iommu: Iommu) -> (Outcome, Vec<u32>) {
     (outcome, acted)
 }
 
+/// Twelve controllers in one guest, each with a fault of its own, behind a strict IOMMU; with
+/// `COFFERDAM_GUEST_WHOLE=1` without one, too.
 #[test]
 fn linux_meets_controllers_that_lie() {
     let Some(guest) = Guest::or_skip() else {
         return;
     };
-    for iommu in [Iommu::None, strict()] {
+    let mut iommus = vec![strict()];
+    if std::env::var_os("COFFERDAM_GUEST_WHOLE").is_some_and(|value| value == "1") {
+        iommus.push(Iommu::None);
+    }
+    for iommu in iommus {
         let (outcome, acted) = meet_liars(&guest, iommu);
 
         println!("{iommu:?}: {:?}", outcome.ending);
         for (place, (fault, acted)) in FAULTS.iter().zip(&acted).enumerate() {
             let check = outcome.checks.get(place);
             println!(
-                "{fault:20} acted {acted} {:18} {}",
+                "{fault:20} acted {acted:3} {:18} {}",
                 told(check),
                 check.map_or(String::new(), |check| check.detail.to_string())
             );
@@ -261,5 +271,20 @@ fn linux_meets_controllers_that_lie() {
         }
         assert_eq!(outcome.complaint(), None);
         assert!(acted.iter().all(|&acted| acted > 0), "{acted:?}");
+        for (fault, check) in FAULTS.iter().zip(&outcome.checks) {
+            let blocked = check
+                .log
+                .iter()
+                .any(|record| record.text.contains("DMAR: [DMA Write"));
+            let strays = ["D1.device.unbacked", "D4"].contains(fault);
+            let walled = iommu != Iommu::None;
+            assert!(!blocked || strays && walled, "{fault}: {check:?}");
+            // The first stray is always told; the kernel limits how many it tells.
+            assert!(blocked || *fault != FAULTS[0] || !walled, "{check:?}");
+            // What a completion queue tells wrongly is noticed by the driver.
+            let noticed = ["reset", "I/O error"].contains(&told(Some(check)));
+            let lied = ["I2", "R1", "R2", "R4"].contains(fault);
+            assert!(noticed || !lied, "{fault}: {check:?}");
+        }
     }
 }

@@ -86,16 +86,21 @@ pub fn keeps_a_file_system(arguments: &[String]) -> Result<Value, NotPassed> {
 
 /// Uses a disk of NVMe that begins to lie when byte 3Ch of its configuration space becomes a5h: writes,
 /// reads back, resets the controller, and does so again. Says what came of it and judges nothing.
-/// Argument: the disk's name.
+/// Argument: the controller's PCI address, for Linux numbers controllers in the order in which they
+/// happen to come up.
 pub fn meets_a_liar(arguments: &[String]) -> Result<Value, NotPassed> {
-    let [name, ..] = arguments else {
-        return Err(NotPassed::Failed(json!({ "error": "which disk?" })));
+    let [address, ..] = arguments else {
+        let error = "which controller?";
+        return Err(NotPassed::Failed(json!({ "error": error })));
     };
-    let disk = find(name)?;
+    let function = Path::new("/sys/bus/pci/devices").join(address);
+    let controller = appear(|| only_entry(&function.join("nvme")))?;
+    let name = controller.file_name().unwrap_or_default().to_string_lossy();
+    let disk = find(&format!("{name}n1"))?;
     let file = OpenOptions::new().read(true).write(true).open(disk)?;
-    let controller = fs::canonicalize(format!("/sys/class/block/{name}/device"))?;
-    let config = controller.join("device/config");
-    let config = OpenOptions::new().write(true).open(config)?;
+    let config = OpenOptions::new()
+        .write(true)
+        .open(function.join("config"))?;
     config.write_all_at(&[0xa5], 0x3c)?;
 
     let mut seen = Seen::default();
@@ -144,15 +149,28 @@ impl Seen {
 /// The disk's node, once the driver has brought it up.
 fn find(name: &str) -> Result<PathBuf, NotPassed> {
     let node = Path::new("/dev").join(name);
+    appear(|| node.exists().then(|| node.clone()))
+}
+
+/// What a driver makes when it has brought its device up.
+fn appear(look: impl Fn() -> Option<PathBuf>) -> Result<PathBuf, NotPassed> {
     let until = Instant::now() + PROBE;
-    while !node.exists() {
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
         if Instant::now() > until {
-            let error = format!("{} is not there after {PROBE:?}", node.display());
+            let error = format!("no driver brought the device up within {PROBE:?}");
             return Err(NotPassed::Failed(json!({ "error": error })));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(node)
+}
+
+/// The only entry of a directory.
+fn only_entry(directory: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(directory).ok()?;
+    Some(entries.next()?.ok()?.path())
 }
 
 /// An empty FAT16 file system with clusters of 4 KiB (Microsoft FAT Specification, 2005, section 3).
