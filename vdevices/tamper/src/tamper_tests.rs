@@ -140,6 +140,24 @@ fn wild_write_follows_the_nth_write_of_payload() {
 }
 
 #[test]
+fn renewed_lies_count_anew_and_wait_to_be_armed() {
+    let (mut testbed, tally) = armed(vec![wild(1, Aim::Address(Iova(0x800))), stale(1, 5)]);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x100);
+    assert_eq!(tally.acted(), 1, "the late one is still to come");
+
+    tally.renew(vec![wild(1, Aim::Address(Iova(0x900)))]);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x200);
+    assert_eq!((tally.acted(), tally.first_at()), (0, None));
+    tally.arm();
+    testbed.bus.now = Time(9_000);
+    write(&mut testbed, register::PAYLOAD_WRITE, 0x300);
+
+    assert_eq!((tally.acted(), tally.first_at()), (1, Some(Time(9_000))));
+    let order: Vec<u64> = testbed.bus.requests.iter().map(|r| r.at.0).collect();
+    assert_eq!(order, [0x100, 0x800, 0x200, 0x300, 0x900]);
+}
+
+#[test]
 fn write_beside_the_payload_starts_at_its_end() {
     let (mut testbed, tally) = armed(vec![wild(1, Aim::BesideLast { gap: 3 })]);
 

@@ -488,6 +488,31 @@ fn mapped_bytes_are_reached_and_sanctioned_in_every_mode() {
 }
 
 #[test]
+fn machine_that_forgets_counts_from_zero_and_keeps_its_mappings() {
+    let (mut machine, id) = mastered(IommuMode::Strict);
+    let frame = frame_of(Owner::Driver);
+    let mapping = machine.map(id, frame, 64, Both).unwrap();
+    assert!(!dma_write(
+        &mut machine,
+        id,
+        Iova(frame_of(Owner::Tenant2).0),
+        64
+    ));
+    assert_ne!(machine.counts(), Counts::default());
+
+    machine.forget();
+
+    assert_eq!(machine.counts(), Counts::default());
+    let empty = (0, 0);
+    let logs = [machine.dma_events().0, machine.stray_events().0].map(<[_]>::len);
+    assert_eq!((logs, machine.iommu_faults().0.len()), ([0, 0], 0));
+    assert_eq!((machine.iommu_faults().1, machine.port_errors().1), empty);
+    assert_eq!(machine.mappings(id), 1);
+    assert!(dma_write(&mut machine, id, mapping.iova, 64));
+    assert_eq!(machine.counts().stray_blocked, 0);
+}
+
+#[test]
 fn wild_write_lands_only_where_nothing_translates() {
     for mode in IommuMode::ALL {
         let (mut machine, id) = mastered(mode);
