@@ -12,8 +12,9 @@
 
 use crate::host::FuzzHost;
 use crate::witness::Witness;
+pub use cofferdam_seam::Decode;
 use cofferdam_seam::service::DriverError;
-use cofferdam_seam::{Bar, Device, Iova, Purpose};
+use cofferdam_seam::{Device, Iova, Undecoded};
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -233,35 +234,3 @@ impl From<cofferdam_seam::HostError> for Refused {
         Self::because(error)
     }
 }
-
-/// The words for what driver and device do to each other. It sees what is said in order, and believes
-/// nothing.
-pub trait Decode {
-    /// The register at an offset.
-    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
-        let _ = (bar, offset);
-        None
-    }
-
-    /// What a register's value says.
-    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
-        let _ = (bar, offset, value);
-        None
-    }
-
-    /// Takes note of a register write, `width` bytes wide.
-    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
-        let _ = (bar, offset, width, value);
-    }
-
-    /// What a memory request carries.
-    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
-        let _ = (at, why, bytes);
-        None
-    }
-}
-
-/// Numbers only.
-struct Undecoded;
-
-impl Decode for Undecoded {}

@@ -11,9 +11,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 mod access;
 mod address;
 mod bus;
+mod decode;
 mod device;
 mod host;
 mod identity;
@@ -23,6 +26,7 @@ mod time;
 pub use access::{Access, Bar, Width};
 pub use address::{Direction, Iova, RequesterId};
 pub use bus::{Bus, BusPort, DmaFault, Meddling, Pending, Purpose, Vector, VectorSet, Violation};
+pub use decode::{Decode, Undecoded};
 pub use device::{Budget, Completion, Device, Progress, Reset};
 pub use host::{
     DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Mapping, Mmio, RawDma, Wake,

@@ -5,7 +5,7 @@ use crate::spec::{
     DESCRIPTOR, DONE, END_OF_PACKET, ReceiveDescriptor, TransmitDescriptor, cause, command,
     control, receive_control, status, transmit_control,
 };
-use cofferdam_seam::{Bar, Iova, Purpose};
+use cofferdam_seam::{Bar, Decode, Iova, Purpose};
 use core::ops::Range;
 use zerocopy::FromBytes;
 
@@ -38,14 +38,12 @@ impl Place {
     }
 }
 
-impl Decoder {
-    /// The register at an offset.
-    pub fn register(&self, bar: Bar, offset: u32) -> Option<String> {
+impl Decode for Decoder {
+    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
         (bar == Bar::ZERO).then(|| regs::name(offset))?
     }
 
-    /// What the bits of a register say.
-    pub fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
+    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
         let bits: &[(u32, &str)] = match self.register(bar, offset)?.as_str() {
             "CTRL" => &[
                 (control::SET_LINK_UP, "SLU"),
@@ -81,8 +79,7 @@ impl Decoder {
         (!words.is_empty()).then(|| words.join(", "))
     }
 
-    /// Takes note of a register write.
-    pub fn wrote(&mut self, bar: Bar, offset: u32, _: u8, value: u64) {
+    fn wrote(&mut self, bar: Bar, offset: u32, _: u8, value: u64) {
         let Some(name) = self.register(bar, offset) else {
             return;
         };
@@ -100,8 +97,7 @@ impl Decoder {
         }
     }
 
-    /// What a memory request carries, if it lies in a ring.
-    pub fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
+    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
         if let Some(index) = self.transmit.index(at) {
             let Ok((descriptor, _)) = TransmitDescriptor::read_from_prefix(bytes) else {
                 return Some(format!(

@@ -1,15 +1,15 @@
 //! The words for what driver and device do to each other, for whoever reads a trace.
 
 use crate::spec::{Register, dma, interrupt, status};
-use cofferdam_seam::{Bar, Iova, Purpose};
+use cofferdam_seam::{Bar, Decode};
 
-/// Reads along. edu has no memory that it shares with a driver, so there is nothing to remember.
+/// Reads along. edu has no memory that it shares with a driver, so there is nothing to remember, and
+/// all that it moves is payload.
 #[derive(Debug, Default)]
 pub struct Decoder;
 
-impl Decoder {
-    /// The register at an offset.
-    pub fn register(&self, bar: Bar, offset: u32) -> Option<String> {
+impl Decode for Decoder {
+    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
         Some(
             match find(bar, offset)? {
                 Register::Identification => "identification",
@@ -28,8 +28,7 @@ impl Decoder {
         )
     }
 
-    /// What the bits of a register say.
-    pub fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
+    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
         let bits: &[(u64, &str)] = match find(bar, offset)? {
             Register::Status => &[
                 (status::COMPUTING as u64, "computing"),
@@ -51,14 +50,6 @@ impl Decoder {
         let set = bits.iter().filter(|(bit, _)| value & bit != 0);
         let words: Vec<&str> = set.map(|(_, word)| *word).collect();
         (!words.is_empty()).then(|| words.join(", "))
-    }
-
-    /// Takes note of a register write.
-    pub fn wrote(&mut self, _: Bar, _: u32, _: u8, _: u64) {}
-
-    /// What a memory request carries. All that edu moves is payload.
-    pub fn dma(&mut self, _: Iova, _: Purpose, _: &[u8]) -> Option<String> {
-        None
     }
 }
 

@@ -6,7 +6,7 @@ use crate::spec::{
     self, AdminOpcode, AdminQueueAttributes, Capabilities, Command, Configuration,
     ControllerStatus, IoOpcode, Status, completion,
 };
-use cofferdam_seam::{Bar, Iova, Purpose};
+use cofferdam_seam::{Bar, Decode, Iova, Purpose};
 use core::ops::Range;
 use zerocopy::FromBytes;
 
@@ -55,8 +55,24 @@ impl Decoder {
         }
     }
 
-    /// The register at an offset.
-    pub fn register(&self, bar: Bar, offset: u32) -> Option<String> {
+    fn created(&mut self, command: &Command) {
+        let submits = match AdminOpcode(command.opcode) {
+            AdminOpcode::CREATE_SUBMISSION => true,
+            AdminOpcode::CREATE_COMPLETION => false,
+            _ => return,
+        };
+        let [id, last] = command.halves(10);
+        if (1..=MAX_QUEUES).contains(&id) {
+            self.queues
+                .retain(|queue| (queue.submits, queue.id) != (submits, id));
+            let base = command.prp1.get();
+            self.queues.push(Queue::new(submits, id, base, last));
+        }
+    }
+}
+
+impl Decode for Decoder {
+    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
         if bar != Bar::ZERO {
             return None;
         }
@@ -76,8 +92,7 @@ impl Decoder {
         })
     }
 
-    /// What the bits of a register say.
-    pub fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
+    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
         let low = u32::try_from(value & 0xffff_ffff).unwrap_or(0);
         match find(offset).filter(|_| bar == Bar::ZERO)? {
             Register::CapabilitiesLow => {
@@ -124,8 +139,7 @@ impl Decoder {
         }
     }
 
-    /// Takes note of a register write, `width` bytes wide.
-    pub fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
+    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
         let low = 0xffff_ffff;
         let set = |address: &mut u64, high: bool| {
             *address = match (high, width) {
@@ -154,8 +168,7 @@ impl Decoder {
         }
     }
 
-    /// What a memory request carries.
-    pub fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
+    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
         let queue = self.queues.iter().find(|queue| {
             let submits = why == Purpose::Descriptor;
             queue.submits == submits && queue.bytes.contains(&at.0)
@@ -191,21 +204,6 @@ impl Decoder {
                 Some(format!("{place}: CID {id}, phase {phase}, {ends}"))
             }
             _ => None,
-        }
-    }
-
-    fn created(&mut self, command: &Command) {
-        let submits = match AdminOpcode(command.opcode) {
-            AdminOpcode::CREATE_SUBMISSION => true,
-            AdminOpcode::CREATE_COMPLETION => false,
-            _ => return,
-        };
-        let [id, last] = command.halves(10);
-        if (1..=MAX_QUEUES).contains(&id) {
-            self.queues
-                .retain(|queue| (queue.submits, queue.id) != (submits, id));
-            let base = command.prp1.get();
-            self.queues.push(Queue::new(submits, id, base, last));
         }
     }
 }

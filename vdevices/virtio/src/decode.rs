@@ -7,7 +7,7 @@ use crate::spec::{
     Descriptor, RequestHeader, RequestStatus, Status, UsedElement, available, descriptor, isr,
     request, used,
 };
-use cofferdam_seam::{Bar, Iova, Purpose};
+use cofferdam_seam::{Bar, Decode, Iova, Purpose};
 use core::ops::Range;
 use zerocopy::FromBytes;
 
@@ -22,9 +22,8 @@ pub struct Decoder {
     table: Range<u64>,
 }
 
-impl Decoder {
-    /// The register at an offset.
-    pub fn register(&self, bar: Bar, offset: u32) -> Option<String> {
+impl Decode for Decoder {
+    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
         if bar != STRUCTURES {
             return None;
         }
@@ -40,8 +39,7 @@ impl Decoder {
         Some(name.to_owned())
     }
 
-    /// What the bits of a register say.
-    pub fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
+    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
         if bar != STRUCTURES {
             return None;
         }
@@ -69,8 +67,7 @@ impl Decoder {
         (!words.is_empty()).then(|| words.join(", "))
     }
 
-    /// Takes note of a register write, `width` bytes wide.
-    pub fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
+    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
         if bar != STRUCTURES {
             return;
         }
@@ -91,8 +88,7 @@ impl Decoder {
         };
     }
 
-    /// What a memory request carries.
-    pub fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
+    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
         match why {
             Purpose::Descriptor => self.descriptor(at.0, bytes),
             Purpose::Completion => {
@@ -114,7 +110,9 @@ impl Decoder {
             Purpose::Payload => None,
         }
     }
+}
 
+impl Decoder {
     fn descriptor(&mut self, at: u64, bytes: &[u8]) -> Option<String> {
         if let Ok(word) = <[u8; 2]>::try_from(bytes) {
             let word = u16::from_le_bytes(word);

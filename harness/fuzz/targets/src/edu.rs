@@ -4,7 +4,7 @@ use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::service::Compute;
-use cofferdam_seam::{Bar, Deadline, Device, DriverHost};
+use cofferdam_seam::{Deadline, Device, DriverHost};
 use driver_edu::Edu;
 use std::time::Duration;
 use vdevice_edu::{Decoder, EduTiming};
@@ -68,7 +68,7 @@ impl Target for EduTarget {
     }
 
     fn decoder(&self) -> Box<dyn Decode> {
-        Box::new(Words(Decoder))
+        Box::new(Decoder)
     }
 }
 
@@ -88,17 +88,5 @@ impl Driver for Running {
             }
         }
         Ok(())
-    }
-}
-
-struct Words(Decoder);
-
-impl Decode for Words {
-    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
-        self.0.register(bar, offset)
-    }
-
-    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
-        self.0.value(bar, offset, value)
     }
 }

@@ -4,7 +4,7 @@ use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
 use cofferdam_seam::service::{DriverError, Net};
-use cofferdam_seam::{Bar, Deadline, Device, DriverHost, Iova, Purpose};
+use cofferdam_seam::{Deadline, Device, DriverHost};
 use driver_eth_intel::{EthIntel, LONGER_THAN_ITS_BUFFER};
 use std::time::Duration;
 use vdevice_e1000::{Decoder, E1000, E1000Config};
@@ -89,7 +89,7 @@ impl Target for EthIntelTarget {
     }
 
     fn decoder(&self) -> Box<dyn Decode> {
-        Box::new(Words(Decoder::default()))
+        Box::new(Decoder::default())
     }
 }
 
@@ -144,26 +144,5 @@ impl Driver for Running {
             _ => drop(self.net.is_link_up()?),
         }
         Ok(())
-    }
-}
-
-/// The model's words.
-struct Words(Decoder);
-
-impl Decode for Words {
-    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
-        self.0.register(bar, offset)
-    }
-
-    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
-        self.0.value(bar, offset, value)
-    }
-
-    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
-        self.0.wrote(bar, offset, width, value);
-    }
-
-    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
-        self.0.dma(at, why, bytes)
     }
 }

@@ -4,7 +4,7 @@ use crate::block::{CALLS, Running, SECTORS};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
-use cofferdam_seam::{Bar, Device, Iova, Purpose};
+use cofferdam_seam::Device;
 use std::time::Duration;
 use vdevice_nvme::{Decoder, Nvme, NvmeConfig};
 
@@ -54,7 +54,7 @@ impl Target for Ours {
     }
 
     fn decoder(&self) -> Box<dyn Decode> {
-        Box::new(Words(Decoder::default()))
+        Box::new(Decoder::default())
     }
 }
 
@@ -84,27 +84,6 @@ impl Target for NvmeCrate {
     }
 
     fn decoder(&self) -> Box<dyn Decode> {
-        Box::new(Words(Decoder::default()))
-    }
-}
-
-/// The words of the model's decoder.
-struct Words(Decoder);
-
-impl Decode for Words {
-    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
-        self.0.register(bar, offset)
-    }
-
-    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
-        self.0.value(bar, offset, value)
-    }
-
-    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
-        self.0.wrote(bar, offset, width, value);
-    }
-
-    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
-        self.0.dma(at, why, bytes)
+        Box::new(Decoder::default())
     }
 }

@@ -16,8 +16,7 @@ pub mod socket;
 pub mod sound;
 mod transport;
 
-use cofferdam_fuzz::target::{Argument, CallSpec, Crate, Decode};
-use cofferdam_seam::{Bar, Iova, Purpose};
+use cofferdam_fuzz::target::{Argument, CallSpec, Crate};
 use std::ops::Range;
 
 /// The crate.
@@ -32,25 +31,4 @@ const WRITTEN: Range<usize> = 4..8;
 /// A call of a workload.
 const fn call(name: &'static str, arguments: &'static [Argument]) -> CallSpec {
     CallSpec { name, arguments }
-}
-
-/// The words of the model's decoder.
-struct Words(vdevice_virtio::Decoder);
-
-impl Decode for Words {
-    fn register(&self, bar: Bar, offset: u32) -> Option<String> {
-        self.0.register(bar, offset)
-    }
-
-    fn value(&self, bar: Bar, offset: u32, value: u64) -> Option<String> {
-        self.0.value(bar, offset, value)
-    }
-
-    fn wrote(&mut self, bar: Bar, offset: u32, width: u8, value: u64) {
-        self.0.wrote(bar, offset, width, value);
-    }
-
-    fn dma(&mut self, at: Iova, why: Purpose, bytes: &[u8]) -> Option<String> {
-        self.0.dma(at, why, bytes)
-    }
 }

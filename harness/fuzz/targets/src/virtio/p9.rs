@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, WRITTEN, Words, call};
+use super::{VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -75,7 +75,7 @@ impl Target for Share {
     }
 
     fn decoder(&self) -> Box<dyn Decode> {
-        Box::new(Words(vdevice_virtio::Decoder::default()))
+        Box::new(vdevice_virtio::Decoder::default())
     }
 }
 
