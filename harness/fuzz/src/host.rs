@@ -274,13 +274,7 @@ impl DriverHost for FuzzHost {
         bytes: Range<usize>,
         way: Direction,
     ) -> Result<Mapping, HostError> {
-        if bytes.start > bytes.end || bytes.end > region.len {
-            return Err(HostError::OutOfRegion {
-                start: bytes.start,
-                end: bytes.end,
-                len: region.len,
-            });
-        }
+        HostError::unless_within(&bytes, region.len)?;
         with(|world| {
             let state = &mut world.state;
             let start = region.start + bytes.start;

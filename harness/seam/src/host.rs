@@ -38,6 +38,17 @@ pub enum HostError {
     Infrastructure(u32),
 }
 
+impl HostError {
+    /// What is to be said of `bytes` that are not all in a region of `len`.
+    pub const fn unless_within(bytes: &Range<usize>, len: usize) -> Result<(), Self> {
+        let &Range { start, end } = bytes;
+        if start > end || end > len {
+            return Err(Self::OutOfRegion { start, end, len });
+        }
+        Ok(())
+    }
+}
+
 /// A mapping of DMA memory for a device. Give it back with [`DriverHost::unmap`]; a region that is
 /// dropped takes its mappings with it.
 #[derive(Debug, PartialEq, Eq)]

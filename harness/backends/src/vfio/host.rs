@@ -116,13 +116,7 @@ impl DriverHost for VfioHost {
         bytes: Range<usize>,
         way: Direction,
     ) -> Result<Mapping, HostError> {
-        if bytes.start > bytes.end || bytes.end > region.len {
-            return Err(HostError::OutOfRegion {
-                start: bytes.start,
-                end: bytes.end,
-                len: region.len,
-            });
-        }
+        HostError::unless_within(&bytes, region.len)?;
         if !Rc::ptr_eq(&region.shared, &self.shared) {
             return Err(HostError::Refused);
         }
