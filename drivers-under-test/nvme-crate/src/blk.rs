@@ -5,7 +5,7 @@ use crate::runtime::Runtime;
 use crate::spec;
 use cofferdam_instrument::platform::{Entered, Session};
 use cofferdam_instrument::trap::Way;
-use cofferdam_seam::service::{Block, DriverError, SECTOR};
+use cofferdam_seam::service::{Block, DriverError, SECTOR, check_sectors};
 use cofferdam_seam::{Bar, Deadline, RawDma, Width};
 use std::rc::Rc;
 use std::time::Duration;
@@ -85,15 +85,7 @@ impl<H: RawDma + 'static> NvmeCrate<H> {
 
     /// Sectors in one command, if the namespace has all those of the request.
     fn check(&self, sector: u64, len: usize) -> Result<usize, DriverError> {
-        if len == 0 || !len.is_multiple_of(SECTOR) {
-            return Err(DriverError::BadRequest(
-                "the length is not a positive multiple of 512",
-            ));
-        }
-        match sector.checked_add((len / SECTOR) as u64) {
-            Some(end) if end <= self.capacity() => {}
-            _ => return Err(DriverError::BadRequest("beyond the end of the disk")),
-        }
+        check_sectors(sector, len, self.capacity())?;
         let longest = self.runtime.as_ref().map_or(1, Runtime::longest);
         Ok(CHUNK.min(longest))
     }

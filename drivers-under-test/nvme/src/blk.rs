@@ -4,7 +4,7 @@ use crate::bounce::{BounceBuffers, CHUNK};
 use crate::controller::{Controller, NAMESPACE};
 use crate::queue::Tag;
 use crate::spec::Command;
-use cofferdam_seam::service::{Block, DriverError, SECTOR};
+use cofferdam_seam::service::{Block, DriverError, SECTOR, check_sectors};
 use cofferdam_seam::{Deadline, DriverHost};
 
 /// The driver of one NVMe controller and its first namespace.
@@ -146,7 +146,7 @@ impl<H: DriverHost> Nvme<H> {
 
     /// The tag of a proper request and how many blocks it takes.
     fn accept(&self, sector: u64, len: usize) -> Result<(Tag, u16), DriverError> {
-        self.check(sector, len)?;
+        check_sectors(sector, len, self.sectors)?;
         if len > self.transfer_limit {
             return Err(DriverError::BadRequest("longer than one command may be"));
         }
@@ -156,19 +156,6 @@ impl<H: DriverHost> Nvme<H> {
             "the queue is full; complete a command first",
         ))?;
         Ok((tag, blocks))
-    }
-
-    fn check(&self, sector: u64, len: usize) -> Result<(), DriverError> {
-        if len == 0 || !len.is_multiple_of(SECTOR) {
-            return Err(DriverError::BadRequest(
-                "the length is not a positive multiple of 512",
-            ));
-        }
-        let end = sector.checked_add((len / SECTOR) as u64);
-        if end.is_none_or(|end| end > self.sectors) {
-            return Err(DriverError::BadRequest("beyond the end of the disk"));
-        }
-        Ok(())
     }
 
     /// Runs one request on a driver that is well, and remembers if it no longer is.
@@ -193,7 +180,7 @@ impl<H: DriverHost> Block for Nvme<H> {
     }
 
     fn read(&mut self, sector: u64, into: &mut [u8], until: Deadline) -> Result<(), DriverError> {
-        self.check(sector, into.len())?;
+        check_sectors(sector, into.len(), self.sectors)?;
         let mut at = sector;
         for bytes in into.chunks_mut(self.transfer_limit) {
             let tag = self.submit_read(at, bytes.len())?;
@@ -204,7 +191,7 @@ impl<H: DriverHost> Block for Nvme<H> {
     }
 
     fn write(&mut self, sector: u64, from: &[u8], until: Deadline) -> Result<(), DriverError> {
-        self.check(sector, from.len())?;
+        check_sectors(sector, from.len(), self.sectors)?;
         let mut at = sector;
         for bytes in from.chunks(self.transfer_limit) {
             let tag = self.submit_write(at, bytes)?;

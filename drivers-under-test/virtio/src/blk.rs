@@ -3,7 +3,7 @@
 use crate::hal::SeamHal;
 use crate::instance::{Class, Instance, from_request};
 use crate::transport::SeamTransport;
-use cofferdam_seam::service::{Block, DriverError, SECTOR};
+use cofferdam_seam::service::{Block, DriverError, SECTOR, check_sectors};
 use cofferdam_seam::{Deadline, RawDma, Wake};
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
@@ -50,18 +50,8 @@ impl<H: RawDma + 'static> VirtioBlk<H> {
 
     /// The sectors' number as the crate wants it, if the disk has them all.
     fn check(&self, sector: u64, len: usize) -> Result<usize, DriverError> {
-        if len == 0 || !len.is_multiple_of(SECTOR) {
-            return Err(DriverError::BadRequest(
-                "the length is not a positive multiple of 512",
-            ));
-        }
-        let inside = sector
-            .checked_add((len / SECTOR) as u64)
-            .is_some_and(|end| end <= self.capacity());
-        usize::try_from(sector)
-            .ok()
-            .filter(|_| inside)
-            .ok_or(DriverError::BadRequest("beyond the end of the disk"))
+        check_sectors(sector, len, self.capacity())?;
+        usize::try_from(sector).map_err(|_| DriverError::BadRequest("beyond the end of the disk"))
     }
 
     fn read_all(

@@ -37,6 +37,21 @@ impl DriverError {
 /// Bytes in a sector.
 pub const SECTOR: usize = 512;
 
+/// Refuses a request of `len` bytes from `sector` on, unless it is whole sectors of a disk of
+/// `capacity`: the check every driver of a disk makes first.
+pub fn check_sectors(sector: u64, len: usize, capacity: u64) -> Result<(), DriverError> {
+    if len == 0 || !len.is_multiple_of(SECTOR) {
+        return Err(DriverError::BadRequest(
+            "the length is not a positive multiple of 512",
+        ));
+    }
+    let end = sector.checked_add((len / SECTOR) as u64);
+    if end.is_none_or(|end| end > capacity) {
+        return Err(DriverError::BadRequest("beyond the end of the disk"));
+    }
+    Ok(())
+}
+
 /// A block device. A write that returned `Ok` is durable.
 pub trait Block {
     /// Sectors of 512 bytes.

@@ -7,7 +7,7 @@
 use crate::host::{GuestDma, GuestHost};
 use alloc::vec::Vec;
 use cofferdam_microvm_abi::{BAR_WINDOW, BARS};
-use cofferdam_seam::service::{Block, DriverError, SECTOR};
+use cofferdam_seam::service::{Block, DriverError, SECTOR, check_sectors};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, Iova, Mapping, RawDma, Width,
 };
@@ -80,18 +80,8 @@ impl PciBlk {
 
     /// The sectors' number as the crate wants it, if the disk has them all.
     fn check(&self, sector: u64, len: usize) -> Result<usize, DriverError> {
-        if len == 0 || !len.is_multiple_of(SECTOR) {
-            return Err(DriverError::BadRequest(
-                "the length is not a positive multiple of 512",
-            ));
-        }
-        let inside = sector
-            .checked_add((len / SECTOR) as u64)
-            .is_some_and(|end| end <= self.blk.capacity());
-        usize::try_from(sector)
-            .ok()
-            .filter(|_| inside)
-            .ok_or(DriverError::BadRequest("beyond the end of the disk"))
+        check_sectors(sector, len, self.blk.capacity())?;
+        usize::try_from(sector).map_err(|_| DriverError::BadRequest("beyond the end of the disk"))
     }
 
     /// Polls until the request `token`, the only one, is in the used ring.
