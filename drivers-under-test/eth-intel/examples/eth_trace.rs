@@ -2,45 +2,16 @@
 //! and in an instrumented build `eth_trace callbacks`. The two must be the same.
 
 use cofferdam_backends::mock::MockMachine;
+use cofferdam_backends::overheard::Overheard;
 use cofferdam_instrument::coverage;
 use cofferdam_instrument::trap::Way;
 use cofferdam_machine::config::Config;
 use cofferdam_machine::{Machine, Memory};
+use cofferdam_seam::Deadline;
 use cofferdam_seam::service::Net;
-use cofferdam_seam::{
-    Access, Budget, BusPort, Completion, Deadline, Device, PciIdentity, Progress, Reset,
-};
 use driver_eth_intel::EthIntel;
 use std::time::Duration;
 use vdevice_e1000::{E1000, E1000Config};
-
-/// The model, overheard.
-struct Overheard(E1000);
-
-impl Device for Overheard {
-    fn describe(&self) -> &PciIdentity {
-        self.0.describe()
-    }
-
-    fn read(&mut self, at: Access, bus: &mut BusPort<'_>) -> Completion {
-        let completion = self.0.read(at, bus);
-        println!("read {:#x} {:?}: {completion:x?}", at.offset(), at.width());
-        completion
-    }
-
-    fn write(&mut self, at: Access, value: u64, bus: &mut BusPort<'_>) {
-        println!("write {:#x} {:?}: {value:#x}", at.offset(), at.width());
-        self.0.write(at, value, bus);
-    }
-
-    fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
-        self.0.step(budget, bus)
-    }
-
-    fn reset(&mut self, kind: Reset) {
-        self.0.reset(kind);
-    }
-}
 
 fn main() {
     let way = match std::env::args().nth(1).as_deref() {
