@@ -26,6 +26,7 @@ pub mod executor;
 pub mod finding;
 pub mod frames;
 pub mod host;
+mod lies;
 mod memory;
 pub mod minimize;
 pub mod mutate;

@@ -9,6 +9,7 @@
 
 use crate::arena;
 use crate::frames;
+use crate::lies::Lies;
 use crate::memory::Memory;
 use crate::oracle::{Oracle, Place, Sighting};
 use crate::program::{CARRIED, Carried, EVENTS, Event, Mode, Program, Register, Trigger, cut};
@@ -148,21 +149,8 @@ pub struct State {
     removed: bool,
     /// Deeds of the program that took place.
     acted: u32,
-    /// The device said something that is not true: where it then goes is not the driver's fault alone.
-    forged: bool,
-    /// It said so in a way that lets the driver believe that more is over than is, or that the device is
-    /// another: then the driver may have taken back what the model still uses.
-    ahead: bool,
-    /// It may have changed what it reads as the driver's orders: it goes anywhere then.
-    astray: bool,
-    /// It kept data back, or changed them.
-    withheld: bool,
-    /// In this call it said that it wrote less than it did: so much, at least once.
-    understated: Option<u64>,
-    /// It lied in another way, which may let the driver think that data were sent.
-    misled: bool,
-    /// Where a completion says how much was written.
-    written: Option<std::ops::Range<usize>>,
+    /// What the device said that is not true.
+    lies: Lies,
     /// Idle turns after which a loop is abandoned.
     idle_limit: u32,
     /// Turns since anything happened.
@@ -337,8 +325,7 @@ impl World {
         if !state.removed {
             if let Some(scripted) = state.script.reply(register) {
                 state.acted += 1;
-                state.mislead();
-                state.ahead = true;
+                state.lies.answered();
                 value = scripted;
             } else if let Some(function) = function
                 && let Some(size) = function.bar_size(bar)
@@ -409,8 +396,7 @@ impl World {
         let value = match scripted {
             Some(value) if !state.removed => {
                 state.acted += 1;
-                state.mislead();
-                state.ahead = true;
+                state.lies.answered();
                 value
             }
             _ => honest,
@@ -611,13 +597,7 @@ impl State {
             stalled_until: Time::ZERO,
             removed: false,
             acted: 0,
-            forged: false,
-            ahead: false,
-            astray: false,
-            withheld: false,
-            understated: None,
-            misled: false,
-            written: None,
+            lies: Lies::default(),
             idle_limit: IDLE,
             idle: 0,
             turns: 0,
@@ -662,13 +642,7 @@ impl State {
         self.stalled_until = Time::ZERO;
         self.removed = false;
         self.acted = 0;
-        self.forged = false;
-        self.ahead = false;
-        self.astray = false;
-        self.withheld = false;
-        self.understated = None;
-        self.misled = program.mode == Mode::Hostile;
-        self.written = target.written();
+        self.lies = Lies::none(target, program.mode);
         self.detail = detail;
         self.sightings.clear();
         self.over = 0;
@@ -685,7 +659,7 @@ impl State {
         self.looked = 0;
         self.watched = false;
         self.extra = 0;
-        self.understated = None;
+        self.lies.enter();
         self.reads = [NOTHING; RECENT];
         self.trace.add(self.now, || Step::Enter { during });
     }
@@ -866,9 +840,7 @@ impl State {
         }
         let (start, room) = (map.start + skipped, map.len - skipped);
         self.acted += 1;
-        self.ahead = true;
-        self.astray = true;
-        self.mislead();
+        self.lies.poked();
         let bytes = self.script.bytes(bytes);
         let bytes = &bytes[..bytes.len().min(room)];
         self.memory.write(start, bytes);
@@ -922,48 +894,9 @@ impl State {
         self.sight_at(Oracle::Panic, place, &(file, line), || words);
     }
 
-    /// Whether a driver that returns `len` bytes, some of which are missing, should have known: it was
-    /// told of fewer, or nobody told it that they were sent.
+    /// Whether a driver that returns `len` bytes, some of which are missing, should have known.
     pub fn may_miss_data(&self, len: usize) -> bool {
-        let told = self.understated.is_some_and(|said| said < len as u64);
-        !self.misled && (!self.withheld || told)
-    }
-
-    /// The device says something that is not true.
-    fn mislead(&mut self) {
-        self.forged = true;
-        self.misled = true;
-    }
-
-    /// A write of the device says something else than the model meant.
-    fn forge(&mut self, why: Purpose, honest: &[u8], said: Option<&[u8]>) {
-        self.forged = true;
-        match (why, said) {
-            (Purpose::Payload, _) => self.withheld = true,
-            (Purpose::Completion, Some(said)) => match self.understatement(honest, said) {
-                Some(less) => {
-                    let least = self.understated.map_or(less, |known| known.min(less));
-                    self.understated = Some(least);
-                }
-                None => self.misled = true,
-            },
-            _ => self.misled = true,
-        }
-    }
-
-    /// The length that a completion says, if that is all that is wrong with it, and it is too small.
-    fn understatement(&self, honest: &[u8], said: &[u8]) -> Option<u64> {
-        let written = self.written.clone()?;
-        let length = |entry: &[u8]| {
-            let mut wide = [0; 8];
-            let bytes = entry.get(written.clone())?;
-            wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
-            Some(u64::from_le_bytes(wide))
-        };
-        let mut apart = honest.iter().zip(said).enumerate();
-        let only = apart.all(|(at, (one, other))| one == other || written.contains(&at));
-        let less = length(said)?;
-        (only && less < length(honest)?).then_some(less)
+        self.lies.leave_blame_for_missing(len)
     }
 
     fn push(&mut self, sighting: Sighting) {
@@ -1142,7 +1075,7 @@ impl State {
         let stale = |block: &[u8; 16]| {
             crate::witness::secret_of(block).is_some_and(|secret| secret <= self.over)
         };
-        if !self.forged && blocks.iter().any(stale) {
+        if !self.lies.any() && blocks.iter().any(stale) {
             self.sight(Oracle::LeakedBytes, "payload", || {
                 "data of a request that is over".to_owned()
             });
@@ -1221,9 +1154,8 @@ impl State {
         let place = at.0.checked_sub(self.first_iova);
         let place = place.and_then(|place| usize::try_from(place).ok());
         let covers = |map: &Map, place| (map.start..map.start + map.len).contains(&place);
-        let once =
-            self.ahead && place.is_some_and(|place| self.maps.iter().any(|map| covers(map, place)));
-        self.astray || once
+        self.lies
+            .excuse(|| place.is_some_and(|place| self.maps.iter().any(|map| covers(map, place))))
     }
 
     fn land(&mut self, at: Iova, from: &[u8], why: Purpose) -> Result<(), DmaFault> {
@@ -1260,11 +1192,8 @@ impl State {
             match change {
                 Change::Overwrite(offset, with) => {
                     let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
-                    // A completion that lies about its length only comes when its request is over.
-                    let length = self.written.clone().unwrap_or_default();
-                    let lies = offset..offset.saturating_add(with.len());
-                    ahead |= why == Purpose::Completion
-                        && (lies.start < length.start || length.end < lies.end);
+                    let said = offset..offset.saturating_add(with.len());
+                    ahead |= why == Purpose::Completion && self.lies.names_another(&said);
                     let changed = bytes.iter_mut().skip(offset);
                     for (byte, new) in changed.zip(self.script.bytes(with.clone())) {
                         *byte = *new;
@@ -1273,7 +1202,6 @@ impl State {
                 Change::Drop => dropped = true,
                 Change::Repeat(slot) => {
                     ahead = true;
-                    self.astray = true;
                     again = Some(*slot);
                 }
             }
@@ -1282,9 +1210,7 @@ impl State {
         // What changes nothing is no lie.
         if dropped || again.is_some() || bytes != from {
             let said = (!dropped && again.is_none()).then_some(bytes.as_slice());
-            self.forge(why, from, said);
-            self.ahead |= ahead;
-            self.astray |= why == Purpose::Descriptor;
+            self.lies.wrote(why, from, said, ahead, again.is_some());
         }
         let result = if dropped {
             self.trace.add(self.now, || Step::Dropped { at, why });
