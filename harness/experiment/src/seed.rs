@@ -1,5 +1,7 @@
 //! Seeds: the same trial gets the same seed in every placement, every subset and every run.
 
+use cofferdam_seam::SplitMix64;
+
 /// FNV-1a, 64 bits: order of parts matters, their borders too.
 pub fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -24,23 +26,19 @@ pub fn derive(run: u64, shared: &[&str], number: u32) -> u64 {
     Draw::new(hash).next()
 }
 
-/// A stream of pseudo-random numbers (SplitMix64).
+/// A stream of pseudo-random numbers.
 #[derive(Clone, Debug)]
-pub struct Draw(u64);
+pub struct Draw(SplitMix64);
 
 impl Draw {
     /// The stream of a seed.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     /// The next number.
     pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        self.0.number()
     }
 
     /// A number from `low` to `high`, both included; `low` if the range is empty.

@@ -3,6 +3,7 @@
 //! Placements differ in what a domain *maps*, never in what it owns, so a corrupted byte has the
 //! same victim everywhere.
 
+use cofferdam_seam::SplitMix64;
 use core::fmt;
 use core::ops::Range;
 use schemars::JsonSchema;
@@ -175,11 +176,8 @@ pub fn run_of(owner: Owner, purpose: Use) -> Option<&'static Run> {
 /// The eight pattern bytes at `phys` (a multiple of eight): owner and address, mixed, so that a
 /// copy of one frame over another shows as well as a constant does.
 pub const fn pattern(owner: Owner, phys: u64) -> u64 {
-    // The finaliser of SplitMix64: a bijection, so no two addresses of one owner share a word.
-    let mut word = phys ^ ((owner as u64 + 1) << 56);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
+    // A bijection, so no two addresses of one owner share a word.
+    SplitMix64::mix(phys ^ ((owner as u64 + 1) << 56))
 }
 
 #[cfg(test)]

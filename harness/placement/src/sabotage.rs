@@ -12,8 +12,8 @@ use crate::link::Link;
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, MEMORY, Use, run_of};
 use cofferdam_seam::{
-    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Iova, Mapping, Mmio, RawDma, Time,
-    Vector, VectorSet, Wake, Width,
+    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Iova, Mapping, Mmio, RawDma,
+    SplitMix64, Time, Vector, VectorSet, Wake, Width,
 };
 use std::cell::Cell;
 use std::ops::Range;
@@ -21,18 +21,19 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A generator of well-mixed words: SplitMix64 (Steele, Lea, Flood, 2014).
+/// A generator of well-mixed words.
 #[derive(Clone, Debug)]
-pub struct Mix(pub u64);
+pub struct Mix(SplitMix64);
 
 impl Mix {
+    /// That of a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     /// The next word.
     pub fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        self.0.number()
     }
 
     /// A number below `bound` (which is not 0).
@@ -42,15 +43,12 @@ impl Mix {
 
     /// Decides what a tenant asks for.
     pub const fn of_tenant(seed: u64, tenant: u8) -> Self {
-        Self(seed ^ ((tenant as u64) << 32))
+        Self::new(seed ^ ((tenant as u64) << 32))
     }
 
     /// That many bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        std::iter::repeat_with(|| self.word().to_le_bytes())
-            .flatten()
-            .take(len)
-            .collect()
+        self.0.bytes(len).collect()
     }
 }
 
@@ -58,7 +56,7 @@ impl Mix {
 /// a multiple of 64, so that `len` bytes stay inside them; beyond memory for `Unbacked`. `None` for
 /// `Neighbour`, which is relative to a mapping.
 pub fn aim(target: Target, len: u64, seed: u64) -> Option<u64> {
-    let mut mix = Mix(seed ^ 0xa1_4e);
+    let mut mix = Mix::new(seed ^ 0xa1_4e);
     if target == Target::Unbacked {
         return Some(MEMORY + 0x1000_0000 + mix.below(1024) * FRAME);
     }
@@ -357,7 +355,7 @@ impl Sabotage {
     /// The driver's CPU stores where it has no business to; what is beyond memory it cannot name.
     fn wild_store(&self, target: Target, len: u32) -> Option<Deed> {
         let phys = aim(target, len.into(), self.seed).filter(|phys| *phys < MEMORY)?;
-        let bytes = Mix(self.seed).bytes(len as usize);
+        let bytes = Mix::new(self.seed).bytes(len as usize);
         Some(Deed::Store { phys, bytes })
     }
 }

@@ -20,6 +20,7 @@ mod decode;
 mod device;
 mod host;
 mod identity;
+mod random;
 pub mod service;
 mod time;
 
@@ -32,4 +33,5 @@ pub use host::{
     DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Mapping, Mmio, RawDma, Wake,
 };
 pub use identity::{BarSpec, Capability, MsixLocation, PciIdentity};
+pub use random::SplitMix64;
 pub use time::{Deadline, Time};

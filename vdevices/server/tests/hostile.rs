@@ -6,6 +6,7 @@
 mod client;
 
 use client::{Client, PATIENCE, Served, header, send_raw};
+use cofferdam_seam::SplitMix64;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::env;
@@ -25,16 +26,12 @@ use zerocopy::IntoBytes;
 /// Bytes of the file a client lends.
 const FILE: u64 = 1 << 20;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
+/// What a hostile client makes up.
+struct Random(SplitMix64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.number()
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -118,7 +115,7 @@ impl Things {
         let memory = memfd_create(c"lent", MemfdFlags::CLOEXEC).expect("a file in memory");
         ftruncate(&memory, FILE).expect("its length");
         let (other_end, pipe) = std::io::pipe().expect("a pipe");
-        let mut random = Random(seed);
+        let mut random = Random(SplitMix64::new(seed));
         let noise: Vec<u8> = (0..FILE / 8)
             .flat_map(|_| (random.next() >> 24).to_le_bytes())
             .collect();
@@ -347,7 +344,7 @@ fn push(socket: &UnixStream, frame: &[u8], fds: &[BorrowedFd<'_>], stream: &mut 
             }
             Err(rustix::io::Errno::AGAIN) => {
                 assert!(Instant::now() < until, "the server stopped reading");
-                if !drain(stream, &mut Random(1), &mut 0) {
+                if !drain(stream, &mut Random(SplitMix64::new(1)), &mut 0) {
                     return false;
                 }
                 std::thread::yield_now();

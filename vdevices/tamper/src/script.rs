@@ -3,7 +3,8 @@
 use crate::interrupts::{Interrupts, circle};
 use crate::{Aim, Lie, Publishing, Tally, Trigger};
 use cofferdam_seam::{
-    Bus, Completion, DmaFault, Iova, Pending, Purpose, RequesterId, Time, Violation, Width,
+    Bus, Completion, DmaFault, Iova, Pending, Purpose, RequesterId, SplitMix64, Time, Violation,
+    Width,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -545,15 +546,9 @@ fn acted(tally: &Tally, result: Result<(), DmaFault>, bus: &dyn Bus) -> bool {
     left
 }
 
-/// Bytes that depend on the seed and on nothing else (SplitMix64).
+/// Bytes that depend on the seed and on nothing else.
 fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
-    let words = (1..).map(|step: u64| {
-        let mut word = seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    });
-    words.flat_map(u64::to_le_bytes).take(len).collect()
+    SplitMix64::new(seed).bytes(len).collect()
 }
 
 /// The bus a lying device's model sees: it passes everything on, and adds the lies.

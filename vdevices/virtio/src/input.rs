@@ -5,10 +5,9 @@ use crate::controller::Virtio;
 use crate::identity::identity;
 use crate::kind::{Kind, Served};
 use crate::queue::Broken;
-use crate::seeded::Seeded;
 use crate::spec::input::{EVENT, Event, config, event, select};
 use crate::spec::{INDIRECT_DESC, device};
-use cofferdam_seam::{BusPort, PciIdentity, Purpose, Width};
+use cofferdam_seam::{BusPort, PciIdentity, Purpose, SplitMix64, Width};
 use core::time::Duration;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -47,7 +46,7 @@ impl VirtioInput {
     /// A keyboard that nobody has touched.
     pub fn new(config: InputConfig) -> Self {
         let kind = Keyboard {
-            keys: Seeded::new(config.seed),
+            keys: SplitMix64::new(config.seed),
             key: 0,
             left: config.strokes.saturating_mul(4),
             latency: config.latency,
@@ -61,7 +60,7 @@ impl VirtioInput {
 
 /// The keyboard, and the hand on it. A reset does not start the typing over.
 pub struct Keyboard {
-    keys: Seeded,
+    keys: SplitMix64,
     /// The key that was struck last.
     key: u16,
     /// Events still to come: a multiple of four where no key is down.
@@ -80,7 +79,7 @@ impl Keyboard {
         let (kind, value) = match phase {
             0 => {
                 let keys = u64::from(KEYS.end - KEYS.start);
-                let key = u16::try_from(self.keys.next() % keys);
+                let key = u16::try_from(self.keys.number() % keys);
                 self.key = KEYS.start + key.unwrap_or(0);
                 (event::KEY, 1)
             }

@@ -41,7 +41,6 @@ mod p9;
 mod queue;
 mod regs;
 mod rng;
-mod seeded;
 mod socket;
 mod sound;
 pub mod spec;

@@ -5,9 +5,8 @@ use crate::controller::Virtio;
 use crate::identity::identity;
 use crate::kind::{Kind, Served};
 use crate::queue::Broken;
-use crate::seeded::Seeded;
 use crate::spec::{INDIRECT_DESC, device};
-use cofferdam_seam::{BusPort, PciIdentity, Purpose};
+use cofferdam_seam::{BusPort, PciIdentity, Purpose, SplitMix64};
 use core::time::Duration;
 
 /// Bytes given at most at one time; the device may use less than the buffer (5.4.6.2).
@@ -39,7 +38,7 @@ impl VirtioRng {
     /// A device at the beginning of its stream.
     pub fn new(config: RngConfig) -> Self {
         let kind = Entropy {
-            source: Seeded::new(config.seed),
+            source: SplitMix64::new(config.seed),
             latency: config.latency,
             bytes: Vec::new(),
         };
@@ -49,7 +48,7 @@ impl VirtioRng {
 
 /// The source. A reset does not start it over.
 pub struct Entropy {
-    source: Seeded,
+    source: SplitMix64,
     latency: Duration,
     /// Reused from request to request.
     bytes: Vec<u8>,
@@ -81,7 +80,7 @@ impl Kind for Entropy {
         }
         self.bytes.clear();
         while (self.bytes.len() as u64) < length {
-            self.bytes.extend(self.source.next().to_le_bytes());
+            self.bytes.extend(self.source.number().to_le_bytes());
         }
         self.bytes
             .truncate(usize::try_from(length).unwrap_or(usize::MAX));

@@ -139,7 +139,7 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> O
                 Target::Neighbour => Aim::BesideLast { gap: 0 },
                 _ => Aim::Address(Iova(aim(target, len.into(), spec.seed)?)),
             },
-            bytes: Mix(spec.seed).bytes(len as usize),
+            bytes: Mix::new(spec.seed).bytes(len as usize),
         }),
         Fault::D6 {
             by: By::Device,
@@ -156,7 +156,7 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> O
             nth,
         } => Some(Lie::Overrun {
             nth,
-            extra: Mix(spec.seed).bytes(extra as usize),
+            extra: Mix::new(spec.seed).bytes(extra as usize),
         }),
         Fault::D5 {
             write: true,
@@ -165,7 +165,7 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> O
         } => Some(Lie::WildWrite {
             nth,
             aim: Aim::BesideLast { gap: offset.into() },
-            bytes: Mix(spec.seed).bytes(8),
+            bytes: Mix::new(spec.seed).bytes(8),
         }),
         Fault::D5 {
             write: false,
@@ -179,12 +179,12 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> O
         Fault::D10 { target, nth, .. } => Some(Lie::TranslatedWrite {
             nth,
             at: Iova(aim(target, LEN.into(), spec.seed)?),
-            bytes: Mix(spec.seed).bytes(LEN as usize),
+            bytes: Mix::new(spec.seed).bytes(LEN as usize),
         }),
         Fault::D11 { nth } => Some(Lie::WildWrite {
             nth,
             aim: Aim::Address(Iova(reserved() * FRAME)),
-            bytes: Mix(spec.seed).bytes(LEN as usize),
+            bytes: Mix::new(spec.seed).bytes(LEN as usize),
         }),
         Fault::D12 { delay_us, .. } => Some(Lie::WriteAfterReset {
             after: Duration::from_micros(delay_us.into()),
@@ -194,7 +194,7 @@ pub(super) fn lie(spec: &TrialSpec, forgery: (Iova, u32), own: (Iova, u32)) -> O
             nth,
             claimed: BYSTANDER,
             at: lent_address(spec),
-            bytes: Mix(spec.seed).bytes(LEN as usize),
+            bytes: Mix::new(spec.seed).bytes(LEN as usize),
         }),
         Fault::D14 { delay_us, .. } => Some(Lie::Recall {
             after: Duration::from_micros(delay_us.into()),
