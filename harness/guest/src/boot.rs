@@ -39,13 +39,19 @@ pub struct Machine {
     pub iommu: Iommu,
     /// Its memory in MiB.
     pub memory: u32,
+    /// Its CPUs.
+    pub cpus: u32,
 }
 
 impl Machine {
-    /// 512 MiB of memory behind an IOMMU.
+    /// One CPU and 512 MiB of memory behind an IOMMU.
     #[must_use]
     pub fn new(iommu: Iommu) -> Self {
-        Self { iommu, memory: 512 }
+        Self {
+            iommu,
+            memory: 512,
+            cpus: 1,
+        }
     }
 }
 
@@ -282,7 +288,8 @@ impl Guest {
                 "memory-backend-memfd,id=memory,share=on,size={}M",
                 boot.machine.memory
             ))
-            .args(["-accel", "tcg,tb-size=256", "-cpu", "max", "-smp", "1"])
+            .args(["-accel", "tcg,tb-size=256", "-cpu", "max"])
+            .args(["-smp", &boot.machine.cpus.to_string()])
             .args(["-m", &boot.machine.memory.to_string()])
             .args(["-chardev", "socket,id=console,fd=1"])
             .args(["-serial", "chardev:console"])

@@ -21,3 +21,4 @@ mod trusted;
 mod words;
 
 pub use page::page;
+pub(crate) use words::says;

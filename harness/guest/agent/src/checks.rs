@@ -10,6 +10,7 @@ mod dma_module;
 mod edu_dma;
 mod iommu_groups;
 mod kernel;
+mod liar;
 mod nvme;
 mod vfio;
 
@@ -47,8 +48,9 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         name: "lying-disk",
-        shows: "what becomes of requests to an NVMe disk that lies; argument: its PCI address",
-        run: disk::meets_a_liar,
+        shows: "what becomes of requests to an NVMe disk that lies; arguments: its PCI address, those \
+                of disks that do not",
+        run: liar::meets_a_liar,
     },
     Entry {
         name: "dma-module",
