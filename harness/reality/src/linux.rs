@@ -25,6 +25,8 @@ pub enum Outcome {
     NotActivated,
     /// Every request was right, and the kernel did nothing about it.
     Clean,
+    /// Every request was right in the end; the kernel saw an error and tried again.
+    Retried,
     /// Every request was right in the end; the driver gave one up or reset its controller.
     Reset,
     /// A program got an error.
@@ -35,7 +37,7 @@ pub enum Outcome {
     HungTask,
     /// The kernel found itself broken, and went on.
     Oops,
-    /// The guest ended: the kernel panicked, or its machine did.
+    /// The guest ended or never came up: the kernel panicked, or its machine failed.
     SystemLost,
 }
 
@@ -45,6 +47,7 @@ impl Outcome {
         match self {
             Self::NotActivated => "not activated",
             Self::Clean => "clean",
+            Self::Retried => "tried again",
             Self::Reset => "reset",
             Self::IoError => "I/O error",
             Self::SilentCorruption => "silent corruption",
@@ -68,6 +71,8 @@ impl Outcome {
             Self::IoError
         } else if logged(&RESET) {
             Self::Reset
+        } else if logged(&RETRIED) {
+            Self::Retried
         } else {
             Self::Clean
         }
@@ -82,6 +87,7 @@ const RESET: [&str; 4] = [
     "controller is down",
     "Abort",
 ];
+const RETRIED: [&str; 2] = ["I/O Error", "I/O error"];
 
 fn says(text: &str, any: &[&str]) -> bool {
     any.iter().any(|word| text.contains(word))
@@ -141,7 +147,7 @@ impl Trial {
             // The task at which the guest ended.
             None if place == life.checks.len() && life.ending != Ending::Finished => {
                 let outcome = match life.ending {
-                    Ending::Deadline => Outcome::HungTask,
+                    Ending::Deadline if life.release.is_some() => Outcome::HungTask,
                     _ => Outcome::SystemLost,
                 };
                 (outcome, Value::Null, last_words(life))
@@ -182,6 +188,9 @@ impl Trial {
 fn last_words(life: &Life) -> Vec<String> {
     let mut words: Vec<String> = match &life.ending {
         Ending::Died(why) | Ending::Broken(why) => vec![why.clone()],
+        Ending::Deadline if life.release.is_none() => {
+            vec!["its machine did not bring it up before its deadline".to_owned()]
+        }
         Ending::Deadline => vec!["killed at its deadline".to_owned()],
         Ending::Finished => Vec::new(),
     };
@@ -248,6 +257,10 @@ mod tests {
         assert_eq!(
             passed(json!({}), &["nvme nvme0: I/O 5 timeout"]),
             Some(Outcome::Reset)
+        );
+        assert_eq!(
+            passed(json!({}), &["I/O error, dev nvme2n1, sector 0"]),
+            Some(Outcome::Retried)
         );
         assert_eq!(passed(errors, &[]), Some(Outcome::IoError));
         assert_eq!(
