@@ -11,6 +11,7 @@ use cofferdam_guest::message::Task;
 use cofferdam_guest::{Boot, Guest, Iommu, Machine};
 use cofferdam_machine::config::IommuMode;
 use cofferdam_placement::trial::DriverId;
+use cofferdam_seam::Device;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,11 @@ const PREFERRED: [&str; 1] = ["D1.device.unbacked"];
 
 /// A circle of capabilities is there from the start, and who serves it to a guest takes the guest down.
 const ALONE: &str = "C3";
+
+/// A read that never completes.
+const LOCKED: &str = "B1";
+/// For how long QEMU waits for a server: as it comes, and so long that the bus is as good as locked.
+const TIMEOUTS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 
 impl Extent {
     /// The guest's IOMMU modes.
@@ -96,6 +102,11 @@ pub fn meet(guest: &Guest, extent: Extent) -> Result<Vec<Trial>, RealityError> {
     for one in met {
         trials.extend(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
     }
+    if extent == Extent::All {
+        for timeout in TIMEOUTS {
+            trials.extend(lock_bus(guest, timeout)?);
+        }
+    }
     Ok(trials)
 }
 
@@ -116,6 +127,64 @@ fn meet_in(guest: &Guest, extent: Extent, mode: IommuMode) -> Result<Vec<Trial>,
     Ok(trials)
 }
 
+/// B1 in a guest of two CPUs, while the other one uses disks that are honest: one that is served as the
+/// liar is, and one of QEMU's own. QEMU waits so long for an answer.
+fn lock_bus(guest: &Guest, timeout: Duration) -> Result<Option<Trial>, RealityError> {
+    let Some(lying) = Extent::All
+        .liars()
+        .into_iter()
+        .find(|one| one.fault == LOCKED)
+    else {
+        return Ok(None);
+    };
+    let mode = IommuMode::Off;
+    let mut machine = Machine::new(Iommu::None);
+    machine.cpus = 2;
+    let mut served = Served::new()?;
+    let mut boot = boot(machine);
+    let (liar, tally) = served.add_liar(0, &lying, Some(timeout))?;
+    let honest = served.add(1, Box::new(disk(1)), Options::default())?;
+    boot.media
+        .push("driver=null-co,node-name=null,size=16777216,read-zeroes=on".to_owned());
+    let own = format!("nvme,addr={:x}.0,serial=own,drive=null", FIRST_SLOT + 2);
+    boot.devices.extend([liar, honest, own]);
+    let addresses: Vec<String> = (0..3).map(address).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let mut task = Task::with("lying-disk", &addresses);
+    task.deadline = PATIENCE + timeout;
+    boot.tasks.push(task);
+    boot.deadline = Duration::from_secs(60) + PATIENCE + timeout;
+    let life = guest.run(&boot)?;
+    let of = (lying.fault, lying.name.as_str());
+    let mut trial = Trial::judge(&life, 0, of, mode, tally.acted());
+    if let Some(trial) = &mut trial {
+        let within = format!("2-cpus-timeout-{}s", timeout.as_secs());
+        trial.cell = format!("{}/{within}", trial.cell);
+        trial.machine = Some(within);
+    }
+    Ok(trial)
+}
+
+fn boot(machine: Machine) -> Boot {
+    let mut boot = Boot::new(machine, Vec::new());
+    boot.kernel_arguments.push(
+        "nvme_core.io_timeout=2 nvme_core.admin_timeout=2 nvme_core.max_retries=1 \
+         sysctl.kernel.hung_task_timeout_secs=10"
+            .to_owned(),
+    );
+    boot
+}
+
+fn disk(number: usize) -> Nvme {
+    Nvme::new(NvmeConfig {
+        blocks: SECTORS,
+        latency: Duration::ZERO,
+        seed: number as u64,
+        max_queue_entries: 1024,
+        ..NvmeConfig::default()
+    })
+}
+
 /// One life of the guest; at least the first liar is met in it.
 fn live(guest: &Guest, liars: &[Lying], mode: IommuMode) -> Result<Vec<Trial>, RealityError> {
     let iommu = match mode {
@@ -127,17 +196,12 @@ fn live(guest: &Guest, liars: &[Lying], mode: IommuMode) -> Result<Vec<Trial>, R
         },
     };
     let mut served = Served::new()?;
-    let mut boot = Boot::new(Machine::new(iommu), Vec::new());
-    boot.kernel_arguments.push(
-        "nvme_core.io_timeout=2 nvme_core.admin_timeout=2 nvme_core.max_retries=1 \
-         sysctl.kernel.hung_task_timeout_secs=10"
-            .to_owned(),
-    );
+    let mut boot = boot(Machine::new(iommu));
     boot.deadline =
         Duration::from_secs(60) + PATIENCE * u32::try_from(liars.len()).unwrap_or(u32::MAX);
     let mut tallies = Vec::new();
     for (number, lying) in liars.iter().enumerate() {
-        let (device, tally) = served.add_liar(number, lying)?;
+        let (device, tally) = served.add_liar(number, lying, None)?;
         boot.devices.push(device);
         tallies.push(tally);
         let mut task = Task::with("lying-disk", &[&address(number)]);
@@ -190,16 +254,10 @@ impl Served {
         &mut self,
         number: usize,
         lying: &Lying,
+        timeout: Option<Duration>,
     ) -> Result<(String, Arc<Tally>), RealityError> {
-        let nvme = Nvme::new(NvmeConfig {
-            blocks: SECTORS,
-            latency: Duration::ZERO,
-            seed: number as u64,
-            max_queue_entries: 1024,
-            ..NvmeConfig::default()
-        });
         let lies = lying.lie(DriverId::Nvme, 1, 1);
-        let (tamper, tally) = Tamper::new(Box::new(nvme), lies.into_iter().collect());
+        let (tamper, tally) = Tamper::new(Box::new(disk(number)), lies.into_iter().collect());
         let armed = Arc::clone(&tally);
         let options = Options {
             // The guest's IOMMU judges what goes astray.
@@ -210,13 +268,29 @@ impl Served {
                 }
             })),
         };
+        let mut plugged = self.add(number, Box::new(tamper), options)?;
+        if let Some(timeout) = timeout {
+            let end = format!(r#","x-msg-timeout":{}}}"#, timeout.as_millis());
+            plugged.truncate(plugged.len() - 1);
+            plugged.push_str(&end);
+        }
+        Ok((plugged, tally))
+    }
+
+    /// Serves a device; QEMU's argument that plugs it in.
+    fn add(
+        &mut self,
+        number: usize,
+        device: Box<dyn Device>,
+        options: Options,
+    ) -> Result<String, RealityError> {
         let path = self.place.path().join(format!("{number}.sock"));
         let door = Door::open(&path)?;
         let stop = Arc::clone(&self.stop);
-        let mut server = Server::new(Box::new(tamper), options);
+        let mut server = Server::new(device, options);
         let serve = move || server.serve_at(&door, &stop, |_| false);
         self.threads.push(std::thread::spawn(serve));
-        Ok((plugged(&path, number), tally))
+        Ok(plugged(&path, number))
     }
 }
 

@@ -111,12 +111,16 @@ pub struct Trial {
     pub case: String,
     /// The guest's IOMMU.
     pub iommu: IommuMode,
+    /// What else is not as usual: the guest's CPUs, and how long its machine waits for a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Lies that were acted out.
     pub acted: u32,
     /// What became of Linux.
     pub outcome: Outcome,
-    /// What the program that used the disk tells: errors, mismatches, how long it took and for how long
-    /// nobody was let run (`stall_ms`).
+    /// What the program that used the disk tells: errors, mismatches, how long it took, for how long
+    /// nobody was let run (on another CPU, where there is one: `stall_ms`), and the longest read of
+    /// disks that were honest (`others`).
     pub told: Value,
     /// What the guest's kernel said meanwhile, or the machine when it ended.
     pub evidence: Vec<String>,
@@ -171,6 +175,7 @@ impl Trial {
             fault: fault.to_owned(),
             case: case.to_owned(),
             iommu,
+            machine: None,
             acted,
             outcome: if quiet {
                 Outcome::NotActivated

@@ -7,6 +7,7 @@ use cofferdam_experiment::summary::{CellSummary, Summary};
 use cofferdam_placement::trial::{DriverId, PlacementId};
 use cofferdam_reality::linux::{Outcome, Trial};
 use maud::{Markup, html};
+use serde_json::Value;
 use std::fmt::Write;
 
 /// What the same fault did to our driver of NVMe in our kernel under the same IOMMU mode, in a few words.
@@ -34,8 +35,8 @@ fn in_kernel(summary: &Summary, trial: &Trial) -> String {
 }
 
 /// Milliseconds that the guest's agent told of.
-fn told(trial: &Trial, what: &str) -> String {
-    let told = trial.told[what].as_u64();
+fn told(told: &Value, what: &str) -> String {
+    let told = told[what].as_u64();
     told.map_or_else(|| "\u{2014}".to_owned(), |ms| format!("{ms} ms"))
 }
 
@@ -57,6 +58,16 @@ pub fn table(summary: &Summary, trials: &[Trial]) -> String {
             trial.outcome.words(),
             in_kernel(summary, trial),
         );
+        if let Some(machine) = &trial.machine {
+            let others = trial.told["others"].as_array().into_iter().flatten();
+            let longest: Vec<String> = others.map(|one| told(one, "longest_ms")).collect();
+            let stall = told(&trial.told, "stall_ms");
+            let _ = writeln!(
+                out,
+                "  {machine}: nobody ran for {stall}; honest disks: {}",
+                longest.join(", "),
+            );
+        }
     }
     out.push_str(
         "(case, IOMMU, Linux, our driver in-kernel: worst outcome of the activated trials)\n",
@@ -87,7 +98,10 @@ pub fn section(summary: &Summary, trials: &[Trial]) -> Markup {
                     tbody {
                         @for one in trials {
                             tr {
-                                th scope="row" { (one.case) }
+                                th scope="row" {
+                                    (one.case)
+                                    @if let Some(machine) = &one.machine { small { (machine) } }
+                                }
                                 td { (iommu_name(one.iommu)) }
                                 td {
                                     (one.outcome.words())
@@ -95,7 +109,15 @@ pub fn section(summary: &Summary, trials: &[Trial]) -> Markup {
                                         small { (one.told["errors"]) " of 32 requests" }
                                     }
                                 }
-                                td { (told(one, "stall_ms")) }
+                                td {
+                                    (told(&one.told, "stall_ms"))
+                                    @for other in one.told["others"].as_array().into_iter().flatten() {
+                                        small {
+                                            "longest read of an honest disk: "
+                                            (told(other, "longest_ms"))
+                                        }
+                                    }
+                                }
                                 td { (in_kernel(summary, one)) }
                                 td.soft { @for line in &one.evidence { small { (line) } } }
                             }

@@ -292,6 +292,7 @@ fn met(case: &str) -> Trial {
         fault: case.split('.').next().expect("a fault").into(),
         case: case.into(),
         iommu: IommuMode::Strict,
+        machine: None,
         acted: 1,
         outcome: Outcome::IoError,
         told: serde_json::json!({ "errors": 3, "stall_ms": 12 }),

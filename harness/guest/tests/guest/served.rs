@@ -3,9 +3,10 @@
 use cofferdam_guest::message::{Task, Verdict};
 use cofferdam_guest::{Boot, Guest, Iommu, Machine, Module};
 use cofferdam_seam::Device;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vdevice_nvme::{Nvme, NvmeConfig};
@@ -149,4 +150,59 @@ fn linux_keeps_a_file_system_on_a_served_disk_behind_an_iommu() {
     println!("{}", outcome.checks[0].detail);
     let stray = |text: &str| text.contains("DMAR: [DMA");
     assert!(!outcome.records().any(|record| stray(&record.text)));
+}
+
+/// Prints what a served disk does beside QEMU's own, and how many messages that takes. Times are the
+/// host's and are not judged.
+#[test]
+fn linux_uses_a_served_disk_and_qemus_own_side_by_side() {
+    let Some(guest) = Guest::or_skip() else {
+        return;
+    };
+    let mut medium = tempfile::NamedTempFile::new().expect("a disk");
+    medium.write_all(&vec![0; 16 << 20]).expect("a disk");
+    let addresses = ["0000:00:04.0", "0000:00:08.0", "0000:00:09.0"];
+    let mut boot = Boot::new(Machine::new(Iommu::None), Vec::new());
+    let mut task = Task::with("iops", &addresses);
+    task.deadline = Duration::from_secs(90);
+    boot.tasks.push(task);
+    boot.media.push(format!(
+        "driver=file,node-name=file,filename={}",
+        medium.path().display()
+    ));
+    boot.media
+        .push("driver=null-co,node-name=null,size=16777216,read-zeroes=on".to_owned());
+    for (slot, medium) in [(8, "file"), (9, "null")] {
+        boot.devices
+            .push(format!("nvme,addr={slot}.0,serial={medium},drive={medium}"));
+    }
+    let counts: Arc<[AtomicU64; 3]> = Arc::default();
+    let counted = Arc::clone(&counts);
+    let mut served = Served::new();
+    let options = Options {
+        trace: Some(Box::new(move |line| {
+            let kinds = ["read ", "write ", "raise "];
+            let line = line.to_string();
+            let kind = kinds.iter().position(|kind| line.starts_with(kind));
+            if let Some(kind) = kind {
+                counted[kind].fetch_add(1, Ordering::Relaxed);
+            }
+        })),
+        ..Options::default()
+    };
+    boot.devices.push(served.add(nvme(0), options));
+
+    let outcome = guest.run(&boot).expect("a life");
+
+    assert_eq!(outcome.complaint(), None);
+    let detail = &outcome.checks[0].detail;
+    println!("requests of 4 KiB a second: {detail:#}");
+    println!("register reads, writes, interrupts of the served disk: {counts:?}");
+    for address in addresses {
+        let rates = detail[address].as_object().expect("rates");
+        assert!(
+            rates.values().all(|rate| rate.as_f64() > Some(0.0)),
+            "{rates:?}"
+        );
+    }
 }

@@ -19,7 +19,7 @@ const REQUESTS: u64 = 16;
 /// From one sign of life, or request of a bystander, to the next.
 const BEAT: Duration = Duration::from_millis(2);
 /// What a bystander reads at once; a page, so that it need not be aligned by more.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 
 /// Uses a disk of NVMe that begins to lie when byte 3Ch of its configuration space becomes a5h: writes,
 /// reads back, resets the controller, and does so again. Meanwhile, on another CPU if there is one, a
@@ -85,7 +85,7 @@ pub fn meets_a_liar(arguments: &[String]) -> Result<Value, NotPassed> {
 }
 
 /// A controller's directory, and its disk.
-fn brought_up(address: &str) -> Result<(PathBuf, PathBuf), NotPassed> {
+pub(super) fn brought_up(address: &str) -> Result<(PathBuf, PathBuf), NotPassed> {
     let function = Path::new("/sys/bus/pci/devices").join(address);
     let controller = appear(|| only_entry(&function.join("nvme")))?;
     let name = controller.file_name().unwrap_or_default().to_string_lossy();
