@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn low_half_of_an_address_points_where_the_whole_does() {
         let record = Record {
-            maps: vec![0x1_0000_2000..0x1_0000_3000],
+            maps: std::iter::once(0x1_0000_2000..0x1_0000_3000).collect(),
             ..Record::default()
         };
 
