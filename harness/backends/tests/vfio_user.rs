@@ -7,7 +7,7 @@ use cofferdam_seam::service::Block;
 use cofferdam_seam::{Bar, Deadline, Device, DriverHost, InterruptKind, Mmio};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vdevice_edu::EduTiming;
@@ -29,10 +29,18 @@ struct Served {
 
 /// Serves a model to one client.
 fn serve(device: Box<dyn Device>, dma: Dma) -> (VfioUserDevice, Served) {
+    let options = Options {
+        dma,
+        ..Options::default()
+    };
+    serve_with(device, options)
+}
+
+fn serve_with(device: Box<dyn Device>, options: Options) -> (VfioUserDevice, Served) {
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
-    let mut server = Server::new(device, Options { dma, trace: None });
+    let mut server = Server::new(device, options);
     let thread = Some(std::thread::spawn(move || server.serve(theirs, &seen)));
     let served = Served { stop, thread };
     (VfioUserDevice::over(ours).expect("a connection"), served)
@@ -199,4 +207,39 @@ fn socket_that_is_served_is_not_taken() {
     std::fs::write(place.path().join("file"), "").expect("a file");
     let error = Door::open(&place.path().join("file")).expect_err("no socket");
     assert!(error.to_string().contains("no socket"), "{error}");
+}
+
+/// The driver's stores to mapped doorbells are all it takes: no message goes with a request.
+#[test]
+fn mapped_doorbells_are_rung_without_a_message() {
+    let writes = Arc::new(AtomicU32::new(0));
+    for (map_doorbells, rings) in [(false, 2), (true, 0)] {
+        let counted = Arc::clone(&writes);
+        let options = Options {
+            map_doorbells,
+            trace: Some(Box::new(move |line| {
+                let message = line.to_string();
+                let to_region = message.starts_with("read ") || message.starts_with("write ");
+                counted.fetch_add(u32::from(to_region), Ordering::Relaxed);
+            })),
+            ..Options::default()
+        };
+        let (device, _served) = serve_with(nvme(), options);
+        let mut driver = driver_nvme::Nvme::probe(device.host()).expect("an honest device");
+        let before = writes.load(Ordering::Relaxed);
+        for sector in 0..SECTORS {
+            let until = Deadline::after(device.now(), PATIENCE);
+            let data = [sector.to_le_bytes()[0]; 512];
+            driver.write(sector, &data, until).expect("it is served");
+        }
+        let messages = writes.load(Ordering::Relaxed) - before;
+        assert_eq!(u64::from(messages), rings * SECTORS, "{map_doorbells}");
+        drop(driver);
+
+        // A second driver starts with doorbells of its own, whatever the first left in the page.
+        let mut driver = driver_nvme::Nvme::probe(device.host()).expect("an honest device");
+        conformance::block_within(&mut driver, PATIENCE, || device.now());
+        drop(driver);
+        assert_eq!((device.mappings(), device.failure()), (0, None));
+    }
 }

@@ -44,6 +44,10 @@ pub struct Serve {
     /// How it reaches memory that the client lent, and other memory.
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Reach::Lent)]
     dma: Reach,
+    /// Lets clients map the device's page of doorbells, if it has one: a ring is then no message, and this
+    /// process looks at the page all the time.
+    #[arg(long)]
+    map_doorbells: bool,
     /// What it does wrong, once: a fault or a case of `cofferdam list faults` that a device commits.
     #[arg(long, value_name = "F")]
     fault: Option<String>,
@@ -169,6 +173,7 @@ pub fn serve(arguments: &Serve) -> ExitCode {
     };
     let mut options = Options {
         dma: arguments.dma.into(),
+        map_doorbells: arguments.map_doorbells,
         trace: None,
     };
     if arguments.trace {

@@ -1,6 +1,6 @@
 //! What a device model is.
 
-use crate::{Access, BusPort, PciIdentity, Time, Width};
+use crate::{Access, Bar, BusPort, PciIdentity, Time, Width};
 use core::time::Duration;
 
 /// How a non-posted request ends. A bus that hangs is a value, not a hang of the harness.
@@ -80,4 +80,24 @@ pub trait Device: Send {
 
     /// Back to the state after reset. In-flight work is dropped and no DMA follows.
     fn reset(&mut self, kind: Reset);
+
+    /// Its page of doorbells, if it has one that may be memory: see [`Doorbells`].
+    fn doorbells(&self) -> Option<Doorbells> {
+        None
+    }
+}
+
+/// A page with nothing but doorbells: registers of 32 bits that are written and never read, of which
+/// the last value counts, and which mean nothing while what they belong to does not exist. So whoever
+/// looks at them often enough need not hear of each write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doorbells {
+    /// The BAR.
+    pub bar: Bar,
+    /// Bytes from its start to the page of 4 KiB.
+    pub page: u32,
+    /// Bytes from one to the next.
+    pub stride: u32,
+    /// Those that mean something now, by their number; there are at most 64.
+    pub live: u64,
 }

@@ -28,7 +28,7 @@ pub use access::{Access, Bar, Width};
 pub use address::{Direction, Iova, RequesterId};
 pub use bus::{Bus, BusPort, DmaFault, Meddling, Pending, Purpose, Vector, VectorSet, Violation};
 pub use decode::{Decode, Undecoded};
-pub use device::{Budget, Completion, Device, Progress, Reset};
+pub use device::{Budget, Completion, Device, Doorbells, Progress, Reset};
 pub use host::{
     DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Mapping, Mmio, RawDma, Wake,
 };

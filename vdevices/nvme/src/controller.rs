@@ -11,7 +11,8 @@ use crate::regs::{Effect, Registers};
 use crate::spec::log::Event;
 use crate::spec::{self, Command, DOORBELLS, Status, shutdown};
 use cofferdam_seam::{
-    Access, Budget, BusPort, Completion, Device, PciIdentity, Progress, Reset, Time, Vector, Width,
+    Access, Bar, Budget, BusPort, Completion, Device, Doorbells, PciIdentity, Progress, Reset,
+    Time, Vector, Width,
 };
 use core::time::Duration;
 
@@ -418,5 +419,20 @@ impl Device for Nvme {
         self.registers.reset_all();
         self.forget();
         self.pin = false;
+    }
+
+    /// Live are those of queues that exist (3.1.24, 3.1.25).
+    fn doorbells(&self) -> Option<Doorbells> {
+        let exists = |number: usize| match number % 2 {
+            _ if !self.registers.running() => false,
+            0 => matches!(self.submissions.get(number / 2), Some(Some(_))),
+            _ => matches!(self.completions.get(number / 2), Some(Some(_))),
+        };
+        Some(Doorbells {
+            bar: Bar::ZERO,
+            page: DOORBELLS,
+            stride: 4 << self.registers.capabilities.doorbell_stride(),
+            live: (0..64).fold(0, |live, number| live | u64::from(exists(number)) << number),
+        })
     }
 }

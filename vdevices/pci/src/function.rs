@@ -4,8 +4,8 @@ use crate::config_space::{ConfigSpace, Layout};
 use crate::msix::{Control, Msix};
 use crate::{msi, spec};
 use cofferdam_seam::{
-    Access, Bar, Budget, Bus, BusPort, Capability, Completion, Device, DmaFault, Iova, Meddling,
-    PciIdentity, Pending, Progress, Purpose, RequesterId, Reset, Time, Violation, Width,
+    Access, Bar, Budget, Bus, BusPort, Capability, Completion, Device, DmaFault, Doorbells, Iova,
+    Meddling, PciIdentity, Pending, Progress, Purpose, RequesterId, Reset, Time, Violation, Width,
 };
 
 /// A device model with its configuration space, as the fabric sees it.
@@ -84,6 +84,11 @@ impl PciFunction {
     /// The model's identity.
     pub fn identity(&self) -> &PciIdentity {
         self.device.describe()
+    }
+
+    /// The model's page of doorbells.
+    pub fn doorbells(&self) -> Option<Doorbells> {
+        self.device.doorbells()
     }
 
     /// Reads configuration space. Registers nobody implements read as zero; an access that is

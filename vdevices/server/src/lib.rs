@@ -6,7 +6,10 @@
 //! IOMMU judges); see [`Dma`]. A client that went away may come back, and finds the device reset:
 //! what it was told of the old client's memory, it must not use on the new one's.
 //!
-//! Left out: BARs that can be mapped (every access is a message), migration, the second socket for
+//! Every access to a BAR is a message, but that doorbells can be memory the client maps, which this side
+//! then looks at again and again ([`Options::map_doorbells`]).
+//!
+//! Left out: other BARs that can be mapped, migration, the second socket for
 //! the server's own commands, resampled interrupts. The MSI-X table is the client's business, as it
 //! is with VFIO: a vector that an eventfd was given for is delivered there, whatever the table says.
 //!
@@ -23,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+mod doorbells;
 mod interrupts;
 mod link;
 mod memory;

@@ -46,6 +46,10 @@ pub enum BindError {
 pub struct Options {
     /// How the device reaches memory.
     pub dma: Dma,
+    /// Whether a client may map the device's page of doorbells, if it has one. A ring is then no message;
+    /// the server looks at the page all the time while a client is there, which costs a CPU while
+    /// there is work and wakes it a thousand times a second while there is none.
+    pub map_doorbells: bool,
     /// Is called with a line a message.
     pub trace: Option<Trace>,
 }
@@ -54,6 +58,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("dma", &self.dma)
+            .field("map_doorbells", &self.map_doorbells)
             .finish_non_exhaustive()
     }
 }
@@ -84,6 +89,7 @@ impl Server {
 
     /// Serves one client until it goes or `stop` is set.
     pub fn serve(&mut self, client: UnixStream, stop: &AtomicBool) -> Ended {
+        let doorbells = self.options.map_doorbells;
         let mut session = Session::new(
             &mut self.function,
             &self.raised,
@@ -92,7 +98,7 @@ impl Server {
             self.started,
             self.options.trace.as_mut(),
         );
-        session.run(stop)
+        session.run(stop, doorbells)
     }
 
     /// Serves whoever connects at `door`, one after the other, until `stop` is set or `gone`, which

@@ -1,11 +1,12 @@
 //! One client's life: what it asks, and what the function answers.
 
+use crate::doorbells::{self, Page};
 use crate::interrupts::Interrupts;
 use crate::link::{Broken, Dma, Link};
 use crate::spec::{
     Command, DEFAULT_TRANSFER, DeviceInfo, DmaMap, DmaUnmap, Errno, Header, IrqInfo, IrqSet, MAJOR,
-    MAX_DMA_MAPS, MAX_FDS, MAX_TRANSFER, MINOR, PAGE, RegionAccess, RegionInfo, Version, device,
-    flags, irq, region,
+    MAX_DMA_MAPS, MAX_FDS, MAX_TRANSFER, MINOR, PAGE, RegionAccess, RegionInfo, SparseMmap,
+    Version, device, flags, irq, region,
 };
 use crate::stream::{Message, Stream, StreamError};
 use crate::tap::Raised;
@@ -24,6 +25,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How often an idle session looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(100);
+/// How long after a ring a page of doorbells is looked at without a pause.
+const HOT: Duration = Duration::from_millis(1);
+/// How often it is looked at else.
+const LOOK: Duration = Duration::from_millis(1);
 /// Work between two looks at the socket.
 const BUDGET: Budget = Budget(16);
 /// Answers that may be outstanding, because a register completes late.
@@ -49,6 +54,9 @@ pub enum Ended {
     /// No client of ours.
     #[error("no agreement on a version: {0}")]
     Version(&'static str),
+    /// No memory for a page of doorbells.
+    #[error("no page for doorbells: {0}")]
+    Doorbells(std::io::Error),
     /// Reads that complete late, and still more of them.
     #[error("more than {LATE} reads that were not answered")]
     Unanswered,
@@ -72,6 +80,9 @@ pub(crate) struct Session<'a> {
     raised: &'a Raised,
     link: Link,
     late: Vec<(Time, Header, Vec<u8>)>,
+    doorbells: Option<Page>,
+    /// When somebody last rang.
+    rung: Instant,
     trace: Option<&'a mut Trace>,
 }
 
@@ -90,13 +101,21 @@ impl<'a> Session<'a> {
             raised,
             link: Link::new(stream, interrupts, dma, started),
             late: Vec::new(),
+            doorbells: None,
+            rung: started,
             trace,
         }
     }
 
     /// Serves the client until it goes, errs or `stop` is set. The function is reset before and
     /// after: it keeps nothing of a client's memory.
-    pub fn run(&mut self, stop: &AtomicBool) -> Ended {
+    pub fn run(&mut self, stop: &AtomicBool, doorbells: bool) -> Ended {
+        if doorbells {
+            match Page::of(self.function) {
+                Ok(page) => self.doorbells = page,
+                Err(error) => return Ended::Doorbells(error),
+            }
+        }
         self.function.reset(Reset::Cold);
         self.raised.take();
         self.link.wake_at(self.function.requester(), Time::ZERO);
@@ -176,6 +195,7 @@ impl<'a> Session<'a> {
 
     /// Work that is due, then one message.
     fn turn(&mut self) -> Result<(), Ended> {
+        self.ring();
         let now = self.link.now();
         if self.link.wake.is_some_and(|at| at <= now) {
             self.link.wake = None;
@@ -191,11 +211,30 @@ impl<'a> Session<'a> {
             let left = at.nanos().saturating_sub(self.link.now().nanos());
             Duration::from_nanos(left).min(TICK)
         });
+        let wait = match (&self.doorbells, self.rung.elapsed() < HOT) {
+            (None, _) => wait,
+            (Some(_), true) => Duration::ZERO,
+            (Some(_), false) => wait.min(LOOK),
+        };
         let message = match self.link.waiting.pop_front() {
             Some(message) => Some(message),
             None => self.link.stream.receive(wait)?,
         };
+        // What was rung before the message was sent comes before it.
+        if message.is_some() {
+            self.ring();
+        }
         message.map_or(Ok(()), |message| self.hear(message))
+    }
+
+    /// Rings what the client wrote to its page of doorbells.
+    fn ring(&mut self) {
+        if let Some(page) = &mut self.doorbells
+            && page.ring(self.function, &mut self.link)
+        {
+            self.rung = Instant::now();
+            self.deliver();
+        }
     }
 
     fn hear(&mut self, message: Message) -> Result<(), Ended> {
@@ -236,7 +275,9 @@ impl<'a> Session<'a> {
             .as_bytes()
             .to_vec()),
             Command::DEVICE_GET_REGION_INFO => {
-                prefix::<RegionInfo>(&body).and_then(|(asked, _)| self.region_info(asked.index))
+                let info =
+                    prefix::<RegionInfo>(&body).and_then(|(asked, _)| self.region_info(&asked));
+                return self.answer_info(&header, info);
             }
             Command::DEVICE_GET_IRQ_INFO => prefix::<IrqInfo>(&body).and_then(|(asked, _)| {
                 let info = self.link.interrupts.info(asked.index);
@@ -275,12 +316,33 @@ impl<'a> Session<'a> {
         self.answer(&header, answer)
     }
 
-    fn region_info(&self, index: u32) -> Answer {
+    /// Sends what there is to know of a region, with the page of doorbells if it is there.
+    fn answer_info(&mut self, to: &Header, info: Answer) -> Result<(), Ended> {
+        let with_page = info
+            .as_ref()
+            .is_ok_and(|info| info.len() > size_of::<RegionInfo>());
+        match (&self.doorbells, info) {
+            (Some(page), Ok(info)) if with_page && to.flags & flags::NO_REPLY == 0 => {
+                let header = Header {
+                    flags: flags::REPLY,
+                    error: 0,
+                    size: 0,
+                    ..*to
+                };
+                let sent = self.link.stream.send(header, &[&info], &[page.file()]);
+                Ok(sent?)
+            }
+            (_, info) => self.answer(to, info),
+        }
+    }
+
+    fn region_info(&self, asked: &RegionInfo) -> Answer {
+        let index = asked.index;
         if index >= region::COUNT {
             return Err(Errno::INVALID);
         }
         let size = self.region_size(index);
-        let info = RegionInfo {
+        let mut info = RegionInfo {
             argsz: 32,
             flags: if size == 0 {
                 0
@@ -292,7 +354,28 @@ impl<'a> Session<'a> {
             size,
             offset: 0,
         };
-        Ok(info.as_bytes().to_vec())
+        let page = self.doorbells.as_ref().map(Page::place);
+        let page = page.filter(|(bar, _)| u32::try_from(bar.index()) == Ok(index));
+        let Some((_, start)) = page else {
+            return Ok(info.as_bytes().to_vec());
+        };
+        info.flags |= region::MMAP | region::CAPS;
+        info.capabilities = 32;
+        info.argsz = 64;
+        // A client that has no room for the capability asks again with some.
+        if asked.argsz < info.argsz {
+            return Ok(info.as_bytes().to_vec());
+        }
+        let part = SparseMmap {
+            id: region::SPARSE_MMAP,
+            version: 1,
+            next: 0,
+            areas: 1,
+            reserved: 0,
+            offset: start.into(),
+            size: doorbells::BYTES as u64,
+        };
+        Ok([info.as_bytes(), part.as_bytes()].concat())
     }
 
     /// Bytes of a region; none if the function has no such region.

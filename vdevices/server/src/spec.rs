@@ -171,6 +171,33 @@ pub mod region {
     pub const READ: u32 = 1;
     /// It can be written.
     pub const WRITE: u32 = 1 << 1;
+    /// It can be mapped, where its capabilities say so.
+    pub const MMAP: u32 = 1 << 2;
+    /// Capabilities follow.
+    pub const CAPS: u32 = 1 << 3;
+    /// The capability that says which parts can be mapped, in its first version.
+    pub const SPARSE_MMAP: u16 = 1;
+}
+
+/// What follows [`RegionInfo`] if one part of the region can be mapped
+/// (\[2\] `vfio_region_info_cap_sparse_mmap`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SparseMmap {
+    /// [`region::SPARSE_MMAP`].
+    pub id: u16,
+    /// 1.
+    pub version: u16,
+    /// Where the next capability is; zero: there is none.
+    pub next: u32,
+    /// Parts: 1.
+    pub areas: u32,
+    /// Nothing.
+    pub reserved: u32,
+    /// Where in the region the part begins.
+    pub offset: u64,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// `DEVICE_GET_REGION_INFO`, and its answer.
@@ -183,11 +210,11 @@ pub struct RegionInfo {
     pub flags: u32,
     /// Which.
     pub index: u32,
-    /// Where capabilities are: none here.
+    /// Where capabilities are; zero: there are none.
     pub capabilities: u32,
     /// Bytes; zero if there is no such region.
     pub size: u64,
-    /// Where to map it: nowhere here.
+    /// Where the region begins in the file that comes with the answer, if one does.
     pub offset: u64,
 }
 
@@ -282,6 +309,7 @@ const _: () = {
     assert!(size_of::<DmaMap>() == 32);
     assert!(size_of::<DmaUnmap>() == 24);
     assert!(size_of::<RegionInfo>() == 32);
+    assert!(size_of::<SparseMmap>() == 32);
     assert!(size_of::<IrqSet>() == 20);
     assert!(size_of::<RegionAccess>() == 16);
 };

@@ -1,8 +1,8 @@
 //! Where the model's messages leave: the client, not the function's own table, knows where they go.
 
 use cofferdam_seam::{
-    Access, Budget, BusPort, Completion, Device, PciIdentity, Pending, Progress, Reset, Time,
-    VectorSet, Width,
+    Access, Budget, BusPort, Completion, Device, Doorbells, PciIdentity, Pending, Progress, Reset,
+    Time, VectorSet, Width,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,5 +78,9 @@ impl Device for Tap {
     fn reset(&mut self, kind: Reset) {
         self.inner.reset(kind);
         self.raised.take();
+    }
+
+    fn doorbells(&self) -> Option<Doorbells> {
+        self.inner.doorbells()
     }
 }

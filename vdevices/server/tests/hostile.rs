@@ -416,6 +416,7 @@ fn peak() -> u64 {
 fn devices() -> [Server; 2] {
     let options = || Options {
         dma: Dma::Judged,
+        map_doorbells: true,
         trace: None,
     };
     let nvme = NvmeConfig {

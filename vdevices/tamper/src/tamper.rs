@@ -3,7 +3,8 @@
 use crate::script::{Answer, LyingBus, Script};
 use crate::{Lie, Tally, Trigger};
 use cofferdam_seam::{
-    Access, Budget, BusPort, Completion, Device, PciIdentity, Pending, Progress, Reset, Time, Width,
+    Access, Budget, BusPort, Completion, Device, Doorbells, PciIdentity, Pending, Progress, Reset,
+    Time, Width,
 };
 use std::sync::Arc;
 
@@ -98,5 +99,9 @@ impl Device for Tamper {
             Reset::Cold => self.script.cancel(),
             Reset::FunctionLevel => self.script.survive(),
         }
+    }
+
+    fn doorbells(&self) -> Option<Doorbells> {
+        self.inner.doorbells()
     }
 }

@@ -3,13 +3,13 @@
 use cofferdam_machine::{Memory, PhysAddr};
 use cofferdam_seam::{Direction, Iova};
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use vdevice_server::spec::{
     Command, DmaAccess, DmaMap, DmaUnmap, Errno, Header, IrqInfo, IrqSet, MAJOR, MAX_TRANSFER,
-    MINOR, RegionAccess, RegionInfo, Version, dma, flags, irq,
+    MINOR, RegionAccess, RegionInfo, SparseMmap, Version, dma, flags, irq, region,
 };
 use vdevice_server::stream::{Message, Stream, StreamError};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -49,6 +49,16 @@ struct Lent {
     size: u64,
     at: PhysAddr,
     way: Direction,
+}
+
+/// A page of a region that can be mapped.
+pub(crate) struct Part {
+    /// Where in the region it begins.
+    pub start: u64,
+    /// What to map.
+    pub file: OwnedFd,
+    /// Where in the file the page is.
+    pub at: u64,
 }
 
 /// One connection.
@@ -94,10 +104,10 @@ impl Client {
         self.lent.len()
     }
 
-    /// Bytes of a region; zero if there is none.
-    pub fn region_size(&mut self, index: u32) -> Result<u64, Failure> {
+    /// A region: its bytes, zero if there is none, and the part of it that can be mapped, if one can.
+    pub fn region(&mut self, index: u32) -> Result<(u64, Option<Part>), Failure> {
         let asked = RegionInfo {
-            argsz: 32,
+            argsz: 64,
             flags: 0,
             index,
             capabilities: 0,
@@ -105,8 +115,24 @@ impl Client {
             offset: 0,
         };
         let command = Command::DEVICE_GET_REGION_INFO;
-        let (info, _) = self.ask_with_rest::<RegionInfo>(command, &[asked.as_bytes()], &[])?;
-        Ok(info.size)
+        let mut answer = self.ask(command, &[asked.as_bytes()], &[])?;
+        let (info, rest) =
+            RegionInfo::read_from_prefix(&answer.body).map_err(|_| Failure::Garbled(command.0))?;
+        let follows = region::MMAP | region::CAPS;
+        let sparse = (info.flags & follows == follows && info.capabilities == 32)
+            .then(|| SparseMmap::read_from_prefix(rest).ok())
+            .flatten();
+        let part = sparse.and_then(|(sparse, _)| {
+            let end = sparse.offset.checked_add(sparse.size)?;
+            let known = (sparse.id, sparse.version, sparse.areas) == (region::SPARSE_MMAP, 1, 1);
+            let file = answer.fds.pop().filter(|_| answer.fds.is_empty())?;
+            (known && end <= info.size && sparse.size == PAGE).then_some(Part {
+                start: sparse.offset,
+                file,
+                at: info.offset.checked_add(sparse.offset)?,
+            })
+        });
+        Ok((info.size, part))
     }
 
     /// How many interrupts of a kind there are.

@@ -1,7 +1,8 @@
 //! A driver's way to a served device.
 
-use super::client::{Client, Failure};
+use super::client::{Client, Failure, PAGE, Part};
 use crate::pool::{DmaPool, Lease};
+use crate::vfio::Mapped;
 use cofferdam_machine::frames::MEMORY;
 use cofferdam_machine::{Memory, PhysAddr};
 use cofferdam_seam::{
@@ -13,6 +14,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
 use nix::sys::time::TimeSpec;
 use nix::unistd::ftruncate;
 use std::cell::{Cell, RefCell};
@@ -25,6 +27,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 use vdevice_pci::spec as pci;
 use vdevice_server::spec::{irq, region};
@@ -239,7 +242,7 @@ impl DriverHost for VfioUserHost {
 
     fn map_bar(&mut self, bar: Bar) -> Result<VfioUserMmio, HostError> {
         let index = index(bar);
-        let size = self.shared.with(|client| client.region_size(index))?;
+        let (size, part) = self.shared.with(|client| client.region(index))?;
         if size == 0 {
             return Err(HostError::NoSuchBar(bar.index()));
         }
@@ -248,6 +251,7 @@ impl DriverHost for VfioUserHost {
             shared: Rc::clone(&self.shared),
             bar,
             size,
+            page: part.and_then(Page::map),
         })
     }
 
@@ -395,11 +399,44 @@ fn index(bar: Bar) -> u32 {
     u32::try_from(bar.index()).unwrap_or(u32::MAX)
 }
 
-/// A BAR of a served device: every access is a message.
+/// A page of doorbells that is memory here.
+struct Page {
+    start: u64,
+    mapped: Mapped,
+}
+
+impl Page {
+    /// Maps it, unless whoever made the file could take it away again: then rings are messages.
+    fn map(part: Part) -> Option<Self> {
+        let stays = SealFlag::F_SEAL_SHRINK.bits();
+        let seals = fcntl(&part.file, FcntlArg::F_GET_SEALS).ok()?;
+        let len = fstat(&part.file).ok()?.st_size;
+        let end = i64::try_from(part.at.checked_add(PAGE)?).ok()?;
+        let mapped = (seals & stays == stays && end <= len)
+            .then(|| Mapped::file(&part.file, part.at, usize::try_from(PAGE).ok()?).ok())
+            .flatten()?;
+        let start = part.start;
+        Some(Self { start, mapped })
+    }
+
+    /// Whether the register is in it, and was written.
+    fn write(&self, at: Access, value: u64) -> bool {
+        let inside = u64::from(at.offset()).checked_sub(self.start);
+        let Some(inside) = inside.and_then(|inside| usize::try_from(inside).ok()) else {
+            return false;
+        };
+        // What the doorbell tells of is in memory before.
+        fence(Ordering::Release);
+        self.mapped.store(inside, at.width(), value)
+    }
+}
+
+/// A BAR of a served device: every access is a message, but for writes to a page that is mapped.
 pub struct VfioUserMmio {
     shared: Rc<Shared>,
     bar: Bar,
     size: u64,
+    page: Option<Page>,
 }
 
 impl Mmio for VfioUserMmio {
@@ -428,6 +465,9 @@ impl Mmio for VfioUserMmio {
 
     fn write(&self, offset: u32, width: Width, value: u64) {
         if let Some(at) = Access::new(self.bar, offset, width, self.size) {
+            if self.page.as_ref().is_some_and(|page| page.write(at, value)) {
+                return;
+            }
             let bytes = value.to_le_bytes();
             let (wanted, _) = bytes.split_at(width.bytes() as usize);
             // A posted write has nobody to tell; the next call to the host fails.

@@ -161,7 +161,13 @@ fn linux_uses_a_served_disk_and_qemus_own_side_by_side() {
     };
     let mut medium = tempfile::NamedTempFile::new().expect("a disk");
     medium.write_all(&vec![0; 16 << 20]).expect("a disk");
-    let addresses = ["0000:00:04.0", "0000:00:08.0", "0000:00:09.0"];
+    // Served, served with mapped doorbells, QEMU's own on a file, and on nothing.
+    let addresses = [
+        "0000:00:04.0",
+        "0000:00:05.0",
+        "0000:00:08.0",
+        "0000:00:09.0",
+    ];
     let mut boot = Boot::new(Machine::new(Iommu::None), Vec::new());
     let mut task = Task::with("iops", &addresses);
     task.deadline = Duration::from_secs(90);
@@ -191,10 +197,27 @@ fn linux_uses_a_served_disk_and_qemus_own_side_by_side() {
         ..Options::default()
     };
     boot.devices.push(served.add(nvme(0), options));
+    let rings = Arc::new(AtomicU64::new(0));
+    let rung = Arc::clone(&rings);
+    let options = Options {
+        map_doorbells: true,
+        trace: Some(Box::new(move |line| {
+            // Doorbells are on the second page of BAR 0.
+            let line = line.to_string();
+            let to = line.strip_prefix("write 0 0x").unwrap_or_default();
+            let to = to.split(' ').next().unwrap_or_default();
+            if u32::from_str_radix(to, 16).is_ok_and(|at| (0x1000..0x2000).contains(&at)) {
+                rung.fetch_add(1, Ordering::Relaxed);
+            }
+        })),
+        ..Options::default()
+    };
+    boot.devices.push(served.add(nvme(1), options));
 
     let outcome = guest.run(&boot).expect("a life");
 
     assert_eq!(outcome.complaint(), None);
+    assert_eq!(rings.load(Ordering::Relaxed), 0, "QEMU maps doorbells");
     let detail = &outcome.checks[0].detail;
     println!("requests of 4 KiB a second: {detail:#}");
     println!("register reads, writes, interrupts of the served disk: {counts:?}");
