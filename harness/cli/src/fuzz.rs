@@ -18,14 +18,16 @@ const PACKAGE: &str = "cofferdam-fuzz-runner";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 11] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
     "driver_edu-",
+    "driver_eth_intel",
     "driver_nvme-",
     "driver_nvme_crate-",
     "driver_planted-",
     "driver_virtio-",
+    "eth_intel",
     "nvme_driver",
     "virtio_drivers-",
 ];

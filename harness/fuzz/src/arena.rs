@@ -56,6 +56,11 @@ pub(crate) fn outside() -> Switched {
     }
 }
 
+/// Whether driver code runs.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get()
+}
+
 impl Drop for Switched {
     #[inline]
     fn drop(&mut self) {

@@ -2,6 +2,7 @@
 
 use crate::arena;
 use crate::coroutine::{self, DriverStack};
+use crate::fault;
 use crate::frames;
 use crate::host::FuzzHost;
 use crate::oracle::{Oracle, Sighting};
@@ -91,6 +92,7 @@ impl Executor {
         world::open()?;
         world::with(|world| world.state.forget());
         install_hook();
+        fault::install()?;
         Ok(Self {
             target,
             stack: DriverStack::new()?,
@@ -148,6 +150,7 @@ impl Executor {
             world.end()
         });
         if life.is_none() {
+            fault::unblock();
             forget_driver();
         }
         reset_arena();
@@ -246,6 +249,13 @@ pub(crate) fn on_abandon() {
     let frames = frames::capture();
     let touched = watch::end();
     world::with(|world| world.abandon(&frames, touched));
+    RUNNING.set(false);
+}
+
+/// Called before the stack of a driver is left that cannot go on.
+pub(crate) fn on_fault(fault: fault::Fault) {
+    watch::end();
+    world::with(|world| world.state.cannot_go_on(fault));
     RUNNING.set(false);
 }
 

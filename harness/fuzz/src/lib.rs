@@ -13,7 +13,8 @@
 //! It models one PCI function with memory BARs, an IOMMU that is exact to the byte, and one CPU.
 //! Left out: what the `machine` crate models of fabrics, timeouts and other functions, and drivers
 //! with threads of their own. It trusts the device model and the adapter; neither the driver nor the
-//! program. A driver's wild store can reach the harness: that ends the process, which a campaign
+//! program. A wild access of the driver that the processor reports is a finding, and the driver is
+//! left where it stands; a wild store that reaches the harness ends the process, which a campaign
 //! survives.
 
 #![deny(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod arena;
 pub mod campaign;
 mod coroutine;
 pub mod executor;
+mod fault;
 pub mod finding;
 pub mod frames;
 pub mod host;

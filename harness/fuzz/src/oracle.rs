@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 pub enum Oracle {
     /// The driver panicked.
     Panic,
-    /// The process died of a signal in the driver.
+    /// The driver ended the process, or would have: an abort, or an instruction that only ends programs.
     Crash,
+    /// The driver accessed memory that is not its own.
+    WildAccess,
     /// The driver freed memory that the device may still write or read.
     FreedWhileMapped,
     /// A call returned and left part of its stack to the device.
@@ -46,9 +48,10 @@ pub enum Oracle {
 }
 
 /// All of them.
-pub const ORACLES: [Oracle; 18] = [
+pub const ORACLES: [Oracle; 19] = [
     Oracle::Panic,
     Oracle::Crash,
+    Oracle::WildAccess,
     Oracle::FreedWhileMapped,
     Oracle::StackWhileMapped,
     Oracle::DmaOutOfBounds,
@@ -73,6 +76,7 @@ impl Oracle {
         match self {
             Self::Panic => "panic",
             Self::Crash => "crash",
+            Self::WildAccess => "wild-access",
             Self::FreedWhileMapped => "freed-while-mapped",
             Self::StackWhileMapped => "stack-while-mapped",
             Self::DmaOutOfBounds => "dma-out-of-bounds",
@@ -97,7 +101,10 @@ impl Oracle {
         match self {
             Self::Panic => "the driver panicked (arithmetic overflow and index checks included)",
             Self::Crash => {
-                "the process died of a signal in the driver: a wild access, an abort, a stack overflow, or AddressSanitizer's report"
+                "the driver ended the process: an abort, memory that is not to be had, a panic within a panic, or AddressSanitizer's report"
+            }
+            Self::WildAccess => {
+                "the driver read, wrote or jumped to what is not its own: a wild pointer, an address behind its registers, or its stack ran over"
             }
             Self::FreedWhileMapped => {
                 "heap or DMA memory was freed while the device could still reach it"

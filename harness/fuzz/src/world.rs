@@ -8,6 +8,7 @@
 //! knows. Only what an honest model does of its own is judged: its addresses are the driver's.
 
 use crate::arena;
+use crate::fault::Fault;
 use crate::frames;
 use crate::lies::Lies;
 use crate::memory::Memory;
@@ -892,6 +893,16 @@ impl State {
             Place::Frames(frames)
         };
         self.sight_at(Oracle::Panic, place, &(file, line), || words);
+    }
+
+    /// Reports that the driver did what the processor or the system does not go on after.
+    pub(crate) fn cannot_go_on(&mut self, fault: Fault) {
+        let place = if fault.frames.is_empty() {
+            Place::Call
+        } else {
+            Place::Frames(fault.frames)
+        };
+        self.sight_at(fault.oracle, place, &fault.key, || fault.words);
     }
 
     /// Whether a driver that returns `len` bytes, some of which are missing, should have known.

@@ -95,6 +95,41 @@ pub fn install() -> Result<(), TrapError> {
     return Err(TrapError::Machine);
 }
 
+/// Says that a handler of SIGSEGV of somebody else's calls [`answer`]: none is installed here any more.
+pub fn is_answered_elsewhere() {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fault::is_served_elsewhere();
+}
+
+/// Carries out the access to a window that the calling handler of SIGSEGV was told of. False if it is
+/// none, and nothing was done.
+///
+/// # Safety
+///
+/// Both are what the kernel passed to a handler of SIGSEGV that runs on this thread.
+pub unsafe fn answer(info: *mut libc::siginfo_t, context: *mut libc::c_void) -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    // SAFETY: the caller's promise.
+    return unsafe { fault::answer(info, context) };
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        let _ = (info, context);
+        false
+    }
+}
+
+/// Whether this thread carries out a register access that it was called back for.
+pub fn is_busy() -> bool {
+    callbacks::is_busy()
+}
+
+/// How many bytes behind the end of one of this thread's windows an address lies, if it lies in the
+/// guard there.
+pub fn behind(address: usize) -> Option<usize> {
+    let beyond = |region: &Region| address.wrapping_sub(region.first + region.served);
+    regions().map(beyond).find(|beyond| *beyond < GUARD)
+}
+
 /// Makes sure that the handler was installed.
 fn ensure() -> Result<(), TrapError> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -31,6 +31,11 @@ pub(super) fn abandon() {
     BUSY.set(false);
 }
 
+/// Whether a register is being accessed.
+pub fn is_busy() -> bool {
+    BUSY.get()
+}
+
 /// Runs `access` unless one is running on this thread.
 fn alone(access: impl FnOnce()) {
     if !BUSY.replace(true) {
