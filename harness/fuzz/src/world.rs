@@ -79,6 +79,9 @@ const NOTHING: (Register, u64) = (
 /// How much patience an execution has that looks at a finding closely.
 const PATIENCE: u32 = 64;
 
+/// Reads of registers that say the same, in a close look: a driver may count them instead of the time.
+const READS: u32 = 1 << 17;
+
 /// Turns in which the device's memory is watched.
 const EXTRA: u32 = 32;
 
@@ -156,6 +159,10 @@ pub struct State {
     idle_limit: u32,
     /// Turns since anything happened.
     idle: u32,
+    /// The longest such wait that came to an end, in this execution.
+    longest: u32,
+    /// Of the turns in which nothing happened, those that read a register.
+    asked: u32,
     /// Turns since the call began.
     turns: u32,
     /// The device's memory is being watched, for so many turns more.
@@ -471,7 +478,10 @@ impl World {
             Detail::Fast => 1,
             Detail::Close | Detail::Traced => PATIENCE,
         };
-        let limit = state.idle_limit.saturating_mul(patience);
+        let mut limit = state.idle_limit.saturating_mul(patience);
+        if state.is_close() && state.asked > 0 {
+            limit = limit.max(READS);
+        }
         let stuck = state.idle > limit
             && state.wakes.is_empty()
             && !state
@@ -601,6 +611,8 @@ impl State {
             lies: Lies::default(),
             idle_limit: IDLE,
             idle: 0,
+            longest: 0,
+            asked: 0,
             turns: 0,
             watched: false,
             extra: 0,
@@ -647,6 +659,7 @@ impl State {
         self.detail = detail;
         self.sightings.clear();
         self.over = 0;
+        self.longest = 0;
         self.noting = self.noting.checked_sub(1).unwrap_or(NOTING - 1);
         self.trace = Trace::new(detail == Detail::Traced);
         self.enter("probe");
@@ -655,9 +668,8 @@ impl State {
     /// A call of the workload begins.
     pub fn enter(&mut self, during: &'static str) {
         self.during = during;
-        self.idle = 0;
+        self.progress();
         self.turns = 0;
-        self.looked = 0;
         self.watched = false;
         self.extra = 0;
         self.lies.enter();
@@ -704,11 +716,13 @@ impl State {
         self.idle_limit = IDLE;
     }
 
-    /// A loop that was abandoned would have ended: gives all of them more time from now on, if there is
-    /// more to give.
+    /// A loop that was abandoned would have ended, as the last execution showed: gives all of them more
+    /// time from now on, if there is more to give and it would be enough.
     pub fn be_patient(&mut self) -> bool {
         let before = self.idle_limit;
-        self.idle_limit = (self.idle_limit * 4).min(IDLE_MOST);
+        if self.longest.max(self.idle) <= IDLE_MOST {
+            self.idle_limit = (self.idle_limit * 4).min(IDLE_MOST);
+        }
         self.idle_limit > before
     }
 
@@ -729,7 +743,9 @@ impl State {
 
     /// Something happened: whoever polls may be getting on.
     pub fn progress(&mut self) {
+        self.longest = self.longest.max(self.idle);
         self.idle = 0;
+        self.asked = 0;
         self.looked = 0;
     }
 
@@ -739,6 +755,7 @@ impl State {
         if self.reads.contains(&(register, value)) {
             // A loop that waits for a register.
             self.looked += 1;
+            self.asked += 1;
             self.idle += 1;
             if self.idle > 16 {
                 let nanos = RELAX << (self.idle / 16).min(20);

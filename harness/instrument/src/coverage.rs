@@ -33,6 +33,9 @@ pub struct History {
 /// Edges looked at together; most of them were not taken.
 const STRIDE: usize = 32;
 
+/// Edges passed over together: in a program of many drivers most belong to another.
+const LEAP: usize = 512;
+
 impl History {
     /// Of nothing.
     pub fn new() -> Self {
@@ -67,23 +70,37 @@ impl History {
             let len = unit.len();
             let seen = &mut self.seen[first..first + len];
             first += len;
-            for (counts, seen) in unit.chunks_mut(STRIDE).zip(seen.chunks_mut(STRIDE)) {
-                if counts.iter().fold(0, |any, count| any | count) == 0 {
-                    continue;
-                }
-                for (count, seen) in counts.iter_mut().zip(seen) {
-                    let class = class(*count);
-                    *count = 0;
-                    if class & !*seen != 0 {
-                        self.edges += usize::from(*seen == 0);
-                        *seen |= class;
-                        new = true;
-                    }
+            let (leaps, rest) = unit.as_chunks_mut::<LEAP>();
+            let (seen, seen_rest) = seen.as_chunks_mut::<LEAP>();
+            for (counts, seen) in leaps.iter_mut().zip(seen) {
+                if counts.iter().fold(0, |any, count| any | count) != 0 {
+                    new |= note(counts, seen, &mut self.edges);
                 }
             }
+            new |= note(rest, seen_rest, &mut self.edges);
         }
         new
     }
+}
+
+/// Adds counts to what was seen, and clears them. Whether any was new.
+fn note(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
+    let mut new = false;
+    for (counts, seen) in counts.chunks_mut(STRIDE).zip(seen.chunks_mut(STRIDE)) {
+        if counts.iter().fold(0, |any, count| any | count) == 0 {
+            continue;
+        }
+        for (count, seen) in counts.iter_mut().zip(seen) {
+            let class = class(*count);
+            *count = 0;
+            if class & !*seen != 0 {
+                *edges += usize::from(*seen == 0);
+                *seen |= class;
+                new = true;
+            }
+        }
+    }
+    new
 }
 
 /// The order of magnitude of a count, as a bit.

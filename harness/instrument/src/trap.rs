@@ -153,8 +153,7 @@ pub fn settle() {
 pub unsafe fn abandon() {
     callbacks::abandon();
     for region in regions() {
-        // SAFETY: the range is the window's own, and the caller's promise.
-        unsafe { libc::munmap(region.first as *mut _, region.served + GUARD) };
+        give_back(region);
     }
     FIRST.set(ptr::null());
 }
@@ -178,6 +177,9 @@ struct Region {
 thread_local! {
     /// This thread's windows. Without a destructor, so that the fault handler may look at any time.
     static FIRST: Cell<*const Region> = const { Cell::new(ptr::null()) };
+    /// Inaccessible addresses of a window that was dropped, and how many it served: a driver that is
+    /// started again and again gets the same ones. A jail forbids that.
+    static SPARE: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
 }
 
 impl Window {
@@ -196,7 +198,11 @@ impl Window {
             error: io::ErrorKind::OutOfMemory.into(),
         })?;
         let failed = |error| TrapError::Addresses { len, error };
-        let first = map(ptr::null_mut(), whole, libc::PROT_NONE, 0).map_err(failed)?;
+        let spare = if way == Way::Callbacks { spare(served) } else { None };
+        let first = match spare {
+            Some(first) => first,
+            None => map(ptr::null_mut(), whole, libc::PROT_NONE, 0).map_err(failed)?,
+        };
         let region = Box::pin(Region {
             first,
             served,
@@ -207,7 +213,7 @@ impl Window {
         });
         FIRST.set(&raw const *region);
         let window = Self { region };
-        if way == Way::Callbacks && served > 0 {
+        if way == Way::Callbacks && served > 0 && spare.is_none() {
             // A second mapping over the first: the jail allows that, but no mprotect.
             let readable = libc::PROT_READ | libc::PROT_WRITE;
             map(first as *mut _, served, readable, libc::MAP_FIXED).map_err(failed)?;
@@ -233,9 +239,38 @@ impl Drop for Window {
                 before.next.set(self.region.next.get());
             }
         }
-        // SAFETY: the range is this window's own, and the caller of `pointer` has done with it.
-        unsafe { libc::munmap(self.region.first as *mut _, self.region.served + GUARD) };
+        give_back(&self.region);
     }
+}
+
+/// A window's addresses are nobody's any more, and inaccessible.
+fn give_back(region: &Region) {
+    let (first, served) = (region.first, region.served);
+    // SAFETY: the range is the window's own, and its users have done with it.
+    unsafe {
+        if region.way == Way::Callbacks
+            && SPARE.get().is_none()
+            && libc::mprotect(first as *mut _, served, libc::PROT_NONE) == 0
+        {
+            SPARE.set(Some((first, served)));
+        } else {
+            libc::munmap(first as *mut _, served + GUARD);
+        }
+    }
+}
+
+/// The addresses of an older window for one of memory, accessible again, if they fit.
+fn spare(served: usize) -> Option<usize> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let (first, len) = SPARE.take()?;
+    // SAFETY: the range is nobody's.
+    unsafe {
+        if len == served && libc::mprotect(first as *mut _, served, access) == 0 {
+            return Some(first);
+        }
+        libc::munmap(first as *mut _, len + GUARD);
+    }
+    None
 }
 
 /// Maps anonymous memory that is not executable; the jail permits it.
