@@ -16,9 +16,9 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 /// Receive buffers.
-const RECEIVE: usize = 32;
+const RECEIVE: usize = 8;
 /// Transmit buffers.
-const TRANSMIT: usize = 8;
+const TRANSMIT: usize = 4;
 
 /// What a driver says whose crate reported more bytes than the buffer has, which no caller of the
 /// crate may read.

@@ -133,6 +133,17 @@ pub enum Corpus {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Runs programs with the registers of a driver that dereferences pointers trapped in both ways, by
+    /// callbacks and by faults, which must see the same accesses.
+    Agree {
+        #[command(flatten)]
+        build: Build,
+        /// Which driver.
+        driver: String,
+        /// Programs.
+        #[arg(long, default_value_t = 300)]
+        execs: u64,
+    },
     /// Runs workloads against the honest device. There must be no finding.
     Honest {
         #[command(flatten)]
@@ -220,6 +231,17 @@ pub fn corpus(arguments: &Corpus) -> ExitCode {
             run(
                 build,
                 ["cover".into(), driver.into(), from, "--out".into(), out],
+            )
+        }
+        Corpus::Agree {
+            build,
+            driver,
+            execs,
+        } => {
+            let execs = execs.to_string();
+            run(
+                build,
+                ["agree", driver, "--execs", &execs].map(OsString::from),
             )
         }
         Corpus::Honest {

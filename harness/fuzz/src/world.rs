@@ -18,6 +18,7 @@ use crate::script::{Change, Deed, Script};
 use crate::target::Target;
 use crate::trace::{Step, Trace};
 use crate::watch;
+use cofferdam_instrument::trap;
 use cofferdam_machine::{Ledger, Live, Verdict};
 use cofferdam_seam::{
     Access, Bar, Budget, Bus, Completion, Device, Direction, DmaFault, Interrupts, Iova, Progress,
@@ -281,12 +282,22 @@ pub(crate) fn open() -> io::Result<()> {
     Ok(())
 }
 
+/// The driver read that byte of the world's memory through a pointer.
+fn note_read(at: usize) {
+    try_with(|world| world.state.touched(at));
+}
+
 impl World {
     /// Sets everything up for an execution.
     pub fn begin(&mut self, target: &dyn Target, program: &Program, detail: Detail) {
         TRACED.set(detail == Detail::Traced);
         let mut answers = crate::answers::take_buffer();
         self.state.begin(target, program, detail, &mut answers);
+        let memory = match self.state.noting {
+            0 => self.state.memory.addresses(),
+            _ => 0..0,
+        };
+        trap::note_reads(&memory, note_read);
         crate::answers::load(answers);
         let device: Box<dyn Device> = match program.mode {
             Mode::Model => target.device(),

@@ -31,7 +31,7 @@ pub struct History {
 }
 
 /// Edges looked at together; most of them were not taken.
-const STRIDE: usize = 32;
+const STRIDE: usize = 8;
 
 /// Edges passed over together: in a program of many drivers most belong to another.
 const LEAP: usize = 512;
@@ -91,7 +91,10 @@ fn note(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
             continue;
         }
         for (count, seen) in counts.iter_mut().zip(seen) {
-            let class = class(*count);
+            if *count == 0 {
+                continue;
+            }
+            let class = CLASSES[usize::from(*count)];
             *count = 0;
             if class & !*seen != 0 {
                 *edges += usize::from(*seen == 0);
@@ -102,6 +105,20 @@ fn note(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
     }
     new
 }
+
+/// See [`class`].
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut count = 0_u8;
+    loop {
+        classes[count as usize] = class(count);
+        if count == u8::MAX {
+            break;
+        }
+        count += 1;
+    }
+    classes
+};
 
 /// The order of magnitude of a count, as a bit.
 const fn class(count: u8) -> u8 {

@@ -15,6 +15,7 @@ use cofferdam_seam::Mmio;
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomPinned;
+use std::ops::Range;
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -41,12 +42,23 @@ pub enum Way {
 impl Way {
     /// The best way for that crate, as this program was built.
     pub fn of(crate_name: &str) -> Self {
-        if coverage::is_instrumented(crate_name) {
+        if !REFERENCE.get() && coverage::is_instrumented(crate_name) {
             Self::Callbacks
         } else {
             Self::Faults
         }
     }
+}
+
+/// From now on [`Way::of`] answers [`Way::Faults`] on this thread, or the best way again: to hold one way
+/// against the other.
+pub fn by_reference(on: bool) {
+    REFERENCE.set(on);
+}
+
+/// Accesses of this thread that were caught by faults so far.
+pub fn faults() -> u64 {
+    FAULTS.get()
 }
 
 /// Why accesses cannot be trapped.
@@ -118,6 +130,24 @@ pub unsafe fn answer(info: *mut libc::siginfo_t, context: *mut libc::c_void) -> 
     }
 }
 
+/// Tells `note` of every byte of `memory` at which the driver on this thread begins to read by an
+/// instruction that was built with callbacks, as an offset. Of an empty range nobody hears.
+pub fn note_reads(memory: &Range<usize>, note: fn(usize)) {
+    SEEN.set(Some(Seen {
+        first: memory.start,
+        len: memory.len(),
+        note,
+    }));
+}
+
+/// See [`note_reads`].
+#[derive(Clone, Copy)]
+struct Seen {
+    first: usize,
+    len: usize,
+    note: fn(usize),
+}
+
 /// Whether this thread carries out a register access that it was called back for.
 pub fn is_busy() -> bool {
     callbacks::is_busy()
@@ -177,9 +207,15 @@ struct Region {
 thread_local! {
     /// This thread's windows. Without a destructor, so that the fault handler may look at any time.
     static FIRST: Cell<*const Region> = const { Cell::new(ptr::null()) };
-    /// Inaccessible addresses of a window that was dropped, and how many it served: a driver that is
-    /// started again and again gets the same ones. A jail forbids that.
-    static SPARE: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// See [`by_reference`].
+    static REFERENCE: Cell<bool> = const { Cell::new(false) };
+    /// See [`faults`].
+    static FAULTS: Cell<u64> = const { Cell::new(0) };
+    /// Addresses of a window that was dropped, and how many it served: a driver that is started again
+    /// and again gets the same ones.
+    static SPARE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// Memory that somebody wants to know of where the driver looks, and who.
+    static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
 impl Window {
@@ -198,7 +234,11 @@ impl Window {
             error: io::ErrorKind::OutOfMemory.into(),
         })?;
         let failed = |error| TrapError::Addresses { len, error };
-        let spare = if way == Way::Callbacks { spare(served) } else { None };
+        let spare = if way == Way::Callbacks {
+            spare(served)
+        } else {
+            None
+        };
         let first = match spare {
             Some(first) => first,
             None => map(ptr::null_mut(), whole, libc::PROT_NONE, 0).map_err(failed)?,
@@ -243,34 +283,37 @@ impl Drop for Window {
     }
 }
 
-/// A window's addresses are nobody's any more, and inaccessible.
+/// A window's addresses are nobody's any more.
 fn give_back(region: &Region) {
     let (first, served) = (region.first, region.served);
-    // SAFETY: the range is the window's own, and its users have done with it.
-    unsafe {
-        if region.way == Way::Callbacks
-            && SPARE.get().is_none()
-            && libc::mprotect(first as *mut _, served, libc::PROT_NONE) == 0
-        {
-            SPARE.set(Some((first, served)));
-        } else {
-            libc::munmap(first as *mut _, served + GUARD);
-        }
+    if region.way == Way::Callbacks && SPARE.get().1 == 0 {
+        SPARE.set((first, served));
+    } else {
+        // SAFETY: the range is the window's own, and its users have done with it.
+        unsafe { libc::munmap(first as *mut _, served + GUARD) };
     }
 }
 
-/// The addresses of an older window for one of memory, accessible again, if they fit.
+/// The addresses of an older window for one of memory, if they fit.
 fn spare(served: usize) -> Option<usize> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let (first, len) = SPARE.take()?;
-    // SAFETY: the range is nobody's.
-    unsafe {
-        if len == served && libc::mprotect(first as *mut _, served, access) == 0 {
-            return Some(first);
-        }
-        libc::munmap(first as *mut _, len + GUARD);
+    let (first, len) = SPARE.take();
+    if len == served && len > 0 {
+        return Some(first);
     }
+    // SAFETY: the range is nobody's.
+    unsafe { libc::munmap(first as *mut _, len + GUARD) };
     None
+}
+
+/// An access to addresses of no window is about to happen. Those of one that was dropped go now, so that
+/// it faults.
+#[inline]
+fn touch(address: usize) {
+    let (first, len) = SPARE.get();
+    if address.wrapping_sub(first) < len {
+        // SAFETY: the range is nobody's.
+        unsafe { libc::mprotect(first as *mut _, len, libc::PROT_NONE) };
+    }
 }
 
 /// Maps anonymous memory that is not executable; the jail permits it.

@@ -55,7 +55,7 @@ const CALLS: &[CallSpec] = &[
             Argument {
                 name: "frames",
                 least: 1,
-                most: 16,
+                most: 4,
             },
             LENGTH,
         ],

@@ -5,7 +5,7 @@
 //! A store is announced before it happens: it is carried out at the next announcement of any kind,
 //! and by [`settle`].
 
-use super::{Region, Way, region_at};
+use super::{Region, SEEN, Way, region_at, touch};
 use crate::{constants, or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
@@ -71,6 +71,14 @@ fn load(address: usize, bytes: usize) {
     settle();
     if region_at(address, Way::Callbacks).is_some() {
         read(address, bytes);
+        return;
+    }
+    touch(address);
+    if let Some(seen) = SEEN.get()
+        && address.wrapping_sub(seen.first) < seen.len
+        && !BUSY.get()
+    {
+        (seen.note)(address - seen.first);
     }
 }
 
@@ -111,6 +119,8 @@ fn store(address: usize, bytes: usize) {
     settle();
     if !BUSY.get() && region_at(address, Way::Callbacks).is_some() {
         ANNOUNCED.set(Some((address, bytes)));
+    } else {
+        touch(address);
     }
 }
 

@@ -10,7 +10,7 @@
 )]
 
 use super::emulate::{self, LONGEST, Refused, Registers};
-use super::{PAGE, Region, Way, region_at};
+use super::{FAULTS, PAGE, Region, Way, region_at};
 use crate::or_abort;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,6 +114,7 @@ pub unsafe fn answer(info: *mut libc::siginfo_t, context: *mut libc::c_void) -> 
     match region_at(address, Way::Faults) {
         // A signal that was sent, or a jump into a window, is no access to it.
         Some(region) if info.si_code > 0 && region_at(instruction, Way::Faults).is_none() => {
+            FAULTS.set(FAULTS.get() + 1);
             or_abort(|| serve(region, context));
             true
         }
