@@ -85,22 +85,29 @@ impl History {
 
 /// Adds counts to what was seen, and clears them. Whether any was new.
 fn note(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
+    let (words, rest) = counts.as_chunks_mut::<STRIDE>();
+    let (seen, seen_rest) = seen.as_chunks_mut::<STRIDE>();
     let mut new = false;
-    for (counts, seen) in counts.chunks_mut(STRIDE).zip(seen.chunks_mut(STRIDE)) {
-        if counts.iter().fold(0, |any, count| any | count) == 0 {
+    for (counts, seen) in words.iter_mut().zip(seen) {
+        if u64::from_ne_bytes(*counts) != 0 {
+            new |= note_each(counts, seen, edges);
+        }
+    }
+    note_each(rest, seen_rest, edges) | new
+}
+
+fn note_each(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
+    let mut new = false;
+    for (count, seen) in counts.iter_mut().zip(seen) {
+        if *count == 0 {
             continue;
         }
-        for (count, seen) in counts.iter_mut().zip(seen) {
-            if *count == 0 {
-                continue;
-            }
-            let class = CLASSES[usize::from(*count)];
-            *count = 0;
-            if class & !*seen != 0 {
-                *edges += usize::from(*seen == 0);
-                *seen |= class;
-                new = true;
-            }
+        let class = CLASSES[usize::from(*count)];
+        *count = 0;
+        if class & !*seen != 0 {
+            *edges += usize::from(*seen == 0);
+            *seen |= class;
+            new = true;
         }
     }
     new

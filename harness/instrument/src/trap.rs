@@ -138,6 +138,7 @@ pub fn note_reads(memory: &Range<usize>, note: fn(usize)) {
         len: memory.len(),
         note,
     }));
+    outline();
 }
 
 /// See [`note_reads`].
@@ -186,6 +187,7 @@ pub unsafe fn abandon() {
         give_back(region);
     }
     FIRST.set(ptr::null());
+    outline();
 }
 
 /// A mapped BAR as a driver wants it: a pointer.
@@ -207,6 +209,9 @@ struct Region {
 thread_local! {
     /// This thread's windows. Without a destructor, so that the fault handler may look at any time.
     static FIRST: Cell<*const Region> = const { Cell::new(ptr::null()) };
+    /// From the first to the last address at which an instrumented access is of interest, and how many:
+    /// of a window, of [`SPARE`], or anywhere while there is [`SEEN`].
+    static HULL: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
     /// See [`by_reference`].
     static REFERENCE: Cell<bool> = const { Cell::new(false) };
     /// See [`faults`].
@@ -252,6 +257,7 @@ impl Window {
             _pinned: PhantomPinned,
         });
         FIRST.set(&raw const *region);
+        outline();
         let window = Self { region };
         if way == Way::Callbacks && served > 0 && spare.is_none() {
             // A second mapping over the first: the jail allows that, but no mprotect.
@@ -280,7 +286,26 @@ impl Drop for Window {
             }
         }
         give_back(&self.region);
+        outline();
     }
+}
+
+/// Sets [`HULL`], after any of what it covers changed.
+fn outline() {
+    let (spare, len) = SPARE.get();
+    let mut hull = spare..spare + len;
+    for region in regions().filter(|region| region.way == Way::Callbacks) {
+        let end = region.first + region.served;
+        hull = if hull.is_empty() {
+            region.first..end
+        } else {
+            hull.start.min(region.first)..hull.end.max(end)
+        };
+    }
+    HULL.set(match SEEN.get() {
+        Some(seen) if seen.len > 0 => (0, usize::MAX),
+        _ => (hull.start, hull.len()),
+    });
 }
 
 /// A window's addresses are nobody's any more.
@@ -297,12 +322,12 @@ fn give_back(region: &Region) {
 /// The addresses of an older window for one of memory, if they fit.
 fn spare(served: usize) -> Option<usize> {
     let (first, len) = SPARE.take();
-    if len == served && len > 0 {
-        return Some(first);
+    if len > 0 && len != served {
+        // SAFETY: the range is nobody's.
+        unsafe { libc::munmap(first as *mut _, len + GUARD) };
+        return None;
     }
-    // SAFETY: the range is nobody's.
-    unsafe { libc::munmap(first as *mut _, len + GUARD) };
-    None
+    (len > 0).then_some(first)
 }
 
 /// An access to addresses of no window is about to happen. Those of one that was dropped go now, so that
@@ -311,8 +336,9 @@ fn spare(served: usize) -> Option<usize> {
 fn touch(address: usize) {
     let (first, len) = SPARE.get();
     if address.wrapping_sub(first) < len {
+        SPARE.set((0, 0));
         // SAFETY: the range is nobody's.
-        unsafe { libc::mprotect(first as *mut _, len, libc::PROT_NONE) };
+        unsafe { libc::munmap(first as *mut _, len + GUARD) };
     }
 }
 

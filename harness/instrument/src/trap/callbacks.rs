@@ -5,7 +5,7 @@
 //! A store is announced before it happens: it is carried out at the next announcement of any kind,
 //! and by [`settle`].
 
-use super::{Region, SEEN, Way, region_at, touch};
+use super::{HULL, Region, SEEN, Way, region_at, touch};
 use crate::{constants, or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
@@ -66,8 +66,22 @@ fn pieces(
     Some((region, pieces))
 }
 
+/// Whether nothing is to be done about an access there: the case of all but a few.
+#[inline]
+fn is_quiet(address: usize) -> bool {
+    let (first, len) = HULL.get();
+    ANNOUNCED.get().is_none() && address.wrapping_sub(first) >= len
+}
+
 #[inline]
 fn load(address: usize, bytes: usize) {
+    if !is_quiet(address) {
+        look_at_load(address, bytes);
+    }
+}
+
+#[cold]
+fn look_at_load(address: usize, bytes: usize) {
     settle();
     if region_at(address, Way::Callbacks).is_some() {
         read(address, bytes);
@@ -116,6 +130,13 @@ fn write(address: usize, bytes: usize) {
 
 #[inline]
 fn store(address: usize, bytes: usize) {
+    if !is_quiet(address) {
+        look_at_store(address, bytes);
+    }
+}
+
+#[cold]
+fn look_at_store(address: usize, bytes: usize) {
     settle();
     if !BUSY.get() && region_at(address, Way::Callbacks).is_some() {
         ANNOUNCED.set(Some((address, bytes)));
