@@ -18,7 +18,7 @@ use std::rc::Rc;
 /// Receive buffers.
 const RECEIVE: usize = 8;
 /// Transmit buffers.
-const TRANSMIT: usize = 4;
+const TRANSMIT: usize = 8;
 
 /// What a driver says whose crate reported more bytes than the buffer has, which no caller of the
 /// crate may read.

@@ -68,6 +68,7 @@ pub fn current() -> *const Program {
 /// For a handler of a fatal signal, which must not use the driver's heap.
 pub fn leave_driver() {
     RUNNING.set(false);
+    arena::speak();
     std::mem::forget(arena::outside());
 }
 

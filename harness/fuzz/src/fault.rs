@@ -279,7 +279,10 @@ fn in_words(signal: libc::c_int, address: usize, page_fault: Option<i64>) -> Str
             None if guard.contains(&address) => "the driver's stack runs over".to_owned(),
             None => format!("the driver {does} an address that is not its own"),
         },
-        libc::SIGABRT => "the driver ends the process".to_owned(),
+        libc::SIGABRT => match arena::refused() {
+            Some(bytes) => format!("the driver needs {bytes} bytes, or ends the process"),
+            None => "the driver ends the process".to_owned(),
+        },
         libc::SIGFPE => "the driver divides as the processor cannot".to_owned(),
         _ => "the driver runs into an instruction that ends programs".to_owned(),
     }
