@@ -44,6 +44,8 @@ pub(super) struct Unit {
     pub finished: bool,
     pub deaths: Vec<String>,
     pub restarts: u32,
+    /// Accesses to configuration space since it last did anything else.
+    pub configures: u32,
     /// Why the hardware is killing it.
     pub sentence: Option<String>,
     /// The kernel confirmed that it is stopped (wall clock).
@@ -67,6 +69,7 @@ impl Unit {
             finished: false,
             deaths: Vec::new(),
             restarts: 0,
+            configures: 0,
             sentence: None,
             stopped: false,
             weighed: None,
