@@ -7,19 +7,26 @@ use crate::placement::Restart;
 use cofferdam_machine::{Ending, PhysAddr, Read, Write};
 use cofferdam_seam::{Bar, InterruptKind, Iova, Time, VectorSet, Width};
 
-/// Accesses to configuration space on end after which a domain is taken for lost in it: twice as many as
-/// the space has double words (PCI Express 6.0, 7.2.2).
-const LOST_IN_CONFIG: u32 = 2 * 4096 / 4;
-
 impl Hardware {
     /// Carries out a posted call and decides what becomes of the caller.
     pub(super) fn serve(&mut self, index: usize) -> Result<(), Infrastructure> {
         let call = self.units[index].page.posted_call();
         let state = match call {
             Some(call) => {
+                let repetition = &mut self.units[index].repetition;
+                repetition.call(call);
+                if repetition.lost_in_config() {
+                    return self.kill(
+                        index,
+                        "spun: it does nothing but access configuration space",
+                    );
+                }
                 self.note_ahead(index, call);
                 let state = self.carry_out(index, call)?;
                 self.note_call(index, call, state);
+                if let State::Ready(answer) = state {
+                    self.units[index].repetition.answer(call, answer);
+                }
                 state
             }
             None => State::Ready(Answer::REFUSED),
@@ -34,9 +41,6 @@ impl Hardware {
     fn carry_out(&mut self, index: usize, call: Call) -> Result<State, Infrastructure> {
         let server = self.placement.server();
         let holds_driver = index == server;
-        if !matches!(call, Call::ConfigRead { .. } | Call::ConfigWrite { .. }) {
-            self.units[index].configures = 0;
-        }
         let supervises = index == self.supervisor();
         let answer = match call {
             Call::Hello { .. } => Answer::REFUSED,
@@ -159,34 +163,14 @@ impl Hardware {
             | Call::ConfigWrite { .. }
                 if holds_driver =>
             {
-                if matches!(call, Call::ConfigRead { .. } | Call::ConfigWrite { .. }) {
-                    self.asked += 1;
-                    if self.lost_in_config(index)? {
-                        return Ok(State::Dead);
-                    }
-                }
+                let configures = matches!(call, Call::ConfigRead { .. } | Call::ConfigWrite { .. });
+                self.asked += u64::from(configures);
                 return Ok(self.access(index, call));
             }
             _ if holds_driver => return Ok(self.touch_device(index, call)),
             _ => Answer::REFUSED,
         };
         Ok(State::Ready(answer))
-    }
-
-    /// Counts an access to configuration space, and kills the domain that makes no others any more: no
-    /// clock ends it, for such an access takes next to no time.
-    fn lost_in_config(&mut self, index: usize) -> Result<bool, Infrastructure> {
-        let unit = &mut self.units[index];
-        unit.configures += 1;
-        if unit.configures <= LOST_IN_CONFIG {
-            return Ok(false);
-        }
-        unit.configures = 0;
-        self.kill(
-            index,
-            "spun: it does nothing but access configuration space",
-        )?;
-        Ok(true)
     }
 
     /// An access to a device, which the fabric may not be able to take now. It is then made again, as
