@@ -84,6 +84,13 @@ impl Settings {
     };
 }
 
+impl Settings {
+    /// Whether trials of that cell show anything by its clock.
+    fn shows(&self, cell: &Cell) -> bool {
+        self.clock == ClockKind::Wall || cell.case.fault.by_wall().is_none()
+    }
+}
+
 /// A subset of the plan; an empty list means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Filter {
@@ -288,6 +295,7 @@ impl Plan {
         let chosen: HashSet<Cell> = all
             .iter()
             .filter(|cell| filter.place(cell) && filter.fault(cell))
+            .filter(|cell| settings.shows(cell))
             .flat_map(|cell| [*cell, cell.clean()])
             .collect();
         if chosen.is_empty() {
@@ -517,9 +525,13 @@ fn explain(filter: &Filter) -> String {
                 .filter_map(|except| except.driver)
                 .map(|id| format!(", not with --driver {}", driver(id).id))
                 .collect();
+            let wall = cases(fault)
+                .iter()
+                .any(|case| case.fault.by_wall().is_some());
             format!(
-                "{} runs with --iommu {} and --fabric {}{}",
+                "{} runs with {}--iommu {} and --fabric {}{}",
                 fault.id,
+                if wall { "--clock wall, " } else { "" },
                 modes.join("|"),
                 fabrics.join("|"),
                 not.concat()
@@ -596,6 +608,18 @@ impl Plan {
                     continue;
                 }
                 let Some(except) = corner(fault, &cell) else {
+                    if let Some(why) = cell.case.fault.by_wall()
+                        && !self.settings.shows(&cell)
+                    {
+                        let entry = NotApplicable {
+                            case: cell.case.name(),
+                            place: "the leap clock".to_owned(),
+                            reason: why.to_owned(),
+                        };
+                        if !found.contains(&entry) {
+                            found.push(entry);
+                        }
+                    }
                     continue;
                 };
                 let place = match except {
@@ -704,6 +728,37 @@ mod tests {
             .map(|entry| &entry.place[..])
             .collect();
         assert_eq!(places, ["nvme-crate"]);
+    }
+
+    #[test]
+    fn what_shows_by_the_wall_clock_only_is_in_no_other_plan() {
+        let wall = Settings {
+            clock: ClockKind::Wall,
+            ..Settings::QUICK
+        };
+        let storms = |plan: &Plan| count_of(plan, "B8");
+        let leap = plan(Filter::default());
+        assert_eq!(storms(&leap), 0);
+        let excluded = leap.not_applicable();
+        let why = excluded
+            .iter()
+            .find(|entry| entry.place == "the leap clock");
+        assert!(why.is_some_and(|why| why.reason.contains("--clock wall")));
+        let by_wall = Plan::new(wall, Filter::default()).expect("the full plan");
+        assert_eq!(storms(&by_wall), 2 * processes() * DRIVERS.len());
+        // The others keep their places.
+        let shared = |trial: &Trial| trial.cell.case.fault.id() != "B8";
+        let indices = |plan: &Plan| -> Vec<u64> {
+            let shared = plan.trials().filter(shared);
+            shared.map(|trial| trial.index).collect()
+        };
+        assert_eq!(indices(&leap), indices(&by_wall));
+        let only = Filter {
+            faults: vec!["B8".into()],
+            ..Filter::default()
+        };
+        let error = Plan::new(Settings::QUICK, only).expect_err("not by this clock");
+        assert!(error.to_string().contains("--clock wall"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! starts from the same snapshot. Its windows are the driver's frames, so a wild access of the driver's
 //! CPU ends in an exit, whatever the process around it maps. What the guest dies of its domain dies of.
 
+use crate::call::Call as Asked;
 use crate::domain::cannot_go_on;
 use crate::jail::Device;
 use crate::link::Link;
@@ -184,7 +185,8 @@ impl Serves for InGuest {
         })
     }
 
-    fn commit(&mut self, deed: &Deed, _: &Link) {
+    fn commit(&mut self, deed: &Deed, link: &Link) {
+        let mut price = None;
         let done = self.enter(|driver| match deed {
             Deed::Store { phys, bytes } => {
                 let arguments = [MACHINE + phys, bytes.len() as u64];
@@ -192,7 +194,17 @@ impl Serves for InGuest {
             }
             Deed::Crash(_) => driver.call(Call::Crash, &[]),
             Deed::Spin => driver.call(Call::Spin, &[]),
+            Deed::Storm(storm) => {
+                price = storm.rage(|aligned, count| {
+                    let arguments = [aligned.into(), count.into()];
+                    driver.call(Call::Lock, &arguments).map(drop)
+                })?;
+                Ok(0)
+            }
         });
+        if price.is_some_and(|price| price.proves()) {
+            link.call(Asked::Mark);
+        }
         debug_assert!(done.is_ok(), "a deed is done or deadly: {done:?}");
     }
 }

@@ -523,6 +523,11 @@ impl Hardware {
         self.note(|| What::Died { who: index, how });
         if index == self.placement.server() {
             self.recovering = true;
+            // What a host or a guest's KVM ends for a locked bus did lock it.
+            if matches!(self.spec.fault, Fault::B8 { aligned: false, .. }) {
+                self.marked += 1;
+                self.activated_at.get_or_insert(self.now());
+            }
         }
         // A newcomer is in no table.
         let domain = self.placement.domains.get(index);

@@ -10,6 +10,7 @@
 //! is believed by anybody else.
 
 mod boundary;
+mod bystander;
 pub mod call;
 mod carrier;
 pub mod crossing;
@@ -34,6 +35,7 @@ mod sabotage;
 mod server;
 mod shared;
 mod sibling;
+pub mod storm;
 mod supervisor;
 mod tenant;
 pub mod trace;

@@ -82,6 +82,15 @@ pub enum RingAt {
     Messages(u8),
 }
 
+impl RingAt {
+    /// Whose requests are in it.
+    pub const fn tenant(self) -> u8 {
+        match self {
+            Self::Tenant(tenant) | Self::Messages(tenant) => tenant,
+        }
+    }
+}
+
 /// One protection domain: a process with exactly these mappings.
 #[derive(Clone, Copy, Debug)]
 pub struct Domain {

@@ -12,7 +12,7 @@
 //! which believes them as far as it believes the domain.
 
 use crate::call::{Answer, Call, WORDS};
-use crate::trial::TenantIo;
+use crate::trial::{Reading, SharedMemory, TenantIo};
 use crate::{futex, shared};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -51,7 +51,7 @@ pub struct PortPage {
     /// Wall clock only: last heartbeat and longest gap, ns.
     beat: AtomicU64,
     gap: AtomicU64,
-    io: [AtomicU64; 10],
+    io: [AtomicU64; 16],
     /// Of all generations together.
     tolls: [AtomicU64; Toll::COUNT],
     text: [AtomicU8; TEXT],
@@ -271,6 +271,12 @@ impl PortPage {
             u64::from(io.device_changed),
             u64::from(io.device_lost),
         ];
+        let memory = io.memory.unwrap_or_default();
+        let readings = [memory.quiet, memory.during].map(|of| {
+            let samples = u64::from(of.samples);
+            [of.in_order_ns, of.scattered_ns, samples]
+        });
+        let words = words.into_iter().chain(readings.concat());
         for (cell, value) in self.io.iter().zip(words) {
             cell.store(value, Ordering::Relaxed);
         }
@@ -280,6 +286,11 @@ impl PortPage {
     pub fn io(&self, tenant: u8) -> TenantIo {
         let word = |i: usize| self.io[i].load(Ordering::Relaxed);
         let count = |i: usize| u32::try_from(word(i)).unwrap_or(u32::MAX);
+        let reading = |i: usize| Reading {
+            in_order_ns: word(i),
+            scattered_ns: word(i + 1),
+            samples: count(i + 2),
+        };
         TenantIo {
             tenant,
             wanted: count(0),
@@ -292,6 +303,10 @@ impl PortPage {
             finished: word(7) != 0,
             device_changed: count(8),
             device_lost: count(9),
+            memory: (count(12) > 0).then(|| SharedMemory {
+                quiet: reading(10),
+                during: reading(13),
+            }),
         }
     }
 }

@@ -140,9 +140,11 @@ pub fn compute<C: Compute + ?Sized>(
     }
 }
 
-/// A ring, the doorbell bit of who is at its other end, and how often its oldest request was tried.
+/// A ring, whose requests it holds, the doorbell bit of who is at its other end, and how often its
+/// oldest request was tried.
 struct Client {
     ring: Ring,
+    tenant: u8,
     bit: u64,
     tries: u32,
 }
@@ -174,6 +176,7 @@ impl Server {
             .served_rings()
             .map(|(ring, index)| Client {
                 ring: Ring::of(link.window(), ring),
+                tenant: ring.tenant(),
                 bit: Link::bit(index),
                 tries: 0,
             })
@@ -352,7 +355,7 @@ impl Server {
         request: &Request,
         driver: &mut dyn Serves,
     ) -> Option<Drove> {
-        let ring = self.clients[index].ring;
+        let Client { ring, tenant, .. } = self.clients[index];
         let lent = self.lend(&ring, request);
         let mut data = if lent {
             vec![0; request.len]
@@ -363,7 +366,7 @@ impl Server {
         };
         let served = match request.ask() {
             Some(ask) => self.boundary.enter(|| {
-                match self.sabotage.before_request() {
+                match self.sabotage.before_request(tenant) {
                     Onward::GiveUp => return None,
                     Onward::Errs(deed) => driver.commit(&deed, &self.link),
                     Onward::Serve => {}

@@ -4,12 +4,13 @@
 //! computed value is computed here too. A request that fails is tried again, so that what is
 //! counted as lost is lost for good.
 
+use crate::bystander::Bystander;
 use crate::call::Call;
 use crate::hardware::NEXT_BELL;
 use crate::link::Link;
 use crate::placement::RingAt;
 use crate::ring::{Ask, PAGES, Ring, SLOTS, Status};
-use crate::sabotage::Mix;
+use crate::sabotage::{BYSTANDER, Mix};
 use crate::sibling::{Found, Sibling};
 use crate::trial::{DriverId, Fault, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
@@ -21,6 +22,8 @@ use std::time::Duration;
 const THINK: Duration = Duration::from_millis(1);
 /// Device time before a failed request is tried again.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long it looks at its memory before the request at which it looks again.
+const QUIET: Duration = Duration::from_millis(10);
 /// How often a request is tried before the tenant gives it up.
 const TRIES: u32 = 8;
 /// Sectors each tenant works on.
@@ -50,6 +53,8 @@ pub struct Tenant {
     warming: bool,
     /// From which request on it gives a page back, if it still has to.
     gives_back: Option<u32>,
+    /// It looks at the memory it shares with the driver's CPU, and at which request.
+    looks: Option<(Bystander, u32)>,
     /// What each acknowledged sector must hold.
     written: Vec<Option<Vec<u8>>>,
 }
@@ -75,6 +80,10 @@ impl Tenant {
             sibling: (number == 2 && spec.fault.sibling().is_some()).then(Sibling::default),
             gives_back: match spec.fault {
                 Fault::D14 { nth, .. } if number == 1 => Some(nth),
+                _ => None,
+            },
+            looks: match spec.fault {
+                Fault::B8 { nth, .. } if number == BYSTANDER => Some((Bystander::new(), nth)),
                 _ => None,
             },
             written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
@@ -270,16 +279,34 @@ impl Tenant {
         }
     }
 
+    /// Reads memory of its own for a moment, if the request it has made so many of is the one at
+    /// which to look.
+    fn look(&mut self, submitted: u32, during: bool) -> bool {
+        match &mut self.looks {
+            Some((bystander, nth)) if *nth == submitted => {
+                bystander.read(during);
+                self.link.beat();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// One request, waited for as long as it takes: the trial's horizon bounds it, and this tenant
     /// beats all the while.
     fn ask(&mut self, ask: Ask, data: &[u8], into: &mut [u8]) -> Status {
         let nth = self.submitted;
+        let quiet = self.link.deadline(QUIET);
+        while !quiet.passed(self.link.now()) && self.look(nth + 1, false) {}
         let page = self.pages[nth as usize % SLOTS];
         self.ring.submit(nth, page, ask, data, into.len());
         self.submitted = nth.wrapping_add(1);
         self.link.ring(self.server);
         loop {
             if let Some(status) = self.ring.answer(nth, page, into) {
+                if let Some((bystander, _)) = self.looks.take_if(|(_, at)| *at == nth + 1) {
+                    self.io.memory = Some(bystander.noticed());
+                }
                 let brought =
                     status == Status::Good && matches!(ask, Ask::Read { .. } | Ask::RoundTrip);
                 if brought
@@ -290,6 +317,9 @@ impl Tenant {
                     self.give_back(nth as usize % SLOTS);
                 }
                 return status;
+            }
+            if self.look(nth + 1, true) {
+                continue;
             }
             let rang = self.link.wait_alive(self.server, Deadline(Time::NEVER));
             if rang == 0 {

@@ -11,6 +11,7 @@ mod reach;
 mod rings;
 
 pub(crate) use ablations::{OF_INTERRUPTS, crossed};
+pub(crate) use bus::storm;
 pub use own::OwnFault;
 
 use crate::catalogue::placement;

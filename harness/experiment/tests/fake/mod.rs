@@ -12,8 +12,8 @@ use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{
     Balloon, By, Corruption, Counts, DataPath, Detection, DomainEnd, DomainReport, DriverId, End,
-    Fault, Lock, Oops, Packing, PlacementId, Route, Served, StrayDma, Target, TenantIo,
-    TrialReport, TrialSpec,
+    Fault, Lock, Oops, Packing, PlacementId, Reading, Route, Served, SharedMemory, StrayDma,
+    Target, TenantIo, TrialReport, TrialSpec,
 };
 
 const MS: u64 = 1_000_000;
@@ -513,6 +513,17 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
         Fault::B7 { .. } => {
             scene.notice("fabric", "surprise down", 0);
             scene.restart(110 * MS);
+        }
+        Fault::B8 { .. } => {
+            let of = |times: u64| Reading {
+                in_order_ns: 240 * times,
+                scattered_ns: 6000 * times,
+                samples: 100,
+            };
+            scene.report.io[1].memory = Some(SharedMemory {
+                quiet: of(1),
+                during: of(6),
+            });
         }
         Fault::B10 { fatal, .. } => {
             scene.notice("fabric", "poisoned", 0);

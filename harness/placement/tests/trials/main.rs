@@ -13,6 +13,7 @@ mod physics_interrupts;
 mod physics_memory;
 mod replay;
 mod rings;
+mod storm;
 mod trace;
 
 use cofferdam_placement::placement::{ALL, Placement};
