@@ -540,17 +540,14 @@ impl MicroVm {
         Ok(())
     }
 
-    /// Sabotage: takes the table of exceptions away, so that the next one is a triple fault. To be called
-    /// between calls; a reset gives it back.
-    ///
-    /// # Errors
-    ///
-    /// The host refuses.
-    pub fn lose_exceptions(&mut self) -> Result<(), VmError> {
-        let mut sregs = self.vcpu.get_sregs().step("KVM_GET_SREGS")?;
+    /// Sabotage of a guest that was just reset to that point: it has no table of exceptions, so that the
+    /// next one is a triple fault. The next reset gives the table back.
+    pub fn lose_exceptions(&mut self, at: &Snapshot) {
+        let sregs = &mut self.vcpu.sync_regs_mut().sregs;
+        *sregs = at.sregs;
         sregs.idt.limit = 0;
+        self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
         self.died = true;
-        self.vcpu.set_sregs(&sregs).step("KVM_SET_SREGS")
     }
 
     fn instruction(&self) -> u64 {

@@ -132,23 +132,25 @@ impl Bench {
     }
 
     /// One execution in a guest at its snapshot, and the guest.
-    fn execute(&self, mut vm: MicroVm, deed: Deed) -> (MicroVm, Outcome) {
+    fn execute(&self, (mut vm, fresh): (MicroVm, &Snapshot), deed: Deed) -> (MicroVm, Outcome) {
         let patience = match deed {
             Deed::Hang => Duration::from_millis(4),
             _ => Duration::from_secs(60),
         };
         vm.set_patience(patience);
         if matches!(deed, Deed::TripleFault) {
-            vm.lose_exceptions().expect("KVM sets its state");
+            vm.lose_exceptions(fresh);
         }
         let before = vm.counts();
         let mut driver = VmDriver::around(vm, self.machine.host(self.device));
-        let end = self.carry_out(&mut driver, deed).map_err(|error| match error {
-            // Where a loop was interrupted is chance.
-            CallError::Died(Death::TimedOut { .. }) => "timed out".to_owned(),
-            CallError::Vm(error) => panic!("the host failed: {error}"),
-            other => other.to_string(),
-        });
+        let end = self
+            .carry_out(&mut driver, deed)
+            .map_err(|error| match error {
+                // Where a loop was interrupted is chance.
+                CallError::Died(Death::TimedOut { .. }) => "timed out".to_owned(),
+                CallError::Vm(error) => panic!("the host failed: {error}"),
+                other => other.to_string(),
+            });
         let (vm, world) = driver.into_parts();
         drop(world);
         let after = vm.counts();
@@ -163,12 +165,9 @@ impl Bench {
         (vm, outcome)
     }
 
-    fn carry_out(
-        &self,
-        driver: &mut VmDriver<MockHost>,
-        deed: Deed,
-    ) -> Result<Vec<u8>, CallError> {
-        let soon = |machine: &MockMachine| Deadline::after(machine.now(), Duration::from_millis(50));
+    fn carry_out(&self, driver: &mut VmDriver<MockHost>, deed: Deed) -> Result<Vec<u8>, CallError> {
+        let soon =
+            |machine: &MockMachine| Deadline::after(machine.now(), Duration::from_millis(50));
         let done = |word: u64| word.to_le_bytes().to_vec();
         let probe = |driver: &mut VmDriver<MockHost>| driver.load(Driver::Edu);
         match deed {
@@ -233,7 +232,10 @@ fn execution_after_any_other_comes_out_as_in_a_guest_of_its_own() {
     // Arrange: each deed in a fresh guest.
     let expected: Vec<Outcome> = Deed::ALL
         .into_iter()
-        .map(|deed| bench.execute(bench.guest().0, deed).1)
+        .map(|deed| {
+            let (vm, fresh) = bench.guest();
+            bench.execute((vm, &fresh), deed).1
+        })
         .collect();
     let says = |deed: fn(&Deed) -> bool, text: &str| {
         let at = Deed::ALL.iter().position(deed).expect("it is among them");
@@ -261,10 +263,15 @@ fn execution_after_any_other_comes_out_as_in_a_guest_of_its_own() {
         let which = usize::try_from(draw.number() % Deed::ALL.len() as u64).unwrap_or(0);
         vm.reset(&fresh).expect("KVM resets it");
 
-        let (back, outcome) = bench.execute(vm, Deed::ALL[which]);
+        let (back, outcome) = bench.execute((vm, &fresh), Deed::ALL[which]);
 
         vm = back;
-        assert_eq!(outcome, expected[which], "{:?}, execution {nth}", Deed::ALL[which]);
+        assert_eq!(
+            outcome,
+            expected[which],
+            "{:?}, execution {nth}",
+            Deed::ALL[which]
+        );
     }
     assert_eq!(descriptors(), open);
     let grown = resident().saturating_sub(size);
@@ -327,6 +334,7 @@ fn nothing_is_left_behind_after_kill_9() {
     assert_eq!(of_process(pid), [""; 0]);
     // The host gives its resources to the next.
     let bench = Bench::new().expect("there was KVM");
-    let (_, outcome) = bench.execute(bench.guest().0, Deed::Factorial(5));
+    let (vm, fresh) = bench.guest();
+    let (_, outcome) = bench.execute((vm, &fresh), Deed::Factorial(5));
     assert_eq!(outcome.end, Ok(120_u32.to_le_bytes().to_vec()));
 }
