@@ -8,8 +8,8 @@
 
 use crate::campaign;
 use crate::catalogue::{
-    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, OF_INTERRUPTS, PLACEMENTS, cases, corner,
-    crossed, driver, fabric_name, iommu_name, placement, why_not,
+    DRIVERS, FABRICS, FAULTS, Fault, IN_TENANT, IOMMU_MODES, OF_INTERRUPTS, OF_TENANTS, PLACEMENTS,
+    cases, corner, crossed, driver, fabric_name, iommu_name, placement, why_not,
 };
 use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
@@ -17,6 +17,7 @@ use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::guest;
 use cofferdam_placement::own::PlatformId;
+use cofferdam_placement::placement::Placement;
 use cofferdam_placement::trial::{ClockKind, DriverId, Fault as Strike, PlacementId, TrialSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -566,6 +567,9 @@ fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
             && allows(&filter.placements, &placement.placement)
     });
     guests.flat_map(move |placement| {
+        if placement.housing().is_some() {
+            return in_tenant(placement);
+        }
         let drivers = DRIVERS.iter().filter(|entry| {
             guest::in_payload(entry.driver).is_none() && allows(&filter.drivers, &entry.driver)
         });
@@ -582,8 +586,30 @@ fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
             reason: "by its own PCI transport virtio-drivers polls, and asks for no interrupts"
                 .to_owned(),
         });
-        absent.chain(polls)
+        absent.chain(polls).collect::<Vec<_>>()
     })
+}
+
+/// What is not tried where the driver is in its tenant.
+fn in_tenant(placement: &Placement) -> Vec<NotApplicable> {
+    let case = |case: String, place: &str, reason: &str| NotApplicable {
+        case,
+        place: place.to_owned(),
+        reason: reason.to_owned(),
+    };
+    vec![
+        case(
+            format!("every fault in {}", placement.id),
+            &format!("every driver but {}", driver(IN_TENANT).id),
+            "thinly tried: what a driver does there differs by who is in its guest, not by the driver",
+        ),
+        case(
+            format!("all but {} in {}", OF_TENANTS.join(", "), placement.id),
+            "every driver",
+            "thinly tried: they differ from driver-vm in nothing, or need a restart, or two tenants \
+             with requests",
+        ),
+    ]
 }
 
 impl Plan {
@@ -721,6 +747,12 @@ mod tests {
             );
         }
         let excluded = plan.not_applicable();
+        assert!(
+            cells
+                .iter()
+                .any(|cell| cell.placement == PlacementId::Passthrough),
+            "thinly, but tried"
+        );
         let of = |entry: &&NotApplicable| entry.case == "every fault in driver-vm";
         let places: Vec<_> = excluded
             .iter()

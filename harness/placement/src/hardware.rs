@@ -728,7 +728,7 @@ impl Hardware {
         }
         let tenants = self.placement.domains.iter().zip(&self.units);
         let all = tenants
-            .filter(|(domain, _)| matches!(domain.role, Role::Tenant(_)))
+            .filter(|(domain, _)| domain.role.tenant().is_some())
             .all(|(_, unit)| unit.finished || matches!(unit.state, State::Dead));
         if !all {
             return None;

@@ -24,6 +24,7 @@ mod host;
 pub mod jail;
 mod link;
 mod loan;
+mod lodger;
 mod newcomer;
 pub mod own;
 pub mod placement;

@@ -7,8 +7,9 @@ use crate::guest::{self, Guest, InGuest};
 use crate::host::PortHost;
 use crate::link::Link;
 use crate::loan::{Lent, Loan};
+use crate::lodger::Lodger;
 use crate::own::{Host, Probe};
-use crate::placement::{Placement, Role};
+use crate::placement::Placement;
 use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Deed, Onward, Sabotage, SabotagedHost};
 use crate::trial::{DataPath, DriverId, Fault, TrialSpec};
@@ -161,6 +162,8 @@ pub struct Server {
     loan: Rc<Loan>,
     /// Where the driver runs, if not in this process.
     guest: Option<Rc<Guest>>,
+    /// The tenant whose driver this is, where it is in the same domain.
+    lodger: Option<Lodger>,
 }
 
 impl Server {
@@ -181,9 +184,7 @@ impl Server {
                 tries: 0,
             })
             .collect();
-        let tenants = placement.domains.iter();
-        let tenants = tenants.filter(|domain| matches!(domain.role, Role::Tenant(_)));
-        let tenants = u32::try_from(tenants.count()).unwrap_or(0);
+        let tenants = u32::try_from(placement.served_rings().count()).unwrap_or(0);
         let sabotage = Sabotage::new(spec, Rc::clone(&link), generation, tenants);
         Self {
             link,
@@ -194,6 +195,7 @@ impl Server {
             sabotage,
             loan: Rc::default(),
             guest: None,
+            lodger: None,
         }
     }
 
@@ -201,6 +203,13 @@ impl Server {
     #[must_use]
     pub fn with_guest(mut self, guest: Option<Guest>) -> Self {
         self.guest = guest.map(Rc::new);
+        self
+    }
+
+    /// The same with that tenant in this domain, if one is: nobody has to be rung for, then.
+    #[must_use]
+    pub fn with_lodger(mut self, lodger: Option<Lodger>) -> Self {
+        self.lodger = lodger;
         self
     }
 
@@ -421,7 +430,7 @@ impl Server {
         } else {
             ring.complete(request, status, &data);
         }
-        self.link.ring(client.bit);
+        self.notify(index);
         self.sabotage.answered();
         end
     }
@@ -429,17 +438,30 @@ impl Server {
     /// Answers everything with an error: there is no driver any more.
     fn refuse(&mut self) {
         loop {
-            for client in &self.clients {
-                while let Some(request) = client.ring.next() {
-                    client.ring.complete(&request, Status::Failed, &[]);
-                    self.link.ring(client.bit);
+            for index in 0..self.clients.len() {
+                let ring = self.clients[index].ring;
+                while let Some(request) = ring.next() {
+                    ring.complete(&request, Status::Failed, &[]);
+                    self.notify(index);
                 }
             }
             self.sleep();
         }
     }
 
-    fn sleep(&self) {
+    /// Tells the other end of a ring that there is an answer.
+    fn notify(&self, index: usize) {
+        if self.lodger.is_none() {
+            self.link.ring(self.clients[index].bit);
+        }
+    }
+
+    /// Until there may be another request.
+    fn sleep(&mut self) {
+        if let Some(lodger) = &mut self.lodger {
+            lodger.go_on();
+            return;
+        }
         let bells = self
             .clients
             .iter()

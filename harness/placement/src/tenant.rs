@@ -15,6 +15,7 @@ use crate::sibling::{Found, Sibling};
 use crate::trial::{DriverId, Fault, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Time};
+use corosensei::Yielder;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,13 +35,24 @@ pub fn first_sector(tenant: u8) -> u64 {
     u64::from(tenant).saturating_sub(1) * SECTORS
 }
 
+/// A tenant's way to the driver.
+#[derive(Clone, Copy)]
+pub enum Way<'a> {
+    /// There is none: it makes no requests.
+    None,
+    /// The domain of that index is at the other end of its ring.
+    Ring(usize),
+    /// The driver is in this domain, and serves the ring when the tenant leaves off.
+    Within(&'a Yielder<(), ()>),
+}
+
 /// A tenant at work.
-pub struct Tenant {
+pub struct Tenant<'a> {
     link: Rc<Link>,
     ring: Ring,
     /// The data page of each slot.
     pages: [usize; SLOTS],
-    server: u64,
+    way: Way<'a>,
     /// First sector of this tenant's part of the disk.
     first: u64,
     driver: DriverId,
@@ -59,20 +71,20 @@ pub struct Tenant {
     written: Vec<Option<Vec<u8>>>,
 }
 
-impl Tenant {
-    /// Tenant `number` of a trial; `server` is the index of the domain at the other end of its ring.
-    pub fn new(link: Rc<Link>, spec: &TrialSpec, number: u8, server: usize) -> Self {
+impl<'a> Tenant<'a> {
+    /// Tenant `number` of a trial.
+    pub fn new(link: Rc<Link>, spec: &TrialSpec, number: u8, way: Way<'a>) -> Self {
         let ring = Ring::of(link.window(), RingAt::Tenant(number));
         Self {
             ring,
             pages: std::array::from_fn(|slot| slot),
-            server: Link::bit(server),
+            way,
             first: first_sector(number),
             driver: spec.driver,
             mix: Mix::of_tenant(spec.seed, number),
             io: TenantIo {
                 tenant: number,
-                wanted: if spec.warm { 1 } else { spec.requests },
+                wanted: wanted(way, if spec.warm { 1 } else { spec.requests }),
                 ..TenantIo::default()
             },
             warming: spec.warm,
@@ -95,7 +107,7 @@ impl Tenant {
     pub fn run(mut self) -> ! {
         let next = if self.warming { NEXT_BELL } else { 0 };
         if self.warming {
-            let good = self.request();
+            let good = self.io.wanted == 0 || self.request();
             self.finish(good);
         } else {
             self.work();
@@ -113,7 +125,7 @@ impl Tenant {
         self.mix = Mix::of_tenant(seed, self.io.tenant);
         self.io = TenantIo {
             tenant: self.io.tenant,
-            wanted: requests,
+            wanted: wanted(self.way, requests),
             ..TenantIo::default()
         };
         self.warming = false;
@@ -301,7 +313,9 @@ impl Tenant {
         let page = self.pages[nth as usize % SLOTS];
         self.ring.submit(nth, page, ask, data, into.len());
         self.submitted = nth.wrapping_add(1);
-        self.link.ring(self.server);
+        if let Way::Ring(server) = self.way {
+            self.link.ring(Link::bit(server));
+        }
         loop {
             if let Some(status) = self.ring.answer(nth, page, into) {
                 if let Some((bystander, _)) = self.looks.take_if(|(_, at)| *at == nth + 1) {
@@ -321,12 +335,31 @@ impl Tenant {
             if self.look(nth + 1, true) {
                 continue;
             }
-            let rang = self.link.wait_alive(self.server, Deadline(Time::NEVER));
-            if rang == 0 {
+            let rang = match self.way {
+                Way::None => return Status::Failed,
+                Way::Ring(server) => {
+                    let bell = Link::bit(server);
+                    self.link.wait_alive(bell, Deadline(Time::NEVER)) != 0
+                }
+                Way::Within(driver) => {
+                    driver.suspend(());
+                    self.link.beat();
+                    true
+                }
+            };
+            if !rang {
                 // Whatever keeps the answer away need not keep this from its own device.
                 self.look_after_sibling();
             }
         }
+    }
+}
+
+/// How many of these requests a tenant with that way makes.
+const fn wanted(way: Way<'_>, requests: u32) -> u32 {
+    match way {
+        Way::None => 0,
+        Way::Ring(_) | Way::Within(_) => requests,
     }
 }
 

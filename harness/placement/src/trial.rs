@@ -93,6 +93,8 @@ pub enum PlacementId {
     SafeLanguage,
     /// In a virtual machine of its own.
     DriverVm,
+    /// In the virtual machine of the tenant that has its device.
+    Passthrough,
     /// Where a user's file says.
     Own(Own<Layout>),
 }

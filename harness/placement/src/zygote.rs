@@ -749,6 +749,11 @@ impl Drop for Trial<'_> {
 
 /// Measures a crossing: a wall-clock trial whose tenants do nothing else.
 fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> {
+    if id.placement().housing().is_some() {
+        return Err(io::Error::other(
+            "the driver is in the tenant that calls it: nothing is crossed",
+        ));
+    }
     let parties = id.placement().parties();
     if rounds.waiting == Waiting::Spin && cores.count < parties {
         return Err(io::Error::other(format!(

@@ -110,6 +110,7 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         PlacementId::UserProcess | PlacementId::Microkernel => {
             vec![layer("kernel", 1), domain("driver", 0)]
         }
+        PlacementId::Passthrough => vec![layer("hypervisor", 1), domain("tenant1", 0)],
         PlacementId::DriverVm => vec![layer("hypervisor", 1), domain("driver", 0)],
         PlacementId::Hosted => {
             vec![layer("kernel", 0), domain("vmm1", 0), domain("vmm2", 1)]
@@ -120,7 +121,12 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
     if let Some(holder) = domains.get_mut(holder) {
         holder.holds_driver = true;
     }
+    let housing = placement(of).housing();
     for tenant in [1, 2] {
+        if housing == Some(tenant) {
+            domains[holder].tenant = housing;
+            continue;
+        }
         domains.push(DomainReport {
             tenant: Some(tenant),
             ..domain(&format!("tenant{tenant}"), tenant - 1)
@@ -130,10 +136,14 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
 }
 
 fn clean(spec: &TrialSpec) -> TrialReport {
+    let requests = |tenant| match placement(spec.placement).reaches(tenant) {
+        true => spec.requests,
+        false => 0,
+    };
     let io = |tenant| TenantIo {
         tenant,
-        wanted: spec.requests,
-        completed: spec.requests,
+        wanted: requests(tenant),
+        completed: requests(tenant),
         longest_ns: 90_000,
         finished: true,
         ..TenantIo::default()
@@ -270,6 +280,13 @@ impl Scene<'_> {
             self.lose_system();
         } else if privileged {
             self.lose_tenants();
+        } else if placed.housing().is_some() {
+            for domain in &mut self.report.domains {
+                if domain.holds_driver {
+                    (domain.end, domain.restarts) = (DomainEnd::Dead, 0);
+                }
+            }
+            self.report.io[0].finished = false;
         } else {
             let root = self.spec.placement == PlacementId::RootPartition;
             self.restart(if root { 30 * MS } else { 2 * MS });

@@ -6,6 +6,7 @@ mod costs;
 mod deaths;
 mod guest;
 mod jail;
+mod passthrough;
 mod physics;
 mod physics_bus;
 mod physics_dma;

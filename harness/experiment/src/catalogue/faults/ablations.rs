@@ -85,7 +85,23 @@ fn in_guest(cell: &Cell) -> bool {
         && cell.fabric == FabricKind::Pcie
         && matches!(cell.iommu, IommuMode::Off | IommuMode::Strict)
         && !(cell.driver == DriverId::VirtioBlk && OF_INTERRUPTS.contains(&cell.case.fault.id()))
+        && (placement(cell.placement).housing().is_none() || in_tenant(cell))
 }
+
+/// Whether a cell is one for a driver in its tenant's guest: one driver, and the faults by which that
+/// can differ from a guest of the driver's own. To start again after a death, to share a ring and to
+/// have a tenant with a request on another core are not for it.
+fn in_tenant(cell: &Cell) -> bool {
+    cell.driver == IN_TENANT && (cell.is_clean() || OF_TENANTS.contains(&cell.case.fault.id()))
+}
+
+/// The driver that is tried in its tenant's guest.
+pub(crate) const IN_TENANT: DriverId = DriverId::Nvme;
+
+/// What is tried there.
+pub(crate) const OF_TENANTS: [&str; 15] = [
+    "D1", "D4", "M1", "B1", "B7", "B9", "B10", "I1", "I2", "C2", "C5", "R1", "X1", "X2", "X3",
+];
 
 /// Faults of interrupts that a driver asked for. In a guest virtio-drivers polls: it asks for none.
 pub(crate) const OF_INTERRUPTS: [&str; 5] = ["I1", "I2", "I3", "I5", "C4"];

@@ -7,6 +7,7 @@ use crate::catalogue::placement;
 use crate::cell::{Case, Cell, micros};
 use crate::predict::{Expect, Prediction, by_construction, measured, nanos};
 use cofferdam_machine::config::{FabricKind, TimeoutEnds};
+use cofferdam_placement::placement::Restart;
 use cofferdam_placement::trial::{Fault as Strike, Lock};
 use std::time::Duration;
 
@@ -385,7 +386,7 @@ fn others_live(cell: &Cell, because: &'static str) -> Prediction {
 /// can start the driver's domain again, a supervisor resets the bus when it has seen no life for 100 ms.
 fn until_freed(cell: &Cell, held: Duration) -> Option<u64> {
     let watchdog = Duration::from_millis(100);
-    if !placement(cell.placement).driver_is_privileged() {
+    if matches!(placement(cell.placement).restart, Restart::After(_)) {
         Some(nanos(held.min(watchdog)))
     } else {
         (held < Duration::from_secs(60)).then(|| nanos(held))
