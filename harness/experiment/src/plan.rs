@@ -8,8 +8,8 @@
 
 use crate::campaign;
 use crate::catalogue::{
-    DRIVERS, FABRICS, FAULTS, Fault, IN_TENANT, IOMMU_MODES, OF_INTERRUPTS, OF_TENANTS, PLACEMENTS,
-    cases, corner, crossed, driver, fabric_name, iommu_name, placement, why_not,
+    DRIVERS, FABRICS, FAULTS, Fault, IN_TENANT, IOMMU_MODES, OF_INTERRUPTS, PLACEMENTS, cases,
+    corner, crossed, driver, fabric_name, iommu_name, of_tenants, placement, why_not,
 };
 use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
@@ -604,7 +604,11 @@ fn in_tenant(placement: &Placement) -> Vec<NotApplicable> {
             "thinly tried: what a driver does there differs by who is in its guest, not by the driver",
         ),
         case(
-            format!("all but {} in {}", OF_TENANTS.join(", "), placement.id),
+            format!(
+                "all but {} in {}",
+                of_tenants(placement).join(", "),
+                placement.id
+            ),
             "every driver",
             "thinly tried: they differ from driver-vm in nothing, or need a restart, or two tenants \
              with requests",

@@ -468,7 +468,8 @@ mod tests {
         let processes = PLACEMENTS.len() - guests().count();
         // One of the two, and the drivers that can be there.
         let drivers = guests().map(|entry| match entry.housing() {
-            Some(_) => 1,
+            // Where application and driver are one program it is not tried again.
+            Some(_) => usize::from(entry.copies),
             None => DRIVERS.len() - 1,
         });
         let in_guests = 4 * drivers.sum::<usize>();

@@ -6,6 +6,7 @@ mod driver_vm;
 mod hosted;
 mod hypervisor;
 mod in_kernel;
+mod library_os;
 mod microkernel;
 mod passthrough;
 mod root_partition;
@@ -198,12 +199,14 @@ pub struct Placement {
     pub interrupts: InterruptHandler,
     /// What keeps the driver from its surroundings.
     pub wall: Wall,
+    /// Whether somebody copies requests' data between a tenant's memory and the driver.
+    pub copies: bool,
     /// Who runs so, in each of [`IommuMode::ALL`].
     pub deployed: [Standing; IommuMode::ALL.len()],
 }
 
 /// Every placement of ours, in the order of the report.
-pub const ALL: [&Placement; 9] = [
+pub const ALL: [&Placement; 10] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
     &root_partition::PLACEMENT,
@@ -213,6 +216,7 @@ pub const ALL: [&Placement; 9] = [
     &safe_language::PLACEMENT,
     &driver_vm::PLACEMENT,
     &passthrough::PLACEMENT,
+    &library_os::PLACEMENT,
 ];
 
 impl PlacementId {
@@ -228,6 +232,7 @@ impl PlacementId {
             Self::SafeLanguage => &safe_language::PLACEMENT,
             Self::DriverVm => &driver_vm::PLACEMENT,
             Self::Passthrough => &passthrough::PLACEMENT,
+            Self::LibraryOs => &library_os::PLACEMENT,
             Self::Own(own) => own.placement(),
         }
     }

@@ -155,6 +155,7 @@ pub struct Server {
     link: Rc<Link>,
     spec: TrialSpec,
     boundary: Boundary,
+    copies: bool,
     /// How many drivers there were before the next one, in this process and its predecessors.
     incarnation: u32,
     clients: Vec<Client>,
@@ -190,6 +191,7 @@ impl Server {
             link,
             spec: spec.clone(),
             boundary: Boundary::of(spec, placement, me),
+            copies: placement.copies,
             incarnation: generation,
             clients,
             sabotage,
@@ -370,7 +372,7 @@ impl Server {
             vec![0; request.len]
         } else {
             let data = ring.data(request);
-            self.link.copied(data.len());
+            self.copied(data.len());
             data
         };
         let served = match request.ask() {
@@ -416,7 +418,7 @@ impl Server {
         client.tries = 0;
         let status = if good { Status::Good } else { Status::Failed };
         data.truncate(if good && !lent { request.room } else { 0 });
-        self.link.copied(data.len());
+        self.copied(data.len());
         if let Some(byte) = self.sabotage.torn_answer() {
             let torn = self.boundary.enter(|| {
                 ring.begin_answer(request, &data[..byte.min(data.len())]);
@@ -446,6 +448,13 @@ impl Server {
                 }
             }
             self.sleep();
+        }
+    }
+
+    /// Counts bytes of a request or an answer, where somebody copies them.
+    fn copied(&self, bytes: usize) {
+        if self.copies {
+            self.link.copied(bytes);
         }
     }
 

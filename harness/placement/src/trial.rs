@@ -95,6 +95,8 @@ pub enum PlacementId {
     DriverVm,
     /// In the virtual machine of the tenant that has its device.
     Passthrough,
+    /// In the application, which is alone in a virtual machine.
+    LibraryOs,
     /// Where a user's file says.
     Own(Own<Layout>),
 }

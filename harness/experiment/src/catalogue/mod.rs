@@ -15,7 +15,7 @@ pub use faults::{
     Applicability, Except, FAULTS, Fault, OwnFault, applicability, cases, fault_named, why_not,
 };
 pub(crate) use faults::{
-    IN_TENANT, OF_INTERRUPTS, OF_TENANTS, case_name, corner, crossed, prediction, storm,
+    IN_TENANT, OF_INTERRUPTS, case_name, corner, crossed, of_tenants, prediction, storm,
 };
 pub use literature::{Constant, Here, LITERATURE};
 pub use nearest::nearest;

@@ -110,7 +110,9 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         PlacementId::UserProcess | PlacementId::Microkernel => {
             vec![layer("kernel", 1), domain("driver", 0)]
         }
-        PlacementId::Passthrough => vec![layer("hypervisor", 1), domain("tenant1", 0)],
+        PlacementId::Passthrough | PlacementId::LibraryOs => {
+            vec![layer("hypervisor", 1), domain("tenant1", 0)]
+        }
         PlacementId::DriverVm => vec![layer("hypervisor", 1), domain("driver", 0)],
         PlacementId::Hosted => {
             vec![layer("kernel", 0), domain("vmm1", 0), domain("vmm2", 1)]

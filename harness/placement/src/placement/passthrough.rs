@@ -37,6 +37,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Vfio,
     wall: Wall::Guest,
+    copies: true,
     deployed: [
         Deployed("Xen PV guests with a device on machines without an IOMMU"),
         Synthetic("a guest is never given all memory"),

@@ -67,6 +67,34 @@ fn tenant_is_served_by_its_own_driver_and_nothing_is_crossed_for_it() {
 }
 
 #[test]
+fn one_program_copies_nothing_to_its_driver_and_dies_with_it() {
+    if !kvm() {
+        return;
+    }
+    let mut zygote = zygote();
+    for driver in IN_GUEST {
+        let in_kernel = spec(driver, Fault::None);
+        let in_program = TrialSpec {
+            placement: PlacementId::LibraryOs,
+            ..in_kernel.clone()
+        };
+
+        let kernel = trial(&mut zygote, &in_kernel);
+        let program = trial(&mut zygote, &in_program);
+
+        assert!(all_is_well(&program), "{driver:?}: {program:#?}");
+        assert!(kernel.counts.copied_bytes > 0);
+        assert_eq!(program.counts.copied_bytes, 0);
+        assert_eq!(program.counts.exits, kernel.counts.exits);
+        let crash = TrialSpec {
+            fault: Fault::X1 { nth: 5 },
+            ..in_program
+        };
+        only_its_machine_died(&trial(&mut zygote, &crash), "planned death");
+    }
+}
+
+#[test]
 fn wild_store_reaches_the_tenants_own_frames_and_ends_its_machine_anywhere_else() {
     if !kvm() {
         return;
