@@ -12,6 +12,7 @@ use crate::environment::{Fact, Mechanism};
 use crate::plan::Plan;
 use crate::statistics::{Cluster, Distribution, ENOUGH, Spread};
 use cofferdam_microvm::Kvm;
+use cofferdam_placement::storm::{Price, is_end_of};
 use cofferdam_placement::trial::{
     ClockKind, DriverId, PlacementId, Reading, TrialReport, TrialSpec,
 };
@@ -52,6 +53,12 @@ pub struct SplitLock {
     pub activated: u32,
     /// Storms that were ended: by the kernel's split-lock detection, or KVM's bus-lock exit.
     pub ended: u32,
+    /// What one increment within a line took the driver's CPU, ns: the least of each storm.
+    #[serde(default)]
+    pub within_ns: Option<Spread>,
+    /// What one across two lines took it.
+    #[serde(default)]
+    pub across_ns: Option<Spread>,
     /// Before the storms.
     pub quiet: Option<Read>,
     /// During increments within a line: the control.
@@ -63,7 +70,16 @@ pub struct SplitLock {
     pub why_not: Option<String>,
 }
 
+/// What a split lock takes on no processor by itself, ns: some thousand cycles are usual.
+const SLOWED_DOWN_NS: u64 = 20_000;
+
 impl SplitLock {
+    /// Whether somebody slows down who makes split locks: the kernel, or what is below it.
+    pub fn is_slowed_down(&self) -> bool {
+        self.across_ns
+            .is_some_and(|across| across.median_ns >= SLOWED_DOWN_NS)
+    }
+
     /// How many times as long a kind of reading took during split locks as during the control, in
     /// tenths.
     pub fn slowed_tenths(&self, of: fn(&Read) -> Spread) -> Option<u64> {
@@ -145,17 +161,19 @@ struct Shown {
     during: Reading,
     activated: bool,
     ended: bool,
+    price: Option<Price>,
 }
 
 fn show(report: &TrialReport) -> Result<Shown, String> {
     let mut holders = report.domains.iter().filter(|domain| domain.holds_driver);
-    let ended = holders.any(|domain| !domain.deaths.is_empty());
+    let ended = holders.any(|domain| domain.deaths.iter().any(|death| is_end_of(death)));
     match report.io.iter().find_map(|io| io.memory) {
         Some(memory) => Ok(Shown {
             quiet: memory.quiet,
             during: memory.during,
             activated: report.activated > 0,
             ended,
+            price: report.split_lock,
         }),
         None => Err(format!("no bystander looked: ended by {:?}", report.end)),
     }
@@ -170,7 +188,7 @@ pub fn measure(
     guests: Option<Mechanism>,
     mut run: impl FnMut(&TrialSpec) -> Result<TrialReport, EngineError>,
 ) -> SplitLocks {
-    let mut open: Vec<(SplitLock, [Times; 3])> = placements
+    let mut open: Vec<(SplitLock, [Times; 3], [Distribution; 2])> = placements
         .iter()
         .map(|&placement| {
             let way = SplitLock {
@@ -179,16 +197,21 @@ pub fn measure(
                 pairs: 0,
                 activated: 0,
                 ended: 0,
+                within_ns: None,
+                across_ns: None,
                 quiet: None,
                 aligned: None,
                 split: None,
                 why_not: None,
             };
-            (way, <[Times; 3]>::default())
+            (way, Default::default(), Default::default())
         })
         .collect();
     for pair in 0..u64::from(pairs) {
-        for (way, times) in open.iter_mut().filter(|(way, _)| way.why_not.is_none()) {
+        for (way, times, prices) in &mut open {
+            if way.why_not.is_some() {
+                continue;
+            }
             let mut shown = |aligned| {
                 let report = run(&half(way.placement, aligned, seed.wrapping_add(pair)));
                 show(&report.map_err(|error| error.to_string())?)
@@ -207,19 +230,28 @@ pub fn measure(
                     quiet.add(storm.quiet, pair);
                     aligned.add(control.during, pair);
                     split.add(storm.during, pair);
+                    if let Some(price) = storm.price {
+                        let [within, across] = prices;
+                        within.add(price.aligned_ps / 1000, false, Cluster::Own(pair));
+                        across.add(price.split_ps / 1000, false, Cluster::Own(pair));
+                    }
                 }
                 Err(why) => way.why_not = Some(why),
             }
         }
     }
-    let closed = open
-        .into_iter()
-        .map(|(way, [quiet, aligned, split])| SplitLock {
-            quiet: quiet.read(seed),
-            aligned: aligned.read(seed),
-            split: split.read(seed),
+    let closed = open.into_iter().map(|(way, times, prices)| {
+        let [quiet, aligned, split] = times.map(|times| times.read(seed));
+        let [within_ns, across_ns] = prices.map(|price| price.spread(seed));
+        SplitLock {
+            quiet,
+            aligned,
+            split,
+            within_ns,
+            across_ns,
             ..way
-        });
+        }
+    });
     SplitLocks {
         ways: closed.collect(),
         host: host(),
@@ -254,8 +286,8 @@ fn facts(cpuinfo: &str, command: &str, mitigate: &str, kvm: &str) -> Vec<Fact> {
         .find_map(|word| word.strip_prefix("split_lock_detect="));
     let mitigate = match mitigate.trim() {
         "" => "absent: this kernel detects none",
-        "0" => "0: who makes one is told of in the log, and goes on",
-        "1" => "1: who makes one is slowed down",
+        "0" => "0: who is detected making one is told of in the log, and goes on",
+        "1" => "1: who is detected making one is slowed down",
         other => other,
     };
     [
@@ -296,6 +328,11 @@ mod tests {
         };
         let times = if is_control(&spec.fault) { 1 } else { 6 };
         report.activated = u32::from(times > 1);
+        report.split_lock = (times > 1).then_some(Price {
+            aligned_ps: 6_000,
+            split_ps: 1_000_000,
+            proves: true,
+        });
         report.io[1].memory = Some(SharedMemory {
             quiet: reading(1),
             during: reading(times),
@@ -322,6 +359,9 @@ mod tests {
             assert_eq!((way.pairs, way.activated, way.ended), (ENOUGH, ENOUGH, 0));
             assert_eq!(way.slowed_tenths(|read| read.in_order), Some(60));
             assert_eq!(way.slowed_tenths(|read| read.scattered), Some(60));
+            let price = [way.within_ns, way.across_ns].map(|of| of.map(|of| of.median_ns));
+            assert_eq!(price, [Some(6), Some(1000)]);
+            assert!(!way.is_slowed_down());
             let split = way.split.as_ref().expect("it was measured");
             assert!(split.in_order.median_interval.is_some());
         }

@@ -456,6 +456,7 @@ pub(crate) mod tests {
             reset_wait_ns: 0,
             longest_reset_ns: 0,
             machine_check: false,
+            split_lock: None,
             counts: Counts::default(),
             end: End::Finished,
             ended_at_ns: 4_000_000,

@@ -4,7 +4,6 @@
 //! starts from the same snapshot. Its windows are the driver's frames, so a wild access of the driver's
 //! CPU ends in an exit, whatever the process around it maps. What the guest dies of its domain dies of.
 
-use crate::call::Call as Asked;
 use crate::domain::cannot_go_on;
 use crate::jail::Device;
 use crate::link::Link;
@@ -12,7 +11,7 @@ use crate::own::Host;
 use crate::placement::Placement;
 use crate::port::Toll;
 use crate::ring::Ask;
-use crate::sabotage::Deed;
+use crate::sabotage::{Deed, paid};
 use crate::server::{Serves, compute, store};
 use crate::shared::Window;
 use crate::trial::DriverId;
@@ -205,9 +204,7 @@ impl Serves for InGuest {
                 Ok(0)
             }
         });
-        if price.is_some_and(|price| price.proves()) {
-            link.call(Asked::Mark);
-        }
+        paid(link, price);
         debug_assert!(done.is_ok(), "a deed is done or deadly: {done:?}");
     }
 }

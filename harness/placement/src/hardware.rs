@@ -24,6 +24,7 @@ use crate::own::Strike;
 use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage, Toll};
 use crate::ring;
+use crate::storm;
 use crate::supervisor::DEATH_BELL;
 use crate::trace::{Event, What};
 use crate::trial::{
@@ -526,7 +527,9 @@ impl Hardware {
         if index == self.placement.server() {
             self.recovering = true;
             // What a host or a guest's KVM ends for a locked bus did lock it.
-            if matches!(self.spec.fault, Fault::B8 { aligned: false, .. }) {
+            let ended =
+                storm::is_end_of(self.units[index].deaths.last().map_or("", String::as_str));
+            if matches!(self.spec.fault, Fault::B8 { .. }) && ended {
                 self.marked += 1;
                 self.activated_at.get_or_insert(self.now());
             }

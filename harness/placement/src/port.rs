@@ -8,10 +8,11 @@
 //! | `RUNNING` | the domain | the hardware: the grant |
 //! | `BLOCKED` | the hardware | the domain: the call |
 //!
-//! Statistics (`beat`, `gap`, `io`, `tolls`, `text`) are stored by the domain and only read by the hardware,
+//! Statistics (`beat`, `gap`, `io`, `price`, `tolls`, `text`) are stored by the domain and only read by the hardware,
 //! which believes them as far as it believes the domain.
 
 use crate::call::{Answer, Call, WORDS};
+use crate::storm::Price;
 use crate::trial::{Reading, SharedMemory, TenantIo};
 use crate::{futex, shared};
 use std::io;
@@ -52,6 +53,8 @@ pub struct PortPage {
     beat: AtomicU64,
     gap: AtomicU64,
     io: [AtomicU64; 16],
+    /// What a locked increment costs, ps: within a line, across two; whether that proves a locked bus.
+    price: [AtomicU64; 3],
     /// Of all generations together.
     tolls: [AtomicU64; Toll::COUNT],
     text: [AtomicU8; TEXT],
@@ -255,6 +258,24 @@ impl PortPage {
     /// What the domain has counted.
     pub fn paid(&self, toll: Toll) -> u64 {
         self.tolls[toll as usize].load(Ordering::Relaxed)
+    }
+
+    /// Publishes what a locked increment costs the driver's CPU.
+    pub fn store_price(&self, price: Price) {
+        let words = [price.aligned_ps, price.split_ps, price.proves.into()];
+        for (cell, word) in self.price.iter().zip(words) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// What a locked increment costs there, if that was found out.
+    pub fn price(&self) -> Option<Price> {
+        let word = |at: usize| self.price[at].load(Ordering::Relaxed);
+        (word(1) > 0).then(|| Price {
+            aligned_ps: word(0),
+            split_ps: word(1),
+            proves: word(2) != 0,
+        })
     }
 
     /// Publishes a tenant's counters.

@@ -9,7 +9,7 @@ mod registers;
 use crate::call::Call;
 use crate::host::ChoosesAddresses;
 use crate::link::Link;
-use crate::storm::{Storm, increments};
+use crate::storm::{Price, Storm, increments};
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, MEMORY, Use, run_of};
 use cofferdam_seam::{
@@ -113,6 +113,17 @@ pub enum Deed {
     Storm(Storm),
 }
 
+/// Tells what split locks cost their processor, and whether that shows a locked bus.
+pub fn paid(link: &Link, price: Option<Price>) {
+    let Some(price) = price else {
+        return;
+    };
+    link.page().store_price(price);
+    if price.proves {
+        link.call(Call::Mark);
+    }
+}
+
 impl Deed {
     fn crash(nth: u32, fault: &str) -> Self {
         Self::Crash(format!(
@@ -142,9 +153,7 @@ impl Deed {
                     Ok::<_, Infallible>(())
                 });
                 let Ok(price) = raged;
-                if price.is_some_and(|price| price.proves()) {
-                    link.call(Call::Mark);
-                }
+                paid(link, price);
             }
         }
     }

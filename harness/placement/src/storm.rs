@@ -5,15 +5,21 @@
 //! the same loop with such is the control.
 
 use crate::link::monotonic;
+use cofferdam_microvm::Death;
 use core::arch::asm;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Bytes of a cache line of every x86-64 processor.
 const LINE: usize = 64;
-/// How often the rate is kept to, while a storm lasts.
+/// How often the rate is kept to, while a storm lasts, and what a sample of split locks takes at least:
+/// next to it the way into a guest is little.
 const TICK: Duration = Duration::from_millis(1);
-/// Increments of a sample that shows what one costs, and how many samples there are.
-const SAMPLE: u32 = 500;
+/// Increments of a sample: from so many on twice as many, until they take as long as that.
+const FEWEST: u32 = 8;
+const MOST: u32 = 1024;
+/// Samples of each kind.
 const SAMPLES: u32 = 3;
 /// How many times as long as one within a line it must take, or no bus was locked. On processors
 /// it is several hundred times.
@@ -31,19 +37,20 @@ pub struct Storm {
 }
 
 /// What one locked increment costs the processor that makes it, in picoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Price {
     /// Within a line.
     pub aligned_ps: u64,
     /// Across two.
     pub split_ps: u64,
+    /// Whether as many across lines as within took what only a locked bus does.
+    pub proves: bool,
 }
 
-impl Price {
-    /// Whether increments across lines cost what only a locked bus does.
-    pub const fn proves(&self) -> bool {
-        self.split_ps >= self.aligned_ps.saturating_mul(PROOF)
-    }
+/// Whether a domain that died of that was ended for a split lock: by the kernel's detection, or by KVM's
+/// bus-lock exit.
+pub fn is_end_of(death: &str) -> bool {
+    death.contains("SIGBUS") || death.contains(&Death::BusLock.to_string())
 }
 
 impl Storm {
@@ -53,20 +60,20 @@ impl Storm {
         &self,
         mut lock: impl FnMut(bool, u32) -> Result<(), E>,
     ) -> Result<Option<Price>, E> {
-        let price = if self.aligned {
-            None
-        } else {
-            Some(Price {
-                aligned_ps: cheapest(|| lock(true, SAMPLE))?,
-                split_ps: cheapest(|| lock(false, SAMPLE))?,
-            })
-        };
         let tick = nanos(TICK);
-        let each = u32::try_from(u64::from(self.per_second) * tick / 1_000_000_000).unwrap_or(1);
+        let mut each = u64::from(self.per_second) * tick / 1_000_000_000;
+        let mut price = None;
+        if !self.aligned {
+            let measured = measure(&mut lock)?;
+            // Some hosts let one take so long that a tick has room for a few.
+            each = each.min(tick.saturating_mul(1000) / measured.split_ps.max(1));
+            price = Some(measured);
+        }
+        let each = u32::try_from(each).unwrap_or(u32::MAX).max(1);
         let until = monotonic().saturating_add(nanos(self.lasts));
         let mut next = monotonic();
         while monotonic() < until {
-            lock(self.aligned, each.max(1))?;
+            lock(self.aligned, each)?;
             next = next.saturating_add(tick);
             while monotonic() < next.min(until) {
                 std::hint::spin_loop();
@@ -76,15 +83,35 @@ impl Storm {
     }
 }
 
-/// The least that an increment of some samples took: whatever disturbs one makes it longer.
-fn cheapest<E>(mut sample: impl FnMut() -> Result<(), E>) -> Result<u64, E> {
-    let mut least = u64::MAX;
-    for _ in 0..SAMPLES {
-        let started = monotonic();
-        sample()?;
-        least = least.min(monotonic() - started);
+/// What an increment costs: the least of some samples, as whatever disturbs one makes it longer.
+fn measure<E>(lock: &mut impl FnMut(bool, u32) -> Result<(), E>) -> Result<Price, E> {
+    let mut count = FEWEST;
+    let mut took = timed(|| lock(false, count))?;
+    while took < nanos(TICK) && count < MOST {
+        count *= 2;
+        took = timed(|| lock(false, count))?;
     }
-    Ok(least.saturating_mul(1000) / u64::from(SAMPLE))
+    // The last is what one takes without the way there, which a few share in the others.
+    let mut least = [u64::MAX; 3];
+    for _ in 0..SAMPLES {
+        let kinds = [(true, count), (false, count), (true, MOST)];
+        for ((aligned, count), least) in kinds.into_iter().zip(&mut least) {
+            *least = timed(|| lock(aligned, count))?.min(*least);
+        }
+    }
+    let [as_many, split, within] = least;
+    let each = |ns: u64, count: u32| ns.saturating_mul(1000) / u64::from(count);
+    Ok(Price {
+        aligned_ps: each(within, MOST),
+        split_ps: each(split, count),
+        proves: split >= as_many.saturating_mul(PROOF),
+    })
+}
+
+fn timed<E>(sample: impl FnOnce() -> Result<(), E>) -> Result<u64, E> {
+    let started = monotonic();
+    sample()?;
+    Ok(monotonic() - started)
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -128,9 +155,45 @@ mod tests {
             });
 
             assert_eq!(raged.map(|price| price.is_some()), Ok(!aligned));
-            assert!(made[usize::from(aligned)] >= 1000);
-            assert_eq!(made[usize::from(!aligned)], if aligned { 0 } else { 1500 });
+            let [split, within] = made;
+            if aligned {
+                assert!(within >= 1000 && split == 0, "{made:?}");
+            } else {
+                // Samples of both, and then the storm.
+                assert!(within >= SAMPLES * MOST && split > 0, "{made:?}");
+            }
         }
+    }
+
+    #[test]
+    fn storm_ends_in_time_where_each_increment_takes_long() {
+        let storm = Storm {
+            aligned: false,
+            per_second: 1_000_000,
+            lasts: Duration::from_millis(5),
+        };
+        let mut most = 0;
+
+        let price = storm.rage(|aligned, count| {
+            most = most.max(if aligned { 0 } else { count });
+            // What a host that slows down who makes one lets it take.
+            let until = monotonic() + u64::from(!aligned) * u64::from(count) * 100_000;
+            while monotonic() < until {}
+            Ok::<_, Infallible>(())
+        });
+
+        assert!(most <= 2 * 1_000_000 / 100_000, "{most}");
+        let price = price.ok().flatten().expect("it is no control");
+        assert!(price.proves && price.split_ps >= 100_000_000, "{price:?}");
+    }
+
+    #[test]
+    fn only_what_ends_split_locks_is_taken_for_their_end() {
+        assert!(is_end_of("SIGBUS"));
+        assert!(is_end_of(
+            "panic: in the guest: the driver locked the bus at x.rs:1"
+        ));
+        assert!(!is_end_of("killed by the supervisor: no sign of life"));
     }
 
     #[test]
@@ -158,6 +221,6 @@ mod tests {
         });
 
         let price = price.ok().flatten().expect("it is no control");
-        assert!(price.proves(), "{price:?}");
+        assert!(price.proves, "{price:?}");
     }
 }

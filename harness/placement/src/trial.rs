@@ -6,6 +6,7 @@
 pub use crate::data::{DataPath, Packing};
 pub use crate::fault::{By, Fault, Lock, Route, Target};
 use crate::own::{Driver, Layout, Own, PlatformId, Unknown};
+use crate::storm::Price;
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use schemars::JsonSchema;
@@ -501,6 +502,9 @@ pub struct TrialReport {
     pub machine_check: bool,
     /// Costs.
     pub counts: Counts,
+    /// What a locked increment cost the driver's CPU, where it made split ones (B8). The host's figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_lock: Option<Price>,
     /// Why it ended.
     pub end: End,
     /// Device time at the end, ns.

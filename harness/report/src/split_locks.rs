@@ -1,5 +1,6 @@
 //! What split locks cost a bystander, as text.
 
+use crate::quantity::time;
 use cofferdam_experiment::catalogue::placement;
 use cofferdam_experiment::split_locks::{Read, SplitLock, SplitLocks};
 use cofferdam_experiment::statistics::Spread;
@@ -21,6 +22,7 @@ pub fn text(found: &SplitLocks) -> String {
             way.activated,
             way.ended
         );
+        let _ = writeln!(out, "  {}", price(way));
         for (name, of) in KINDS {
             let _ = writeln!(out, "  {name:<38}{}", row(way, of));
         }
@@ -44,6 +46,22 @@ pub(crate) const KINDS: [(&str, Kind); 2] = [
         read.scattered
     }),
 ];
+
+/// What an increment took the driver's CPU, and what follows from that.
+pub(crate) fn price(way: &SplitLock) -> String {
+    let of = |spread: Option<Spread>| spread.map_or_else(dash, |spread| time(spread.median_ns));
+    let slowed = match way.is_slowed_down() {
+        true => {
+            ": longer than a processor takes, so the kernel or a hypervisor slows down who makes one"
+        }
+        false => "",
+    };
+    format!(
+        "an increment within a line {}, across two {}{slowed}",
+        of(way.within_ns),
+        of(way.across_ns)
+    )
+}
 
 fn row(way: &SplitLock, of: Kind) -> String {
     let figure = |read: &Option<Read>| read.as_ref().map_or_else(dash, |read| line(of(read)));

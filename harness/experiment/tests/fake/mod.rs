@@ -171,6 +171,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         reset_wait_ns: 0,
         longest_reset_ns: 0,
         machine_check: false,
+        split_lock: None,
         counts: Counts {
             mmio_reads: per_request * 2,
             mmio_writes: per_request * 3,

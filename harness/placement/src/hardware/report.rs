@@ -199,6 +199,7 @@ impl Hardware {
             }),
             longest_reset_ns: nanos(self.reset_waits.longest()),
             machine_check: self.machine_check,
+            split_lock: self.units[self.placement.server()].page.price(),
             counts: Counts {
                 mmio_reads: counts.mmio_reads,
                 mmio_writes: counts.mmio_writes,

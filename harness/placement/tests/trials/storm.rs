@@ -1,6 +1,7 @@
 //! Split locks by the driver's CPU, and who looks at what they cost.
 
 use crate::{all_is_well, domain, guest, zygote};
+use cofferdam_placement::storm::is_end_of;
 use cofferdam_placement::trial::{ClockKind, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 
 fn storm(placement: PlacementId, aligned: bool) -> TrialSpec {
@@ -21,7 +22,7 @@ fn storm(placement: PlacementId, aligned: bool) -> TrialSpec {
 /// Whether somebody ended the driver for its split locks, as some hosts do.
 fn ended(report: &TrialReport) -> bool {
     let holder = report.domains.iter().find(|domain| domain.holds_driver);
-    holder.is_some_and(|domain| !domain.deaths.is_empty())
+    holder.is_some_and(|domain| domain.deaths.iter().any(|death| is_end_of(death)))
 }
 
 #[test]
@@ -35,6 +36,9 @@ fn split_locks_are_shown_to_lock_the_bus_and_a_bystander_looks() {
 
         assert_eq!(control.activated, 0, "{placement:?}: {control:#?}");
         assert!(split.activated > 0, "{placement:?}: {split:#?}");
+        let proven = split.split_lock.is_some_and(|price| price.proves);
+        assert!(proven || ended(&split), "{placement:?}: {split:#?}");
+        assert_eq!(control.split_lock, None);
         for report in [control, split] {
             assert!(all_is_well(&report), "{placement:?}: {report:#?}");
             let noticed = report.io[1].memory.expect("the bystander looks");
@@ -44,7 +48,15 @@ fn split_locks_are_shown_to_lock_the_bus_and_a_bystander_looks() {
             assert_eq!(report.io[0].memory, None);
             let tenant = domain(&report, "tenant2");
             assert!(tenant.deaths.is_empty(), "{report:#?}");
-            println!("{placement:?}, ended {}: {noticed:?}", ended(&report));
+            let died = report
+                .domains
+                .iter()
+                .any(|domain| !domain.deaths.is_empty());
+            assert_eq!(
+                died,
+                ended(&report),
+                "nothing else ends anybody: {report:#?}"
+            );
         }
     }
 }

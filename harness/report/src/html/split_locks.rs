@@ -1,6 +1,6 @@
 //! What split locks by the driver's CPU cost a bystander on another core (B8).
 
-use crate::split_locks::{KINDS, Kind, factor, line};
+use crate::split_locks::{KINDS, Kind, factor, line, price};
 use cofferdam_experiment::catalogue::placement;
 use cofferdam_experiment::split_locks::{Read, SplitLocks};
 use cofferdam_experiment::summary::Summary;
@@ -48,7 +48,7 @@ fn table(found: &SplitLocks) -> Markup {
                                     small {
                                         (way.mechanism.words()) ", " (way.pairs) " pairs, "
                                         (way.activated) " storms locked the bus, "
-                                        (way.ended) " were ended"
+                                        (way.ended) " were ended; " (price(way))
                                         @if let Some(why) = &way.why_not { "; " (why) }
                                     }
                                 }
