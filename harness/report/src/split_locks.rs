@@ -16,7 +16,7 @@ pub fn text(found: &SplitLocks) -> String {
         let id = placement(way.placement).id;
         let _ = writeln!(
             out,
-            "{id} ({}): {} pairs, {} storms locked the bus, {} were ended",
+            "{id} ({}): {} pairs, {} storms were activated, {} were ended",
             way.mechanism.words(),
             way.pairs,
             way.activated,

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 pub(super) fn section(summary: &Summary) -> Markup {
     html! {
-        h3 #split-locks { "Split locks: what no wall stops" }
+        h3 #split-locks { "Split locks against a bystander" }
         @match &summary.split_locks {
             None => p {
                 "Not measured in this run: it is small, or was put together from several. "
@@ -47,7 +47,7 @@ fn table(found: &SplitLocks) -> Markup {
                                     (placement(way.placement).id)
                                     small {
                                         (way.mechanism.words()) ", " (way.pairs) " pairs, "
-                                        (way.activated) " storms locked the bus, "
+                                        (way.activated) " storms were activated, "
                                         (way.ended) " were ended; " (price(way))
                                         @if let Some(why) = &way.why_not { "; " (why) }
                                     }
