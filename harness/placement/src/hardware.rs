@@ -24,6 +24,7 @@ use crate::own::Strike;
 use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage, Toll};
 use crate::ring;
+use crate::storm;
 use crate::supervisor::DEATH_BELL;
 use crate::trace::{Event, What};
 use crate::trial::{
@@ -525,6 +526,13 @@ impl Hardware {
         self.note(|| What::Died { who: index, how });
         if index == self.placement.server() {
             self.recovering = true;
+            // What a host or a guest's KVM ends for a locked bus did lock it.
+            let ended =
+                storm::is_end_of(self.units[index].deaths.last().map_or("", String::as_str));
+            if matches!(self.spec.fault, Fault::B8 { .. }) && ended {
+                self.marked += 1;
+                self.activated_at.get_or_insert(self.now());
+            }
         }
         // A newcomer is in no table.
         let domain = self.placement.domains.get(index);
@@ -726,7 +734,7 @@ impl Hardware {
         }
         let tenants = self.placement.domains.iter().zip(&self.units);
         let all = tenants
-            .filter(|(domain, _)| matches!(domain.role, Role::Tenant(_)))
+            .filter(|(domain, _)| domain.role.tenant().is_some())
             .all(|(_, unit)| unit.finished || matches!(unit.state, State::Dead));
         if !all {
             return None;

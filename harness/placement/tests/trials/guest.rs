@@ -10,7 +10,7 @@ use cofferdam_placement::trial::{
 use cofferdam_placement::zygote::Zygote;
 
 /// The drivers that run in a guest.
-const IN_GUEST: [DriverId; 3] = [DriverId::Edu, DriverId::VirtioBlk, DriverId::Nvme];
+pub const IN_GUEST: [DriverId; 3] = [DriverId::Edu, DriverId::VirtioBlk, DriverId::Nvme];
 
 /// Whether there is KVM here; a line that says why not.
 pub fn kvm() -> bool {
