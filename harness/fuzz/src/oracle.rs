@@ -184,4 +184,7 @@ pub struct Sighting {
     pub during: &'static str,
     /// In words; empty unless the execution was traced.
     pub words: String,
+    /// It is a defect of any driver, whatever its documentation says of waits: the driver reads registers
+    /// of a device that is gone.
+    pub evident: bool,
 }

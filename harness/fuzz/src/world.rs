@@ -112,6 +112,8 @@ pub struct State {
     extra: u32,
     /// Of the idle turns, those in which the driver looked at the device through its host.
     looked: u32,
+    /// Since anything happened the driver read a register of a device that is gone.
+    in_vain: bool,
     /// What registers said lately. To read it again is no news.
     reads: [(Register, u64); RECENT],
     next_read: usize,
@@ -384,6 +386,7 @@ impl State {
             watched: false,
             extra: 0,
             looked: 0,
+            in_vain: false,
             reads: [NOTHING; RECENT],
             next_read: 0,
             during: "probe",
@@ -437,6 +440,7 @@ impl State {
         self.idle = 0;
         self.turns = 0;
         self.looked = 0;
+        self.in_vain = false;
         self.watched = false;
         self.extra = 0;
         self.lies.enter();

@@ -12,7 +12,7 @@ use cofferdam_fuzz::witness::Witness;
 use cofferdam_fuzz::world::Detail;
 use cofferdam_seam::service::Compute;
 use cofferdam_seam::{
-    Bar, Deadline, Device, Direction, DmaRegion, DriverHost, Iova, Mmio, Vector, Width,
+    Bar, Deadline, Device, Direction, DmaRegion, DriverHost, Iova, Mmio, Time, Vector, Width,
 };
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
@@ -175,6 +175,8 @@ const WRONGS: &[CallSpec] = &[
     wrong("status-index"),
     wrong("resend"),
     wrong("foreign-vector"),
+    wrong("wait-for-answer"),
+    wrong("wait-for-interrupt"),
 ];
 
 const fn wrong(name: &'static str) -> CallSpec {
@@ -248,6 +250,18 @@ impl Driver for Wrong {
                     host.relax()?;
                 }
             }
+            "wait-for-answer" => {
+                // Liveness answers what was written, inverted.
+                registers.write32(4, !3);
+                while registers.read32(4) != 3 {
+                    host.relax()?;
+                }
+            }
+            "wait-for-interrupt" => {
+                host.enable_interrupts(1)?;
+                registers.write32(0x60, 1);
+                host.wait_any(&[Vector(0)], Deadline(Time::NEVER))?;
+            }
             "beyond" => {
                 let region = host.alloc_dma(4096)?;
                 let mapping = host.map(&region, 0..32, Direction::ToDevice)?;
@@ -304,6 +318,30 @@ impl Driver for Wrong {
 impl Drop for Wrong {
     fn drop(&mut self) {
         let _ = self.host.set_bus_master(false);
+    }
+}
+
+/// The same driver, whose documentation says that its calls block.
+struct Blocking;
+
+impl Target for Blocking {
+    fn name(&self) -> &'static str {
+        "blocking"
+    }
+    fn driver(&self) -> Crate {
+        Broken.driver()
+    }
+    fn calls(&self) -> &'static [CallSpec] {
+        WRONGS
+    }
+    fn device(&self) -> Box<dyn Device> {
+        model()
+    }
+    fn start(&self, host: FuzzHost, witness: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
+        Broken.start(host, witness)
+    }
+    fn blocks(&self) -> bool {
+        true
     }
 }
 
@@ -430,6 +468,42 @@ fn numbers_in_a_message_do_not_change_the_signature() {
     assert!(signatures[0].is_some());
     assert_eq!(signatures[0], signatures[2]);
     assert_eq!(signatures[1], None);
+}
+
+/// What a minimised finding says of a wait: whether it is a defect of a driver that blocks, and why.
+fn waited(body: &str) -> (bool, String) {
+    let mut executor = executor(&Blocking);
+    let program = parse(&Blocking, body);
+    let found = explain(&mut executor, &program, |it| {
+        it.oracle == Oracle::UnboundedWait
+    });
+    let finding = found.expect("memory").expect("a wait").finding;
+    (finding.defect, finding.message)
+}
+
+#[test]
+fn wait_that_an_honest_device_ends_is_no_defect_of_a_driver_that_blocks() {
+    let (defect, message) = waited("call wait-for-interrupt\nlose #1\n");
+    assert!(!defect, "{message}");
+    assert!(message.contains("; an honest device ends"), "{message}");
+}
+
+#[test]
+fn wait_that_no_device_ends_is_a_defect() {
+    let (defect, message) = waited("call wait-for-ever\n");
+    assert!(
+        defect && message.contains("does not end the wait either"),
+        "{message}"
+    );
+}
+
+#[test]
+fn wait_for_a_device_that_is_gone_is_a_defect_of_any_driver() {
+    let (defect, message) = waited("call wait-for-answer\nremove write #1\n");
+    assert!(
+        defect && message.contains("a device that is gone"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -103,6 +103,13 @@ impl World {
         } else {
             (Oracle::Runaway, "does not look at the device")
         };
+        let evident = waits && state.in_vain;
+        let does = if evident {
+            "reads registers of a device that is gone"
+        } else {
+            does
+        };
+        (oracle.name(), evident).hash(&mut hash);
         let words = if state.is_close() {
             format!("the driver does not come back, and {does}")
         } else {
@@ -114,6 +121,7 @@ impl World {
             key: hash.finish(),
             during: state.during,
             words,
+            evident,
         });
     }
 
@@ -180,6 +188,7 @@ impl State {
     pub fn progress(&mut self) {
         self.idle = 0;
         self.looked = 0;
+        self.in_vain = false;
     }
 
     #[inline]
@@ -188,6 +197,7 @@ impl State {
         if self.reads.contains(&(register, value)) {
             // A loop that waits for a register.
             self.looked += 1;
+            self.in_vain = self.removed;
             self.idle += 1;
             if self.idle > 16 {
                 let nanos = RELAX << (self.idle / 16).min(20);
@@ -213,6 +223,7 @@ impl State {
         let asked = (place, value.into());
         if self.reads.contains(&asked) {
             self.looked += 1;
+            self.in_vain = self.removed;
         } else {
             self.reads[self.next_read % RECENT] = asked;
             self.next_read = self.next_read.wrapping_add(1);

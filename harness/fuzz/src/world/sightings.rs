@@ -40,6 +40,7 @@ impl State {
             key: hash.finish(),
             during: self.during,
             words,
+            evident: false,
         });
     }
 
