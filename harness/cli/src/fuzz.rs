@@ -18,16 +18,18 @@ const PACKAGE: &str = "cofferdam-fuzz-runner";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 11] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
+    "cofferdam_fuzz_targets_pci",
     "driver_edu-",
     "driver_nvme-",
     "driver_nvme_crate-",
     "driver_planted-",
     "driver_virtio-",
     "nvme_driver",
-    "virtio_drivers-",
+    "safe_mmio",
+    "virtio_drivers",
 ];
 
 /// Which runner, and how it is built.

@@ -7,6 +7,10 @@
 //! Nothing here is inlined into adapters: those are instrumented, and what the host does is no step of
 //! a driver.
 
+mod firmware;
+
+pub use firmware::FuzzAddresses;
+
 use crate::coroutine;
 use crate::memory::PAGE;
 use crate::oracle::Oracle;
