@@ -16,6 +16,7 @@ mod sightings;
 mod sketch;
 
 pub use mappings::Map;
+use mappings::Region;
 pub use sketch::{Places, Sketch, Spot};
 
 use crate::arena;
@@ -85,8 +86,8 @@ pub struct State {
     ledger: Ledger,
     /// In the order in which they were made.
     pub maps: Vec<Map>,
-    /// Regions given out.
-    pub regions: u64,
+    /// Regions of DMA memory, in the order in which they were given out.
+    regions: Vec<Region>,
     script: Script,
     counts: [u32; EVENTS.len()],
     carried: [u32; CARRIED.len()],
@@ -367,7 +368,7 @@ impl State {
             first_iova: 0,
             ledger: Ledger::default(),
             maps: Vec::new(),
-            regions: 0,
+            regions: Vec::new(),
             script: Script::default(),
             counts: [0; EVENTS.len()],
             carried: [0; CARRIED.len()],
@@ -413,7 +414,7 @@ impl State {
         self.ledger = Ledger::default();
         self.ledger.attach();
         self.maps.clear();
-        self.regions = 0;
+        self.regions.clear();
         self.script.load(program, answers);
         self.counts = [0; EVENTS.len()];
         self.carried = [0; CARRIED.len()];

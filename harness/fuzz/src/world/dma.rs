@@ -1,8 +1,7 @@
 //! The device's requests to memory: who sanctioned them, and what the program makes of them.
 
 use super::{Map, State};
-use crate::frames;
-use crate::oracle::{Oracle, Place};
+use crate::oracle::Oracle;
 use crate::program::{Carried, Event};
 use crate::script::Change;
 use crate::trace::Step;
@@ -23,11 +22,7 @@ impl State {
             None => usize::try_from(at.0.wrapping_sub(self.first_iova)).ok(),
             Some(_) if self.is_excused(at) => None,
             Some(oracle) => {
-                let place = if self.is_close() {
-                    Place::Frames(frames::capture())
-                } else {
-                    Place::Call
-                };
+                let place = self.place(self.stack());
                 self.sight_at(oracle, place, &(why, write), || {
                     let verb = if write { "write" } else { "read" };
                     format!("{verb} of {len} bytes at {at}: {verdict}")

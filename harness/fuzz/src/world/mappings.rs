@@ -1,8 +1,7 @@
 //! What the device may reach, what it stands for, and what is left of it.
 
 use super::State;
-use crate::frames;
-use crate::oracle::{Oracle, Place};
+use crate::oracle::Oracle;
 use crate::program::Event;
 use crate::trace::Step;
 use cofferdam_machine::Live;
@@ -22,8 +21,16 @@ pub struct Map {
     /// The memory it stands for, if it is a copy of memory of the driver's own.
     pub stands_for: Option<usize>,
     /// Which region it is of.
-    pub region: Option<u64>,
+    pub region: Option<usize>,
     /// The driver's stack when it was made, in a close look.
+    frames: Vec<usize>,
+}
+
+/// DMA memory that was given out.
+pub(super) struct Region {
+    len: usize,
+    held: bool,
+    /// The driver's stack when it was allocated, in a close look.
     frames: Vec<usize>,
 }
 
@@ -39,7 +46,7 @@ impl State {
         bytes: Range<usize>,
         way: Direction,
         stands_for: Option<usize>,
-        region: Option<u64>,
+        region: Option<usize>,
     ) -> u64 {
         let id = self.maps.len() as u64;
         let first = self.iova(bytes.start).0;
@@ -49,11 +56,7 @@ impl State {
             way,
         };
         self.ledger.map(0, live, false);
-        let frames = if self.is_close() {
-            frames::capture()
-        } else {
-            Vec::new()
-        };
+        let frames = self.stack();
         let (start, len) = (bytes.start, bytes.len());
         self.maps.push(Map {
             start,
@@ -128,22 +131,59 @@ impl State {
     pub fn sight_map(&mut self, oracle: Oracle, index: usize) {
         let map = &self.maps[index];
         let (len, way, id) = (map.len, map.way, index);
-        let place = if self.is_close() {
-            Place::Frames(map.frames.clone())
-        } else {
-            Place::Call
-        };
+        let place = self.place(map.frames.clone());
         // The buffer's length may be the workload's, and says nothing about the place.
         self.sight_at(oracle, place, &(way, index < 4), || {
             format!("mapping m{id} ({len} bytes, {way:?}) is live")
         });
     }
 
+    /// Gives out DMA memory, and names the region.
+    pub fn region(&mut self, len: usize) -> usize {
+        let frames = self.stack();
+        self.regions.push(Region {
+            len,
+            held: true,
+            frames,
+        });
+        self.regions.len() - 1
+    }
+
+    /// Takes a region back, and its mappings with it. While the device is bus master it may use them to
+    /// the last, and beyond: memory is not to be freed then.
+    pub fn end_region(&mut self, region: usize, bus_master: bool) {
+        if let Some(ended) = self.regions.get_mut(region) {
+            ended.held = false;
+        }
+        for index in 0..self.maps.len() {
+            let map = &self.maps[index];
+            if map.live && map.region == Some(region) {
+                if bus_master {
+                    self.sight_map(Oracle::FreedWhileMapped, index);
+                }
+                self.unmap(index as u64);
+            }
+        }
+    }
+
     /// The driver was removed: reports what it left.
     pub fn after_removal(&mut self, bus_master: bool) {
-        if let Some(index) = self.maps.iter().position(|map| map.live) {
+        let mapped = self.maps.iter().position(|map| map.live);
+        let held = self.regions.iter().find(|region| region.held);
+        if let Some(index) = mapped {
             self.sight_map(Oracle::LeakedMapping, index);
+        } else if let Some(region) = held {
+            let (len, place) = (region.len, self.place(region.frames.clone()));
+            self.sight_at(Oracle::LeakedMemory, place, &"region", || {
+                format!("a region of {len} bytes is held")
+            });
         }
         self.after_refusal(bus_master);
+        // A device that lied, or is gone, may do so whatever the driver does.
+        if self.pin && !self.removed && !self.lies.any() {
+            self.sight(Oracle::InterruptMisuse, "pin", || {
+                "the device holds the interrupt pin, and nobody answers".to_owned()
+            });
+        }
     }
 }

@@ -10,13 +10,27 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const SIGHTINGS: usize = 8;
 
 impl State {
-    /// Reports something.
-    pub fn sight(&mut self, oracle: Oracle, label: &'static str, words: impl FnOnce() -> String) {
-        let place = if self.is_close() {
-            Place::Frames(frames::capture())
+    /// The driver's stack, in a close look.
+    pub(super) fn stack(&self) -> Vec<usize> {
+        if self.is_close() {
+            frames::capture()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A place that a stack tells, in a close look.
+    pub(super) fn place(&self, frames: Vec<usize>) -> Place {
+        if self.is_close() {
+            Place::Frames(frames)
         } else {
             Place::Call
-        };
+        }
+    }
+
+    /// Reports something.
+    pub fn sight(&mut self, oracle: Oracle, label: &'static str, words: impl FnOnce() -> String) {
+        let place = self.place(self.stack());
         self.sight_at(oracle, place, &label, words);
     }
 
