@@ -24,10 +24,15 @@ pub struct Location {
 
 /// Return addresses of this thread's stack, innermost first.
 pub fn capture() -> Vec<usize> {
-    let mut frames = Vec::with_capacity(DEPTH);
+    innermost(DEPTH)
+}
+
+/// The innermost of them. Each costs about a microsecond.
+pub fn innermost(depth: usize) -> Vec<usize> {
+    let mut frames = Vec::with_capacity(depth);
     backtrace::trace(|frame| {
         frames.push(frame.ip() as usize);
-        frames.len() < DEPTH
+        frames.len() < depth
     });
     frames
 }

@@ -31,7 +31,10 @@ pub struct History {
 }
 
 /// Edges looked at together; most of them were not taken.
-const STRIDE: usize = 32;
+const STRIDE: usize = 64;
+
+/// Of those, so many together are looked at next.
+const WORD: usize = 8;
 
 impl History {
     /// Of nothing.
@@ -67,24 +70,54 @@ impl History {
             let len = unit.len();
             let seen = &mut self.seen[first..first + len];
             first += len;
-            for (counts, seen) in unit.chunks_mut(STRIDE).zip(seen.chunks_mut(STRIDE)) {
+            let (strides, rest) = unit.as_chunks_mut::<STRIDE>();
+            let (known, known_rest) = seen.as_chunks_mut::<STRIDE>();
+            for (counts, seen) in strides.iter_mut().zip(known) {
+                // All of them without a branch: this is done for every edge of the program.
                 if counts.iter().fold(0, |any, count| any | count) == 0 {
                     continue;
                 }
-                for (count, seen) in counts.iter_mut().zip(seen) {
-                    let class = class(*count);
-                    *count = 0;
-                    if class & !*seen != 0 {
-                        self.edges += usize::from(*seen == 0);
-                        *seen |= class;
-                        new = true;
+                let words = counts.chunks_exact_mut(WORD);
+                for (counts, seen) in words.zip(seen.chunks_exact_mut(WORD)) {
+                    if *counts != [0; WORD] {
+                        new |= note_some(counts, seen, &mut self.edges);
                     }
                 }
             }
+            new |= note_some(rest, known_rest, &mut self.edges);
         }
         new
     }
 }
+
+/// [`History::note`] of some edges. Whether any of it was new.
+#[inline]
+fn note_some(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
+    let mut new = false;
+    for (count, seen) in counts.iter_mut().zip(seen) {
+        let class = CLASSES[usize::from(*count)];
+        *count = 0;
+        if class & !*seen != 0 {
+            *edges += usize::from(*seen == 0);
+            *seen |= class;
+            new = true;
+        }
+    }
+    new
+}
+
+/// [`class`] of every count.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut count: u8 = 0;
+    loop {
+        classes[count as usize] = class(count);
+        if count == u8::MAX {
+            break classes;
+        }
+        count += 1;
+    }
+};
 
 /// The order of magnitude of a count, as a bit.
 const fn class(count: u8) -> u8 {

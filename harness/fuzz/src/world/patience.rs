@@ -94,8 +94,7 @@ impl World {
     pub fn abandon(&mut self, frames: &[usize], touched: bool) {
         let state = &mut self.state;
         let mut hash = DefaultHasher::new();
-        let innermost = frames.get(..frames.len().min(6)).unwrap_or_default();
-        innermost.hash(&mut hash);
+        (frames, state.during).hash(&mut hash);
         // Only a close look knows.
         let waits = touched || state.looked > 0 || state.detail == Detail::Fast;
         let (oracle, does) = if waits {

@@ -11,8 +11,10 @@ use cofferdam_seam::Width;
 use std::cell::Cell;
 
 thread_local! {
-    /// The store that was announced last: its address and bytes.
-    static ANNOUNCED: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// The store that was announced last: its address, or zero, and bytes. Apart, because most hooks ask
+    /// for the address only.
+    static ANNOUNCED: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
     /// A register is being accessed: whatever instrumented code runs meanwhile is not the driver.
     static BUSY: Cell<bool> = const { Cell::new(false) };
 }
@@ -20,14 +22,16 @@ thread_local! {
 /// Carries out the announced store.
 #[inline]
 pub fn settle() {
-    if let Some((address, bytes)) = ANNOUNCED.take() {
-        write(address, bytes);
+    let address = ANNOUNCED.get();
+    if address != 0 {
+        ANNOUNCED.set(0);
+        write(address, BYTES.get());
     }
 }
 
 /// Forgets what was announced, by a driver that was left in the middle of it.
 pub(super) fn abandon() {
-    ANNOUNCED.set(None);
+    ANNOUNCED.set(0);
     BUSY.set(false);
 }
 
@@ -105,7 +109,8 @@ fn write(address: usize, bytes: usize) {
 fn store(address: usize, bytes: usize) {
     settle();
     if !BUSY.get() && region_at(address, Way::Callbacks).is_some() {
-        ANNOUNCED.set(Some((address, bytes)));
+        ANNOUNCED.set(address);
+        BYTES.set(bytes);
     }
 }
 
