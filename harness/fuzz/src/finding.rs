@@ -180,7 +180,7 @@ pub fn tell(
         finding.message,
         location.function
     );
-    for function in &location.via {
+    for function in location.via.iter().filter(|it| **it != location.function) {
         text += &format!("  from {function}\n");
     }
     text += &format!(
@@ -240,13 +240,30 @@ fn describe(executor: &Executor, sighting: &Sighting, program: &Program) -> Find
     }
 }
 
+/// Which of the functions that led there belong to a signature. What goes wrong in a file goes wrong in
+/// one of the ways into it. Memory is lent by a function that all drivers of a crate share: there it
+/// matters also on whose behalf.
+fn telling(oracle: Oracle, location: &Location) -> &[String] {
+    let lends = matches!(
+        oracle,
+        Oracle::FreedWhileMapped
+            | Oracle::StackWhileMapped
+            | Oracle::LeakedMapping
+            | Oracle::LeakedMemory
+            | Oracle::BadUnmap
+    );
+    let many = if lends { 2 } else { 1 };
+    &location.via[..location.via.len().min(many)]
+}
+
 /// Oracle, the functions that led there and, of a panic, its message without numbers. No line: an
 /// unrelated edit moves it. Its name is the outermost function's: the inner ones are often shared.
 fn signature(sighting: &Sighting, location: &Location) -> String {
     let mut hash = Fnv::default();
     sighting.oracle.name().hash(&mut hash);
     location.function.hash(&mut hash);
-    location.via.hash(&mut hash);
+    let via = telling(sighting.oracle, location);
+    via.hash(&mut hash);
     if location.function.is_empty() {
         location.file.hash(&mut hash);
         sighting.during.hash(&mut hash);
@@ -266,7 +283,7 @@ fn signature(sighting: &Sighting, location: &Location) -> String {
             digits = digit;
         }
     }
-    let named = location.via.last().unwrap_or(&location.function);
+    let named = via.last().unwrap_or(&location.function);
     let short: String = named
         .rsplit("::")
         .find(|part| !part.starts_with('{'))
@@ -436,6 +453,12 @@ mod tests {
 
         assert!(receive != send && send != blocking && receive != blocking);
         assert!(receive.starts_with("leaked-mapping-receive-"), "{receive}");
+    }
+
+    #[test]
+    fn panic_is_the_same_whoever_called_the_file_it_lies_in() {
+        let index = |caller| sighted(Oracle::Panic, &shared_by("d::queue::pop", caller));
+        assert_eq!(index("d::net::receive"), index("d::net::send"));
     }
 
     #[test]

@@ -17,7 +17,6 @@ pub struct Location {
     /// The line, from 1; 0 if unknown.
     pub line: u32,
     /// The driver's functions that led there: by which its file was entered, and who called that one.
-    /// So what goes wrong in a queue is told apart by what the queue was used for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<String>,
 }
@@ -145,17 +144,9 @@ pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
     while let Some(next) = outward.next_if(|place| place.file == innermost.file) {
         entry = next;
     }
-    let mut via: Vec<String> = [Some(entry), outward.next()]
-        .into_iter()
-        .flatten()
-        .map(|place| named(&place.function).to_owned())
-        .collect();
-    if via
-        .first()
-        .is_some_and(|entry| entry == named(&innermost.function))
-    {
-        via.remove(0);
-    }
+    let outward = [Some(entry), outward.next()].into_iter().flatten();
+    let via = outward.map(|place| named(&place.function).to_owned());
+    let via = via.collect();
     Some(Location {
         via,
         ..innermost.clone()
