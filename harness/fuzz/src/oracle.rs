@@ -120,7 +120,7 @@ impl Oracle {
             }
             Self::Runaway => "the driver computes without an end and without looking at the device",
             Self::UnboundedWait => {
-                "the driver waits for the device without a deadline (no defect where its documentation says that calls block, unless an honest device does not end the wait, or it reads registers of a device that is gone)"
+                "the driver waits for the device without a deadline (no defect where its documentation says that calls block, unless an honest device does not end the wait, or it goes round in configuration space, or reads registers of a device that is gone)"
             }
             Self::UnsentData => "data were returned as received that the device never sent",
             Self::LengthBeyondBuffer => "more bytes were reported as received than the buffer has",
@@ -193,7 +193,7 @@ pub struct Sighting {
     pub during: &'static str,
     /// In words; empty unless the execution was traced.
     pub words: String,
-    /// It is a defect of any driver, whatever its documentation says of waits: the driver reads registers
-    /// of a device that is gone.
+    /// It is a defect of any driver, whatever its documentation says of waits: the driver goes round in
+    /// configuration space, which answers at once, or reads registers of a device that is gone.
     pub evident: bool,
 }

@@ -115,6 +115,10 @@ pub struct State {
     looked: u32,
     /// Since anything happened the driver read a register of a device that is gone.
     in_vain: bool,
+    /// The turn in which it last read a register, or configuration space.
+    last_look: u32,
+    /// The turn in which it last read configuration space.
+    last_config: u32,
     /// What registers said lately. To read it again is no news.
     reads: [(Register, u64); RECENT],
     next_read: usize,
@@ -388,6 +392,8 @@ impl State {
             extra: 0,
             looked: 0,
             in_vain: false,
+            last_look: 0,
+            last_config: 0,
             reads: [NOTHING; RECENT],
             next_read: 0,
             during: "probe",
@@ -442,6 +448,8 @@ impl State {
         self.turns = 0;
         self.looked = 0;
         self.in_vain = false;
+        self.last_look = 0;
+        self.last_config = 0;
         self.watched = false;
         self.extra = 0;
         self.lies.enter();

@@ -170,6 +170,7 @@ const WRONGS: &[CallSpec] = &[
     wrong("status-index"),
     wrong("wait-for-answer"),
     wrong("wait-for-interrupt"),
+    wrong("capabilities"),
 ];
 
 const fn wrong(name: &'static str) -> CallSpec {
@@ -235,6 +236,13 @@ impl Driver for Wrong {
                 registers.write32(4, !3);
                 while registers.read32(4) != 3 {
                     host.relax()?;
+                }
+            }
+            "capabilities" => {
+                let mut at = host.config_read(0x34, Width::One)?;
+                while at != 0 {
+                    let offset = u16::try_from(at & 0xff).unwrap_or(0);
+                    at = host.config_read(offset + 1, Width::One)?;
                 }
             }
             "wait-for-interrupt" => {
@@ -414,6 +422,13 @@ fn wait_that_no_device_ends_is_a_defect() {
         defect && message.contains("does not end the wait either"),
         "{message}"
     );
+}
+
+#[test]
+fn endless_list_in_configuration_space_is_a_defect_of_any_driver() {
+    let (defect, message) =
+        waited("call capabilities\nconfig 0x41 #* = 0x40\nconfig 0x34 #* = 0x40\n");
+    assert!(defect && message.contains("goes round in"), "{message}");
 }
 
 #[test]

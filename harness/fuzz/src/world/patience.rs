@@ -36,6 +36,9 @@ const CONFIGURATION: u8 = u8::MAX - 1;
 /// How much patience an execution has that looks at a finding closely.
 const PATIENCE: u32 = 64;
 
+/// So many turns after a register was read a driver still looks at the device.
+const LATELY: u32 = 64;
+
 /// Turns in which the device's memory is watched.
 const EXTRA: u32 = 32;
 
@@ -95,18 +98,20 @@ impl World {
         let state = &mut self.state;
         let mut hash = DefaultHasher::new();
         (frames, state.during).hash(&mut hash);
+        let lately = state.last_look > 0 && state.turns - state.last_look <= LATELY;
         // Only a close look knows.
-        let waits = touched || state.looked > 0 || state.detail == Detail::Fast;
-        let (oracle, does) = if waits {
-            (Oracle::UnboundedWait, "looks at the device")
-        } else {
-            (Oracle::Runaway, "does not look at the device")
-        };
-        let evident = waits && state.in_vain;
-        let does = if evident {
-            "reads registers of a device that is gone"
-        } else {
-            does
+        let waits = touched || state.looked > 0 || lately || state.detail == Detail::Fast;
+        let round = lately && state.last_config == state.last_look;
+        let evident = waits && (state.in_vain || round);
+        let (oracle, does) = match waits {
+            false => (Oracle::Runaway, "does not look at the device"),
+            // It answers at once: nobody waits for it.
+            true if round => (Oracle::UnboundedWait, "goes round in configuration space"),
+            true if state.in_vain => (
+                Oracle::UnboundedWait,
+                "reads registers of a device that is gone",
+            ),
+            true => (Oracle::UnboundedWait, "looks at the device"),
         };
         (oracle.name(), evident).hash(&mut hash);
         let words = if state.is_close() {
@@ -193,6 +198,7 @@ impl State {
     #[inline]
     pub(super) fn was_read(&mut self, register: Register, value: u64) {
         self.turns += 1;
+        self.last_look = self.turns;
         if self.reads.contains(&(register, value)) {
             // A loop that waits for a register.
             self.looked += 1;
@@ -215,6 +221,8 @@ impl State {
     /// Configuration space was read. A loop that gets what it got before is looking at the device.
     pub(super) fn was_asked(&mut self, offset: u16, value: u32) {
         self.turns += 1;
+        self.last_look = self.turns;
+        self.last_config = self.turns;
         let place = Register {
             bar: CONFIGURATION,
             offset: offset.into(),
