@@ -139,7 +139,6 @@ pub fn explain(
         return Ok(None);
     };
     if let Some(ends) = honest {
-        finding.defect |= !ends;
         finding.message += if ends {
             "; an honest device ends the wait"
         } else {
@@ -240,19 +239,19 @@ fn describe(executor: &Executor, sighting: &Sighting, program: &Program) -> Find
     }
 }
 
-/// Which of the functions that led there belong to a signature. What goes wrong in a file goes wrong in
-/// one of the ways into it. Memory is lent by a function that all drivers of a crate share: there it
-/// matters also on whose behalf.
+/// Which of the functions that led there belong to a signature. A panic has its message; another loop may
+/// use what a file shares. Memory is lent by a function that all drivers of a crate share: there it matters
+/// also on whose behalf.
 fn telling(oracle: Oracle, location: &Location) -> &[String] {
-    let lends = matches!(
-        oracle,
+    let many = match oracle {
+        Oracle::Panic => 0,
         Oracle::FreedWhileMapped
-            | Oracle::StackWhileMapped
-            | Oracle::LeakedMapping
-            | Oracle::LeakedMemory
-            | Oracle::BadUnmap
-    );
-    let many = if lends { 2 } else { 1 };
+        | Oracle::StackWhileMapped
+        | Oracle::LeakedMapping
+        | Oracle::LeakedMemory
+        | Oracle::BadUnmap => 2,
+        _ => 1,
+    };
     &location.via[..location.via.len().min(many)]
 }
 
@@ -456,9 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn panic_is_the_same_whoever_called_the_file_it_lies_in() {
-        let index = |caller| sighted(Oracle::Panic, &shared_by("d::queue::pop", caller));
-        assert_eq!(index("d::net::receive"), index("d::net::send"));
+    fn panic_is_the_same_whichever_way_it_was_reached() {
+        let index = |entry| sighted(Oracle::Panic, &shared_by(entry, "d::net::receive"));
+        assert_eq!(index("d::queue::pop"), index("d::queue::peek"));
     }
 
     #[test]

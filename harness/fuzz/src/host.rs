@@ -127,6 +127,9 @@ impl FuzzHost {
             let found = state.mapping_at(iova);
             let map = found.and_then(|id| state.maps.get(usize::try_from(id).ok()?));
             let (Some(id), Some(map)) = (found, map) else {
+                if state.memory.is_exhausted() {
+                    return false;
+                }
                 state.sight(Oracle::BadUnmap, "unshare", || {
                     format!("nothing is shared at {iova}")
                 });

@@ -120,7 +120,7 @@ impl Oracle {
             }
             Self::Runaway => "the driver computes without an end and without looking at the device",
             Self::UnboundedWait => {
-                "the driver waits for the device without a deadline (no defect where its documentation says that calls block, unless an honest device does not end the wait, or it goes round in configuration space, or reads registers of a device that is gone)"
+                "the driver waits for the device without a deadline (no defect where its documentation says that calls block, unless it goes round in configuration space, or reads registers of a device that is gone; each tells whether an honest device ends it)"
             }
             Self::UnsentData => "data were returned as received that the device never sent",
             Self::LengthBeyondBuffer => "more bytes were reported as received than the buffer has",

@@ -47,23 +47,28 @@ const WRONGS: [(&str, Oracle); 17] = [
 /// The ways to misuse interrupts.
 const INTERRUPTS: [&str; 2] = ["vector", "pin"];
 
+/// A driver that is lent no more memory, cannot say so, and takes back all that it asked for.
+const EXHAUST: &str = "exhaust";
+
 const RIGHT: &[Argument] = &[Argument {
     name: "right",
     least: 0,
     most: 1,
 }];
 
-static CALLS: [CallSpec; WRONGS.len() + INTERRUPTS.len()] = {
+static CALLS: [CallSpec; WRONGS.len() + INTERRUPTS.len() + 1] = {
     let mut calls = [CallSpec {
         name: "",
         arguments: RIGHT,
-    }; WRONGS.len() + INTERRUPTS.len()];
+    }; WRONGS.len() + INTERRUPTS.len() + 1];
     let mut at = 0;
     while at < calls.len() {
         calls[at].name = if at < WRONGS.len() {
             WRONGS[at].0
-        } else {
+        } else if at < WRONGS.len() + INTERRUPTS.len() {
             INTERRUPTS[at - WRONGS.len()]
+        } else {
+            EXHAUST
         };
         at += 1;
     }
@@ -261,6 +266,14 @@ impl Driver for Running {
                 buffer[..received].fill(0);
                 witness.received("a buffer", &buffer);
             }
+            EXHAUST => {
+                let bytes = vec![0; 1 << 20];
+                for _ in 0..80 {
+                    let shared = self.host.share(&bytes, Direction::ToDevice);
+                    let at = shared.map_or(Iova(0), |shared| shared.iova);
+                    self.host.unshare(at, bytes.len(), None);
+                }
+            }
             "length" => witness.length("a buffer", if right { 64 } else { 65 }, 64),
             "promise" => witness.promise("it does right", right),
             "bus" => self.keeps_bus = !right,
@@ -297,4 +310,9 @@ fn every_oracle_but_those_that_need_a_process_is_shown() {
         let here = WRONGS.iter().any(|(_, shown)| *shown == oracle);
         assert!(here != elsewhere.contains(&oracle), "{}", oracle.name());
     }
+}
+
+#[test]
+fn driver_that_was_refused_memory_is_not_blamed_for_giving_it_back() {
+    assert_eq!(shown("exhaust", 0), []);
 }

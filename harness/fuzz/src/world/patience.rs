@@ -69,11 +69,11 @@ impl World {
     /// Whether the driver has had its turns, and is to be abandoned where that can be done.
     pub fn is_exhausted(&mut self) -> bool {
         let state = &mut self.state;
-        let patience = match state.detail {
-            Detail::Fast => 1,
-            Detail::Close | Detail::Traced => PATIENCE,
+        // A close look does the same whatever was learnt before it.
+        let (patience, limit) = match state.detail {
+            Detail::Fast => (1, state.idle_limit),
+            Detail::Close | Detail::Traced => (PATIENCE, 2 * IDLE_MOST),
         };
-        let limit = state.idle_limit.saturating_mul(patience);
         let stuck = state.idle > limit
             && state.wakes.is_empty()
             && !state
@@ -102,12 +102,13 @@ impl World {
         // Only a close look knows.
         let waits = touched || state.looked > 0 || lately || state.detail == Detail::Fast;
         let round = lately && state.last_config == state.last_look;
-        let evident = waits && (state.in_vain || round);
+        let in_vain = lately && state.in_vain;
+        let evident = waits && (in_vain || round);
         let (oracle, does) = match waits {
             false => (Oracle::Runaway, "does not look at the device"),
             // It answers at once: nobody waits for it.
             true if round => (Oracle::UnboundedWait, "goes round in configuration space"),
-            true if state.in_vain => (
+            true if in_vain => (
                 Oracle::UnboundedWait,
                 "reads registers of a device that is gone",
             ),

@@ -43,65 +43,60 @@ fn alone(access: impl FnOnce()) {
     }
 }
 
-/// Where an access lies, and in which pieces it goes: 16 bytes are two of 8.
-fn pieces(
-    address: usize,
-    bytes: usize,
-) -> Option<(&'static Region, impl Iterator<Item = (u32, usize, Width)>)> {
-    let region = region_at(address, Way::Callbacks)?;
+/// The accesses of the registers that one of the driver's is, each with its place in the window: one, but
+/// 16 bytes are two of 8.
+#[inline]
+fn each(region: &Region, address: usize, bytes: usize, access: impl Fn(u32, usize, Width)) {
     let offset = address - region.first;
+    let step = bytes.min(8);
     // Beyond the end the access itself faults.
-    let inside = offset + bytes <= region.served;
-    let first = u32::try_from(offset).ok().filter(|_| inside)?;
-    let each = bytes.min(8);
-    let width = Width::from_bytes(each as u64)?;
-    let pieces = (0..bytes).step_by(each).filter_map(move |at| {
-        Some((
-            first.checked_add(u32::try_from(at).ok()?)?,
-            address + at,
-            width,
-        ))
-    });
-    Some((region, pieces))
+    if offset + bytes > region.served {
+        return;
+    }
+    let Some(width) = Width::from_bytes(step as u64) else {
+        return;
+    };
+    for at in (0..bytes).step_by(step) {
+        if let Ok(offset) = u32::try_from(offset + at) {
+            access(offset, address + at, width);
+        }
+    }
 }
 
 #[inline]
 fn load(address: usize, bytes: usize) {
     settle();
-    if region_at(address, Way::Callbacks).is_some() {
-        read(address, bytes);
+    if let Some(region) = region_at(address, Way::Callbacks) {
+        read(region, address, bytes);
     }
 }
 
 #[cold]
-fn read(address: usize, bytes: usize) {
+fn read(region: &Region, address: usize, bytes: usize) {
     alone(|| {
-        let Some((region, pieces)) = pieces(address, bytes) else {
-            return;
-        };
-        for (offset, at, width) in pieces {
+        each(region, address, bytes, |offset, at, width| {
             let value = region.target.read(offset, width).to_le_bytes();
             let len = width.bytes() as usize;
             // SAFETY: inside the window, which is writable memory of this thread.
             unsafe { (at as *mut u8).copy_from_nonoverlapping(value.as_ptr(), len) };
-        }
+        });
     });
 }
 
 #[cold]
 fn write(address: usize, bytes: usize) {
+    // It may be gone since.
+    let Some(region) = region_at(address, Way::Callbacks) else {
+        return;
+    };
     alone(|| {
-        let Some((region, pieces)) = pieces(address, bytes) else {
-            return;
-        };
-        for (offset, at, width) in pieces {
+        each(region, address, bytes, |offset, at, width| {
             let (mut value, len) = ([0; 8], width.bytes() as usize);
             // SAFETY: inside the window, which is readable memory of this thread.
             unsafe { (at as *const u8).copy_to_nonoverlapping(value.as_mut_ptr(), len) };
-            region
-                .target
-                .write(offset, width, u64::from_le_bytes(value));
-        }
+            let value = u64::from_le_bytes(value);
+            region.target.write(offset, width, value);
+        });
     });
 }
 
