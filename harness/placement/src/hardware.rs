@@ -12,6 +12,7 @@ mod calls;
 mod devices;
 mod leap;
 mod recorder;
+mod repetition;
 mod report;
 mod resets;
 mod unit;
@@ -38,6 +39,7 @@ use cofferdam_seam::{Bar, Device, RequesterId, Time, Vector, VectorSet};
 pub use devices::lie_alone;
 use devices::{device, lie};
 use recorder::Recorder;
+use repetition::Repetition;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -457,7 +459,7 @@ impl Hardware {
                 });
             }
             if started.elapsed() > REACT {
-                let who = self.units[index].name.into();
+                let who = format!("{}, which was started,", self.units[index].name);
                 return Err(Infrastructure::Silent { who, within: REACT });
             }
         }
@@ -580,6 +582,7 @@ impl Hardware {
         let unit = &mut self.units[index];
         unit.page.clear();
         unit.restarts += 1;
+        unit.repetition = Repetition::default();
         unit.bells = 0;
         unit.serving = false;
         unit.state = State::Running;
