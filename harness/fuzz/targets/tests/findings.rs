@@ -13,7 +13,7 @@ use std::fs::{read_dir, read_to_string};
 use std::path::PathBuf;
 
 /// A target, a seed of its, and the oracle.
-const SHOWN: [(&str, &str, Oracle); 19] = [
+const SHOWN: [(&str, &str, Oracle); 20] = [
     ("virtio-9p", "used-length-over-buffer", LengthBeyondBuffer),
     ("virtio-blk", "used-length-ignored", UnsentData),
     (
@@ -35,6 +35,7 @@ const SHOWN: [(&str, &str, Oracle); 19] = [
     ("virtio-net", "used-length-over-buffer", Panic),
     ("virtio-rng", "used-length-over-buffer", LengthBeyondBuffer),
     ("virtio-socket", "credit-underflow", Panic),
+    ("virtio-socket", "packet-of-an-earlier-connection", Panic),
     ("virtio-socket", "used-id-indexes-buffers", Panic),
     ("virtio-socket", "used-length-over-buffer", Panic),
     ("virtio-sound", "chmap-count-over-page", Panic),
