@@ -21,6 +21,7 @@ const PACKAGE: &str = "cofferdam-fuzz-runner";
 const CRATES: [&str; 11] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
+    "cofferdam_fuzz_targets_pci",
     "driver_edu-",
     "driver_eth_intel",
     "driver_nvme-",
@@ -29,7 +30,8 @@ const CRATES: [&str; 11] = [
     "driver_virtio-",
     "eth_intel",
     "nvme_driver",
-    "virtio_drivers-",
+    "safe_mmio",
+    "virtio_drivers",
 ];
 
 /// Which runner, and how it is built.

@@ -74,6 +74,9 @@ pub fn leave_driver() {
 
 static CURRENT: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
 
+/// Frames that tell one loop from another while fuzzing; about half of them are the harness's own.
+const GLANCE: usize = 12;
+
 /// How a driver's life ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -152,6 +155,9 @@ impl Executor {
         });
         if life.is_none() {
             fault::unblock();
+        }
+        // What panicked is not dropped either.
+        if matches!(life, None | Some(Life::Panicked)) {
             forget_driver();
         }
         reset_arena();
@@ -168,7 +174,7 @@ impl Executor {
 #[expect(unsafe_code, reason = "nobody else knows that the driver is gone")]
 fn forget_driver() {
     platform::abandon();
-    // SAFETY: the windows were the driver's, whose stack was left.
+    // SAFETY: the windows were the driver's, which was left on its stack, or in its place.
     unsafe { trap::abandon() };
 }
 
@@ -247,7 +253,12 @@ fn report_panic() {
 
 /// Called right before a driver's stack is left.
 pub(crate) fn on_abandon() {
-    let frames = frames::capture();
+    let close = world::try_with(|world| world.state.is_close()).unwrap_or(true);
+    let frames = if close {
+        frames::capture()
+    } else {
+        frames::innermost(GLANCE)
+    };
     let touched = watch::end();
     world::with(|world| world.abandon(&frames, touched));
     RUNNING.set(false);

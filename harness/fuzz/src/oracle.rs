@@ -37,18 +37,20 @@ pub enum Oracle {
     LengthBeyondBuffer,
     /// Mappings are left after the driver was removed.
     LeakedMapping,
+    /// DMA memory is left after the driver was removed.
+    LeakedMemory,
     /// The device may still master the bus after the driver was removed.
     BusHeld,
     /// Data of an earlier request went to the device again.
     LeakedBytes,
-    /// The driver waits for a vector that it does not have.
+    /// The driver waits for a vector that it does not have, or goes while its device still interrupts.
     InterruptMisuse,
     /// The adapter found a promise of the driver broken.
     Promise,
 }
 
 /// All of them.
-pub const ORACLES: [Oracle; 19] = [
+pub const ORACLES: [Oracle; 20] = [
     Oracle::Panic,
     Oracle::Crash,
     Oracle::WildAccess,
@@ -64,6 +66,7 @@ pub const ORACLES: [Oracle; 19] = [
     Oracle::UnsentData,
     Oracle::LengthBeyondBuffer,
     Oracle::LeakedMapping,
+    Oracle::LeakedMemory,
     Oracle::BusHeld,
     Oracle::LeakedBytes,
     Oracle::InterruptMisuse,
@@ -89,6 +92,7 @@ impl Oracle {
             Self::UnsentData => "unsent-data",
             Self::LengthBeyondBuffer => "length-beyond-buffer",
             Self::LeakedMapping => "leaked-mapping",
+            Self::LeakedMemory => "leaked-memory",
             Self::BusHeld => "bus-held",
             Self::LeakedBytes => "leaked-bytes",
             Self::InterruptMisuse => "interrupt-misuse",
@@ -123,16 +127,21 @@ impl Oracle {
             }
             Self::Runaway => "the driver computes without an end and without looking at the device",
             Self::UnboundedWait => {
-                "the driver waits for the device without a deadline (no defect where its documentation says that calls block)"
+                "the driver waits for the device without a deadline (no defect where its documentation says that calls block, unless it goes round in configuration space, or reads registers of a device that is gone; each tells whether an honest device ends it)"
             }
             Self::UnsentData => "data were returned as received that the device never sent",
             Self::LengthBeyondBuffer => "more bytes were reported as received than the buffer has",
             Self::LeakedMapping => "the device can reach memory after the driver was removed",
+            Self::LeakedMemory => {
+                "memory for devices, which the system keeps in place, is held after the driver was removed"
+            }
             Self::BusHeld => {
                 "the device is still bus master after the driver was removed, or did not take it"
             }
             Self::LeakedBytes => "the device was given data of a request that was over",
-            Self::InterruptMisuse => "the driver waits for a vector that it was not given",
+            Self::InterruptMisuse => {
+                "the driver waits for a vector that it was not given, or goes while its honest device holds the interrupt pin"
+            }
             Self::Promise => "the adapter found a promise of the driver's documentation broken",
         }
     }
@@ -191,4 +200,7 @@ pub struct Sighting {
     pub during: &'static str,
     /// In words; empty unless the execution was traced.
     pub words: String,
+    /// It is a defect of any driver, whatever its documentation says of waits: the driver goes round in
+    /// configuration space, which answers at once, or reads registers of a device that is gone.
+    pub evident: bool,
 }
