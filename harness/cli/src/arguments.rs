@@ -8,6 +8,7 @@ use crate::vfio::Vfio;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cofferdam_backends::vfio::platform;
 use cofferdam_experiment::catalogue::{
     CLOCKS, DRIVERS, FABRICS, FAULTS, IOMMU_MODES, clock_named, driver_named, fabric_named,
     fault_named, iommu_named, nearest,
@@ -140,9 +141,10 @@ struct Selection {
 pub struct Compare {
     #[command(flatten)]
     selection: Selection,
-    /// Then hold the model against a Linux guest behind QEMU's IOMMU, which is fetched if need be.
-    #[arg(long)]
-    pub reality: bool,
+    /// Then hold the model against a Linux guest behind QEMU's IOMMU, which is fetched if need be, and
+    /// have its own driver meet controllers that lie: some, or all there are.
+    #[arg(long, value_name = "SET", num_args = 0..=1, require_equals = true, default_missing_value = "quick")]
+    pub reality: Option<Set>,
     /// The trials' clock: leap unless told.
     #[arg(long, value_name = "C", value_parser = clocks(), ignore_case = true)]
     clock: Option<ClockKind>,
@@ -232,6 +234,13 @@ pub struct Replay {
     /// Of a finding: prints a test that reproduces it.
     #[arg(long)]
     pub emit_test: bool,
+    /// Of a finding or program: runs its driver on each of these, and tells the first access in which one
+    /// differs from the first of them. Exit code 1 if one does, 3 if one is not available.
+    #[arg(long, value_name = "BACKEND", value_delimiter = ',', conflicts_with_all = ["times", "emit_test", "out", "perfetto"])]
+    pub on: Vec<On>,
+    /// For `--on vfio`: the real device.
+    #[arg(long, value_name = "ADDRESS", requires = "on")]
+    pub device: Option<platform::Address>,
     #[command(flatten)]
     pub build: fuzz::Build,
     /// Where the trace goes instead of standard output.
@@ -240,6 +249,17 @@ pub struct Replay {
     /// Also writes the trace for a timeline: a file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub perfetto: Option<PathBuf>,
+}
+
+/// Where a program's driver can run.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    /// The model in this process, by a virtual clock.
+    Mock,
+    /// The model, served over a socket.
+    VfioUser,
+    /// A real device.
+    Vfio,
 }
 
 /// What can be run again.
@@ -268,6 +288,15 @@ pub enum Format {
 pub enum Switch {
     On,
     Off,
+}
+
+/// How many lying controllers Linux meets.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Set {
+    /// Four, behind an IOMMU.
+    Quick,
+    /// One of each fault, without and behind an IOMMU: some minutes.
+    All,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

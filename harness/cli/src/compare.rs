@@ -1,6 +1,6 @@
 //! `cofferdam compare` and `merge`: how far a run is, how it ended, and what to read then.
 
-use crate::arguments::{Compare, Format, Merge};
+use crate::arguments::{Compare, Format, Merge, Set};
 use crate::{interrupt, print};
 use cofferdam_experiment::crossings::Crossings;
 use cofferdam_experiment::engine::{Engine, EngineError, Processes};
@@ -17,11 +17,12 @@ use cofferdam_experiment::run::{
 use cofferdam_experiment::split_locks::SplitLocks;
 use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
 use cofferdam_guest::Guest;
-use cofferdam_reality::Comparison;
 use cofferdam_reality::guest::observe;
+use cofferdam_reality::liars::{Extent, meet};
+use cofferdam_reality::{Comparison, Line, Reality};
 use cofferdam_report::progress::Progress;
 use cofferdam_report::terminal::{Detail, Style, render};
-use cofferdam_report::{campaign, html, reality};
+use cofferdam_report::{campaign, html, linux, reality};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
@@ -47,8 +48,8 @@ pub fn compare(arguments: &Compare) -> ExitCode {
         };
     }
     // A guest that cannot be had is known before the first trial.
-    let guest = match arguments.reality.then(Guest::find).transpose() {
-        Ok(guest) => guest,
+    let guest = match arguments.reality.map(|_| Guest::find()).transpose() {
+        Ok(guest) => guest.zip(arguments.reality),
         Err(error) => return fail(&error, INFRASTRUCTURE),
     };
     interrupt::watch();
@@ -160,7 +161,7 @@ fn run_code(error: &RunError) -> u8 {
 /// Writes the page and prints the end of a run.
 fn show(
     finished: Finished,
-    guest: Option<Guest>,
+    guest: Option<(Guest, Set)>,
     (format, detail): (Format, Detail),
     code: impl Fn(&Summary) -> u8,
 ) -> ExitCode {
@@ -169,21 +170,23 @@ fn show(
         mut directory,
         guest: seen,
     } = finished;
-    let known: Result<Vec<Comparison>, _> = seen
+    let known: Result<Reality, _> = seen
         .iter()
-        .map(|line| serde_json::from_slice(line))
+        .map(|line| serde_json::from_slice::<Line>(line))
         .collect();
-    let comparisons = match (known, guest) {
+    let seen = match (known, guest) {
         // What a guest did is on record: it is not asked again.
-        (Ok(known), Some(guest)) if known.is_empty() => in_guest(&guest, &mut directory),
+        (Ok(known), Some((guest, set))) if known.is_empty() => {
+            in_guest(&guest, set, &mut directory)
+        }
         (Ok(known), _) => Ok(known),
         (Err(error), _) => Err(error.into()),
     };
-    let comparisons = match comparisons {
-        Ok(comparisons) => comparisons,
+    let seen = match seen {
+        Ok(seen) => seen,
         Err(error) => return fail(&*error, INFRASTRUCTURE),
     };
-    let page = html::page(&summary, &comparisons);
+    let page = html::page(&summary, &seen);
     if let Err(error) = directory.replace(REPORT, page.as_bytes()) {
         return fail(&error, INFRASTRUCTURE);
     }
@@ -195,7 +198,8 @@ fn show(
             if let Some(account) = &summary.campaign {
                 print(&format!("{}\n", campaign::text(account)));
             }
-            print(&reality::table(&comparisons));
+            print(&reality::table(&seen.comparisons));
+            print(&linux::table(&summary, &seen.trials));
             let report = directory.path().join(REPORT);
             print(&format!("Report: {}\n", report.display()));
         }
@@ -204,27 +208,37 @@ fn show(
             Err(error) => return fail(&error, INFRASTRUCTURE),
         },
     }
-    let disagrees = comparisons.iter().any(|one| !one.holds());
+    let disagrees = seen.comparisons.iter().any(|one| !one.holds());
     ExitCode::from(match code(&summary) {
         0 if disagrees => GATE,
         code => code,
     })
 }
 
-/// Holds the model against a Linux guest; a line of `trials.jsonl` each.
+/// Holds the model against a Linux guest, and has Linux meet liars; a line of `trials.jsonl` each.
 fn in_guest(
     guest: &Guest,
+    set: Set,
     directory: &mut Directory,
-) -> Result<Vec<Comparison>, Box<dyn std::error::Error>> {
+) -> Result<Reality, Box<dyn std::error::Error>> {
     let observations = observe(guest)?;
     let comparisons: Vec<Comparison> = observations
         .iter()
         .map(cofferdam_reality::compare)
         .collect();
-    for comparison in &comparisons {
-        directory.append(serde_json::to_vec(comparison)?)?;
+    let extent = match set {
+        Set::Quick => Extent::Quick,
+        Set::All => Extent::All,
+    };
+    let trials = meet(guest, extent)?;
+    let seen = Reality {
+        comparisons,
+        trials,
+    };
+    for line in seen.clone().lines() {
+        directory.append(serde_json::to_vec(&line)?)?;
     }
-    Ok(comparisons)
+    Ok(seen)
 }
 
 /// A run whose trials could not all be run is no basis for a gate, so that comes first.

@@ -109,7 +109,7 @@ fn main() -> ExitCode {
         Command::Merge(arguments) => compare::merge(&arguments),
         Command::Schema { of } => {
             let schema = match of {
-                Written::Trials => schema::trials(),
+                Written::Trials => cofferdam_reality::trials_schema(),
                 Written::Summary => schema::summary(),
             };
             print(&format!("{:#}\n", schema.as_value()));

@@ -1,8 +1,9 @@
 //! `cofferdam replay`: runs a trial of a finished run again, and tells it.
 
-use crate::arguments::{Again, Replay};
+use crate::arguments::{Again, On, Replay};
 use crate::compare::{INFRASTRUCTURE, USAGE, fail};
 use crate::{fuzz, print};
+use cofferdam_across::{Backend, NotRun, Trace, first_difference, run};
 use cofferdam_experiment::engine::Processes;
 use cofferdam_experiment::replay::{Address, Replayed, boot_of, compare, find};
 use cofferdam_report::trace::text::conclusion;
@@ -16,7 +17,12 @@ const DIFFERS: u8 = 1;
 
 pub fn replay(arguments: &Replay) -> ExitCode {
     match &arguments.again {
+        Again::Trial(_) if !arguments.on.is_empty() => fail(
+            &"--on takes a program or a finding of the fuzzer; a trial runs in its placement",
+            USAGE,
+        ),
         Again::Trial(address) => replay_trial(address, arguments),
+        Again::Program(path) if !arguments.on.is_empty() => across(path, arguments),
         Again::Program(path) => {
             fuzz::replay(&arguments.build, path, arguments.times, arguments.emit_test)
         }
@@ -75,6 +81,58 @@ fn replay_trial(address: &Address, arguments: &Replay) -> ExitCode {
         (Err(error), _) => fail(&error, INFRASTRUCTURE),
         (Ok(()), Replayed::Differs { .. }) => ExitCode::from(DIFFERS),
         (Ok(()), Replayed::Same | Replayed::NotRepeatable) => ExitCode::SUCCESS,
+    }
+}
+
+/// Runs a program on several backends, and holds them against the first.
+fn across(path: &Path, arguments: &Replay) -> ExitCode {
+    let path = match path.is_dir() {
+        true => &path.join("program.prog"),
+        false => path,
+    };
+    let program = match std::fs::read_to_string(path) {
+        Ok(program) => program,
+        Err(error) => return fail(&format!("cannot read {}: {error}", path.display()), USAGE),
+    };
+    let mut first: Option<(&str, Trace)> = None;
+    let (mut differs, mut missing) = (false, false);
+    for on in &arguments.on {
+        let (name, backend) = match on {
+            On::Mock => ("mock", Backend::Mock),
+            On::VfioUser => ("vfio-user", Backend::VfioUser),
+            On::Vfio => ("vfio", Backend::Vfio(arguments.device)),
+        };
+        let trace = match run(&program, backend) {
+            Ok(trace) => trace,
+            Err(NotRun::Unavailable(why)) => {
+                missing = true;
+                print(&format!("{name:10} unavailable: {why}\n"));
+                continue;
+            }
+            Err(why) => return fail(&format!("{}: {why}", path.display()), USAGE),
+        };
+        let seen = format!(
+            "{} accesses, {} deeds of the program's device",
+            trace.heard.len(),
+            trace.acted
+        );
+        let Some((other, known)) = &first else {
+            print(&format!("{name:10} {seen}\n"));
+            first = Some((name, trace));
+            continue;
+        };
+        match first_difference(&known.heard, &trace.heard) {
+            None => print(&format!("{name:10} {seen}: the same as {other}\n")),
+            Some(difference) => {
+                differs = true;
+                print(&format!("{name:10} differs from {other}: {difference}\n"));
+            }
+        }
+    }
+    match (differs, missing) {
+        (true, _) => ExitCode::from(DIFFERS),
+        (false, true) => ExitCode::from(INFRASTRUCTURE),
+        (false, false) => ExitCode::SUCCESS,
     }
 }
 

@@ -4,11 +4,13 @@
 use crate::interrupt;
 use clap::{Args, ValueEnum};
 use cofferdam_experiment::catalogue::{Lying, lies, nearest};
+use cofferdam_fuzz::program::{Program, text};
+use cofferdam_fuzz::served::Served;
 use cofferdam_placement::trial::DriverId;
 use cofferdam_seam::Device;
 use std::fmt::Display;
 use std::io::{Write as _, stderr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +47,10 @@ pub struct Serve {
     /// What it does wrong, once: a fault or a case of `cofferdam list faults` that a device commits.
     #[arg(long, value_name = "F")]
     fault: Option<String>,
+    /// What it does wrong, as a program of the fuzzer says it (`program.prog` of a finding): each client
+    /// meets it from its start. Calls of the workload are left out.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "fault")]
+    tamper: Option<PathBuf>,
     /// At which occasion it does so, counted from when it begins to lie.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "fault", value_parser = clap::value_parser!(u32).range(1..))]
     nth: u32,
@@ -79,6 +85,15 @@ impl Model {
             Self::Edu => DriverId::Edu,
             Self::Nvme => DriverId::Nvme,
             Self::VirtioBlk => DriverId::VirtioBlk,
+        }
+    }
+
+    /// What targets of the fuzzer are called that drive it: this, or with more behind a hyphen.
+    const fn target(self) -> &'static str {
+        match self {
+            Self::Edu => "edu",
+            Self::Nvme => "nvme",
+            Self::VirtioBlk => "virtio-blk",
         }
     }
 
@@ -138,6 +153,16 @@ pub fn serve(arguments: &Serve) -> ExitCode {
         tally = Some(told);
         say(format_args!("{}: {}", lying.name, lying.line));
     }
+    let mut deeds = None;
+    if let Some(path) = &arguments.tamper {
+        let program = match program(arguments.device, path) {
+            Ok(program) => program,
+            Err(why) => return fail(&why, USAGE),
+        };
+        let (served, acted) = Served::new(device, &program);
+        device = Box::new(served);
+        deeds = Some(acted);
+    }
     let door = match Door::open(&arguments.socket) {
         Ok(door) => door,
         Err(error) => return fail(&error, INFRASTRUCTURE),
@@ -175,11 +200,39 @@ pub fn serve(arguments: &Serve) -> ExitCode {
     if let Some(tally) = tally {
         say(format_args!("lies that were acted out: {}", tally.acted()));
     }
+    if let Some(deeds) = deeds {
+        let deeds = deeds.load(Ordering::Relaxed);
+        say(format_args!(
+            "deeds of the program that took place: {deeds}"
+        ));
+    }
     match served {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error, INFRASTRUCTURE),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// What a program has that device do.
+fn program(device: Model, path: &Path) -> Result<Program, String> {
+    let at = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {at}: {error}; name a program's file"))?;
+    let parsed = text::parse_device(&text).map_err(|error| format!("{at}: {error}"))?;
+    let (target, name) = (parsed.target, device.target());
+    let rest = target.strip_prefix(name);
+    if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) {
+        return Err(format!(
+            "{at} is a program for '{target}', not for a driver of {name}; serve that device"
+        ));
+    }
+    match Served::idle(&parsed.program) {
+        0 => {}
+        idle => say(format_args!(
+            "{idle} actions of the program wait for what a served device does not see, and never happen"
+        )),
+    }
+    Ok(parsed.program)
 }
 
 /// The case of that name, or the first of the fault of that name.

@@ -430,11 +430,20 @@ fn plan_says_what_would_run_and_for_how_long_and_writes_nothing() {
 
 #[test]
 fn schemas_are_printed_as_json() {
-    for (of, key) in [("trials", "spec"), ("summary", "gates")] {
+    let keys = [
+        ("trials", "/$defs/Record/properties/spec"),
+        ("trials", "/$defs/Comparison/properties/reality"),
+        ("trials", "/$defs/Trial/properties/outcome"),
+        ("summary", "/properties/gates"),
+    ];
+    for (of, key) in keys {
         let (code, out, error) = run(&["schema", of]);
         assert_eq!(code, 0, "{error}");
         let schema: Value = serde_json::from_str(&out).expect("JSON");
-        assert!(schema["properties"][key].is_object(), "{out}");
+        assert!(
+            schema.pointer(key).is_some_and(Value::is_object),
+            "{key}: {out}"
+        );
     }
 }
 

@@ -268,3 +268,26 @@ fn what_cannot_be_replayed_is_a_usage_error_with_the_remedy() {
     assert_eq!(code, 2);
     assert!(error.contains("missing/trace"), "{error}");
 }
+
+/// Replays a program that lies in a finding's directory; the exit code and what is said.
+fn across(text: &str, on: &str) -> (i32, String) {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("program.prog"), text).expect("a program");
+    let (code, out, error) = replay(place.path(), &[".", "--on", on]);
+    (code, out + &error)
+}
+
+#[test]
+fn program_is_the_same_on_backends_and_one_that_is_missing_is_not_passed() {
+    let program = "cofferdam program 1\ntarget edu\nmode model\ncall factorial 5\n";
+
+    let (same, said) = across(program, "mock,vfio-user");
+    let (missing, why) = across(program, "mock,vfio-user,vfio");
+    let (usage, foreign) = across(&program.replace("edu", "virtio-net"), "mock");
+
+    assert_eq!(same, 0, "{said}");
+    assert!(said.contains("the same as mock"), "{said}");
+    assert_eq!(missing, 3, "{why}");
+    assert!(why.contains("vfio       unavailable"), "{why}");
+    assert_eq!(usage, 2, "{foreign}");
+}

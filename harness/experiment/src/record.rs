@@ -74,8 +74,8 @@ pub enum RecordError {
     },
 }
 
-/// The mechanism of the lines that hold the model against a Linux guest. They have a form of their
-/// own, that of the crate `cofferdam-reality`.
+/// The mechanism of the lines that tell of a Linux guest. They have forms of their own, those of the
+/// crate `cofferdam-reality`.
 pub const GUEST: &str = "linux-guest";
 
 /// What every line says, whatever its form.

@@ -4,8 +4,8 @@ use crate::record::Record;
 use crate::summary::Summary;
 use schemars::{Schema, schema_for};
 
-/// The schema of a line of `trials.jsonl`. Lines of the mechanism
-/// [`GUEST`](crate::record::GUEST) have another form.
+/// The schema of a line of `trials.jsonl` that tells of a trial of ours. Lines of the mechanism
+/// [`GUEST`](crate::record::GUEST) have other forms.
 pub fn trials() -> Schema {
     schema_for!(Record)
 }

@@ -53,6 +53,7 @@ pub mod oracle;
 pub mod program;
 pub mod random;
 mod script;
+pub mod served;
 pub mod target;
 pub mod trace;
 mod watch;

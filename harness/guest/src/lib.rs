@@ -5,7 +5,7 @@
 //! has it do its tasks and returns one result a check, the kernel's log and how the machine ended.
 //! What is not on the machine is fetched once and cached; see [`tools`].
 //!
-//! Left out: disks, networks, more than one CPU, and state between boots. Time in the guest is the
+//! Left out: networks and state between boots. Time in the guest is the
 //! host's, so nothing here replays; trials that must replay belong to the model.
 //!
 //! It trusts Debian's archive (by its signatures), the programs it finds and the agent's sources.

@@ -38,6 +38,9 @@ pub enum RealityError {
         /// What it said.
         why: String,
     },
+    /// No device could be served to it.
+    #[error("cannot serve a device to the guest: {0}")]
+    Serve(std::io::Error),
     /// The guest's life ended early.
     #[error("the guest ended early: {0}")]
     Ended(String),
@@ -110,14 +113,19 @@ fn lives() -> [Life; 4] {
     ]
 }
 
+/// What a cell may take on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How the guest's agent is asked for a cell.
 fn task(cell: &Cell) -> Task {
-    match (cell.way, cell.fault) {
+    let mut task = match (cell.way, cell.fault) {
         (Way::Kernel, fault) => Task::with("edu-dma", &[fault.id(), domain(cell.iommu)]),
         // VFIO's runs overrun a page unless told otherwise.
         (Way::Vfio, Stray::D4Cross) => Task::with("vfio-fault", &["D4"]),
         (Way::Vfio, fault) => Task::with("vfio-fault", &[fault.id()]),
-    }
+    };
+    task.deadline = PATIENCE;
+    task
 }
 
 /// What the agent saw.
@@ -163,7 +171,7 @@ fn live(guest: &Guest, module: &DmaModule, life: &Life) -> Result<Vec<Observatio
     boot.modules
         .extend(life.modules.iter().map(|name| Module::named(name)));
     boot.modules.push(Module::file(&module.path()));
-    boot.deadline = Duration::from_secs(180);
+    boot.deadline = Duration::from_secs(300);
     let outcome = guest.run(&boot)?;
     if outcome.checks.len() < life.cells.len() {
         return Err(RealityError::Ended(outcome.complaint().unwrap_or_default()));

@@ -6,21 +6,31 @@
 //! `cofferdam_machine` with our model of edu, register by register the same. Where the two disagree
 //! a cell carries the reason, or it is a defect of the model.
 //!
+//! And the faults that only a driver can meet: [`liars`] serves controllers that lie to the guest's own
+//! driver of NVMe, and [`linux`] says what became of it, by the guest's own words. There is no model of
+//! that driver; what our placements did with the same faults stands beside it in the report.
+//!
 //! Left out: whatever edu cannot do (ATS, peer-to-peer requests), and forged messages in the format
 //! of remapped interrupts: QEMU's edu carries no requester ID there, so nothing could be validated.
 //!
-//! It trusts the guest's words about its own memory, and nothing else of it.
+//! It trusts the guest's words about its own memory and its own programs, and nothing else of it.
 
 #![forbid(unsafe_code)]
 
 pub mod guest;
+pub mod liars;
+pub mod linux;
 pub mod model;
 
+use cofferdam_experiment::record::Record;
 use cofferdam_machine::config::IommuMode;
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 /// A stray access that edu can commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Stray {
     /// To an address that nobody mapped.
     D1,
@@ -63,7 +73,9 @@ impl Stray {
 }
 
 /// Who mapped memory for the device in the guest. The model has one kind of mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// The kernel's DMA API (D1: nobody).
@@ -73,7 +85,9 @@ pub enum Way {
 }
 
 /// A fault in a mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Cell {
     /// The access.
     pub fault: Stray,
@@ -107,7 +121,7 @@ impl Cell {
 }
 
 /// What was seen of one access: bytes that changed, or interrupts that were raised.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Seen {
     /// Bytes that changed where they should not, or forged interrupts.
     pub landed: u64,
@@ -117,7 +131,7 @@ pub struct Seen {
 }
 
 /// One transfer after an unmapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Try {
     /// How long after, ns.
     pub after_ns: u64,
@@ -137,7 +151,7 @@ impl Seen {
 }
 
 /// A cell, seen in both worlds. A line of `trials.jsonl` with the mechanism `linux-guest`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Version of this form: that of the process records beside it.
     pub schema: u32,
@@ -199,5 +213,69 @@ pub fn compare(observation: &guest::Observation) -> Comparison {
         explained: explained.map(str::to_owned),
         evidence: observation.evidence.clone(),
         kernel: observation.kernel.clone(),
+    }
+}
+
+/// A line of `trials.jsonl` with the mechanism `linux-guest`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Line {
+    /// The model held against the guest.
+    Comparison(Box<Comparison>),
+    /// Linux's own driver and a lying controller.
+    Trial(Box<linux::Trial>),
+}
+
+/// Any line of `trials.jsonl`.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "its form alone is asked for")]
+enum Any {
+    /// A trial of our placements.
+    Record(Box<Record>),
+    /// What a Linux guest did.
+    Guest(Line),
+}
+
+/// The form of a line of `trials.jsonl`, as JSON Schema (draft 2020-12), for programs that read it.
+pub fn trials_schema() -> Schema {
+    schema_for!(Any)
+}
+
+/// What a Linux guest did, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reality {
+    /// The model held against it.
+    pub comparisons: Vec<Comparison>,
+    /// Its own driver and lying controllers.
+    pub trials: Vec<linux::Trial>,
+}
+
+impl Reality {
+    /// Whether no guest was asked.
+    pub fn is_empty(&self) -> bool {
+        self.comparisons.is_empty() && self.trials.is_empty()
+    }
+
+    /// Its lines, as they are written.
+    pub fn lines(self) -> impl Iterator<Item = Line> {
+        let comparisons = self.comparisons.into_iter();
+        let trials = self.trials.into_iter();
+        comparisons
+            .map(|one| Line::Comparison(Box::new(one)))
+            .chain(trials.map(|one| Line::Trial(Box::new(one))))
+    }
+}
+
+impl FromIterator<Line> for Reality {
+    fn from_iter<I: IntoIterator<Item = Line>>(lines: I) -> Self {
+        let mut all = Self::default();
+        for line in lines {
+            match line {
+                Line::Comparison(one) => all.comparisons.push(*one),
+                Line::Trial(one) => all.trials.push(*one),
+            }
+        }
+        all
     }
 }

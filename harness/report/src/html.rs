@@ -22,3 +22,4 @@ mod trusted;
 mod words;
 
 pub use page::page;
+pub(crate) use words::says;

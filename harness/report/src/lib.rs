@@ -10,6 +10,7 @@
 pub mod campaign;
 pub mod factors;
 pub mod html;
+pub mod linux;
 pub mod listing;
 pub mod matrix;
 pub mod outline;

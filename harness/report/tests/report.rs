@@ -9,10 +9,12 @@ use cofferdam_experiment::summary::Summary;
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{Corruption, DomainEnd, End};
+use cofferdam_reality::Reality;
+use cofferdam_reality::linux::{Outcome, Trial};
 use cofferdam_report::factors::{Factor, Score, decided, scores};
-use cofferdam_report::html;
 use cofferdam_report::matrix::{Line, Matrix};
 use cofferdam_report::terminal::{Detail, Style, WIDTH, render};
+use cofferdam_report::{html, linux};
 use fake::{StopAfter, spoiled};
 
 fn summary_of(settings: Settings, filter: Filter, stop: StopAfter, broken: bool) -> Summary {
@@ -146,12 +148,12 @@ fn partial_run_says_so_in_both_forms() {
     };
     let summary = summary_of(Settings::QUICK, filter, StopAfter::trials(20), false);
     assert!(render(&summary, Style::Plain, Detail::Faults).contains("PARTIAL"));
-    assert!(html::page(&summary, &[]).contains("Partial."));
+    assert!(html::page(&summary, &Reality::default()).contains("Partial."));
 }
 
 #[test]
 fn page_is_self_contained() {
-    let page = html::page(&whole(), &[]);
+    let page = html::page(&whole(), &Reality::default());
     for outside in [
         "http://", "https://", "<script", "<link", "<img", "url(", "@import",
     ] {
@@ -165,7 +167,7 @@ fn page_is_self_contained() {
 fn page_leads_with_disagreements_and_escapes_what_domains_said() {
     let summary = summary_of(Settings::QUICK, Filter::default(), StopAfter::never(), true);
     assert!(!summary.disagreements.is_empty());
-    let page = html::page(&summary, &[]);
+    let page = html::page(&summary, &Reality::default());
     assert!(!page.contains("<script"));
     assert!(page.contains("&lt;script"));
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text}"));
@@ -184,7 +186,7 @@ fn page_has_every_case_its_trials_and_what_was_unavailable() {
         ..Filter::default()
     };
     let summary = summary_of(Settings::QUICK, filter, StopAfter::never(), false);
-    let page = html::page(&summary, &[]);
+    let page = html::page(&summary, &Reality::default());
     for cell in summary.cells.iter().filter(|cell| !cell.is_clean()) {
         assert!(
             page.contains(&format!("id=\"c-{}\"", cell.case)),
@@ -230,7 +232,7 @@ fn matrix_has_a_square_for_every_struck_cell_in_both_forms() {
 
 #[test]
 fn every_link_of_the_page_leads_somewhere() {
-    let page = html::page(&whole(), &[]);
+    let page = html::page(&whole(), &Reality::default());
     let links = page.split("href=\"#").skip(1);
     let targets: std::collections::BTreeSet<&str> =
         links.filter_map(|rest| rest.split('"').next()).collect();
@@ -247,7 +249,7 @@ fn page_of_a_run_with_nothing_finished_stands() {
         ..Filter::default()
     };
     let summary = summary_of(Settings::QUICK, filter, StopAfter::trials(0), false);
-    let page = html::page(&summary, &[]);
+    let page = html::page(&summary, &Reality::default());
     assert!(page.contains("Partial."));
     assert!(page.contains("cannot be decided here"));
 }
@@ -278,4 +280,55 @@ fn scores_compare_the_same_cells_and_order_by_containment() {
             .windows(2)
             .all(|two| two[0].activated == two[1].activated)
     );
+}
+
+/// Linux before a controller that lied about a completion.
+fn met(case: &str) -> Trial {
+    Trial {
+        schema: 1,
+        mechanism: "linux-guest".into(),
+        cell: format!("{case}/linux-nvme/strict"),
+        driver: "linux-nvme".into(),
+        fault: case.split('.').next().expect("a fault").into(),
+        case: case.into(),
+        iommu: IommuMode::Strict,
+        machine: None,
+        acted: 1,
+        outcome: Outcome::IoError,
+        told: serde_json::json!({ "errors": 3, "stall_ms": 12 }),
+        evidence: vec!["nvme nvme0: <b>".into()],
+        kernel: "6.12".into(),
+    }
+}
+
+#[test]
+fn linux_stands_beside_our_kernel_and_its_words_are_escaped() {
+    let summary = whole();
+    let nothing = summary_of(
+        Settings::QUICK,
+        Filter::default(),
+        StopAfter::trials(0),
+        false,
+    );
+    let reality = Reality {
+        trials: vec![met("R1")],
+        ..Reality::default()
+    };
+
+    let page = html::page(&summary, &reality);
+    let text = linux::table(&summary, &reality.trials);
+    let missing = linux::table(&nothing, &reality.trials);
+
+    assert!(page.contains("nvme nvme0: &lt;b&gt;") && page.contains("3 of 32 requests"));
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("R1"))
+        .expect("a line");
+    assert!(line.contains("I/O error") && line.contains('/'), "{text}");
+    assert!(missing.contains("not in this plan"), "{missing}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= WIDTH),
+        "{text}"
+    );
+    assert!(linux::table(&summary, &[]).is_empty());
 }

@@ -207,6 +207,20 @@ pub fn parse(text: &str, calls: &[CallSpec]) -> Result<Parsed, ParseError> {
     Ok(Parsed { target, program })
 }
 
+/// Reads what a program has the device do. Calls of the workload are left out, whatever they are.
+///
+/// # Errors
+///
+/// The first place that is wrong.
+pub fn parse_device(text: &str) -> Result<Parsed, ParseError> {
+    let is_call = |line: &&str| line.split_whitespace().next() == Some("call");
+    // Left blank, so that errors name the line of the file.
+    let lines = text
+        .lines()
+        .map(|line| if is_call(&line) { "" } else { line });
+    parse(&lines.collect::<Vec<_>>().join("\n"), &[])
+}
+
 fn header(lines: &mut Lines<'_>) -> Result<String, ParseError> {
     let missing = |line, what: &str| ParseError {
         line,

@@ -9,7 +9,9 @@ mod disk;
 mod dma_module;
 mod edu_dma;
 mod iommu_groups;
+mod iops;
 mod kernel;
+mod liar;
 mod nvme;
 mod vfio;
 
@@ -47,8 +49,15 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         name: "lying-disk",
-        shows: "what becomes of requests to an NVMe disk that lies; argument: its PCI address",
-        run: disk::meets_a_liar,
+        shows: "what becomes of requests to an NVMe disk that lies; arguments: its PCI address, those \
+                of disks that do not",
+        run: liar::meets_a_liar,
+    },
+    Entry {
+        name: "iops",
+        shows: "requests of 4 KiB a second of NVMe disks, in order and at random; arguments: their PCI \
+                addresses",
+        run: iops::run,
     },
     Entry {
         name: "dma-module",

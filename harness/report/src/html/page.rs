@@ -5,9 +5,9 @@ use super::{
     reading, trials,
 };
 use crate::matrix::Matrix;
-use crate::reality;
+use crate::{linux, reality};
 use cofferdam_experiment::summary::Summary;
-use cofferdam_reality::Comparison;
+use cofferdam_reality::Reality;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 const STYLE: &str = include_str!("../style.css");
@@ -26,7 +26,7 @@ const SECTIONS: [(&str, &str); 9] = [
 ];
 
 /// The page of a run.
-pub fn page(summary: &Summary, guest: &[Comparison]) -> String {
+pub fn page(summary: &Summary, guest: &Reality) -> String {
     let matrix = Matrix::of(summary);
     html! {
         (DOCTYPE)
@@ -48,7 +48,8 @@ pub fn page(summary: &Summary, guest: &[Comparison]) -> String {
                     (costs::section(summary))
                     (claims::section(summary))
                     (literature::section(summary))
-                    (reality::section(guest))
+                    (reality::section(&guest.comparisons))
+                    (linux::section(summary, &guest.trials))
                     (trials::section(&matrix, summary))
                     (environment::section(summary))
                     (reading::section())

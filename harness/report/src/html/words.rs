@@ -12,7 +12,7 @@ pub(super) fn time(ns: u64) -> String {
     crate::quantity::time(ns).replace(' ', "\u{a0}")
 }
 
-pub(super) const fn says(outcome: Outcome) -> &'static str {
+pub(crate) const fn says(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Clean => "clean",
         Outcome::NotActivated => "not activated",

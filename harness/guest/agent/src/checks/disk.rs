@@ -1,8 +1,7 @@
-//! Linux's own block drivers on a disk that somebody serves: a file system made, used and found again,
-//! and what becomes of requests when the disk lies.
+//! Linux's own block drivers on a disk that somebody serves: a file system made, used and found again.
 
 use super::NotPassed;
-use rustix::fs::{Advice, fadvise, sync};
+use rustix::fs::sync;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
@@ -84,76 +83,14 @@ pub fn keeps_a_file_system(arguments: &[String]) -> Result<Value, NotPassed> {
     }
 }
 
-/// Uses a disk of NVMe that begins to lie when byte 3Ch of its configuration space becomes a5h: writes,
-/// reads back, resets the controller, and does so again. Says what came of it and judges nothing.
-/// Argument: the controller's PCI address, for Linux numbers controllers in the order in which they
-/// happen to come up.
-pub fn meets_a_liar(arguments: &[String]) -> Result<Value, NotPassed> {
-    let [address, ..] = arguments else {
-        let error = "which controller?";
-        return Err(NotPassed::Failed(json!({ "error": error })));
-    };
-    let function = Path::new("/sys/bus/pci/devices").join(address);
-    let controller = appear(|| only_entry(&function.join("nvme")))?;
-    let name = controller.file_name().unwrap_or_default().to_string_lossy();
-    let disk = find(&format!("{name}n1"))?;
-    let file = OpenOptions::new().read(true).write(true).open(disk)?;
-    let config = OpenOptions::new()
-        .write(true)
-        .open(function.join("config"))?;
-    config.write_all_at(&[0xa5], 0x3c)?;
-
-    let mut seen = Seen::default();
-    let started = Instant::now();
-    seen.use_disk(&file, 0);
-    let reset = fs::write(controller.join("reset_controller"), "1");
-    seen.use_disk(&file, 1);
-    let took = started.elapsed();
-    Ok(json!({
-        "errors": seen.errors, "first_error": seen.first, "mismatches": seen.mismatches,
-        "reset": reset.err().map_or("done".to_owned(), |error| error.to_string()),
-        "took_ms": millis(took),
-    }))
-}
-
-/// What became of a liar's requests.
-#[derive(Default)]
-struct Seen {
-    errors: u32,
-    first: Option<String>,
-    mismatches: u32,
-}
-
-impl Seen {
-    fn use_disk(&mut self, file: &File, round: u64) {
-        for place in 0..16 {
-            let at = place * 0x1_0000;
-            let wanted = &noise(place ^ round << 32)[..0x1_0000];
-            let mut got = vec![0; wanted.len()];
-            let done = file
-                .write_all_at(wanted, at)
-                .and_then(|()| file.sync_data())
-                .and_then(|()| Ok(fadvise(file, at, None, Advice::DontNeed)?))
-                .and_then(|()| file.read_exact_at(&mut got, at));
-            match done {
-                Ok(()) => self.mismatches += u32::from(got != wanted),
-                Err(error) => {
-                    self.errors += 1;
-                    self.first.get_or_insert_with(|| error.to_string());
-                }
-            }
-        }
-    }
-}
-
 /// The disk's node, once the driver has brought it up.
-fn find(name: &str) -> Result<PathBuf, NotPassed> {
+pub(super) fn find(name: &str) -> Result<PathBuf, NotPassed> {
     let node = Path::new("/dev").join(name);
     appear(|| node.exists().then(|| node.clone()))
 }
 
 /// What a driver makes when it has brought its device up.
-fn appear(look: impl Fn() -> Option<PathBuf>) -> Result<PathBuf, NotPassed> {
+pub(super) fn appear(look: impl Fn() -> Option<PathBuf>) -> Result<PathBuf, NotPassed> {
     let until = Instant::now() + PROBE;
     loop {
         if let Some(found) = look() {
@@ -165,12 +102,6 @@ fn appear(look: impl Fn() -> Option<PathBuf>) -> Result<PathBuf, NotPassed> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// The only entry of a directory.
-fn only_entry(directory: &Path) -> Option<PathBuf> {
-    let mut entries = fs::read_dir(directory).ok()?;
-    Some(entries.next()?.ok()?.path())
 }
 
 /// An empty FAT16 file system with clusters of 4 KiB (Microsoft FAT Specification, 2005, section 3).
@@ -209,7 +140,7 @@ fn make_fat16(disk: &File, sectors: u32) -> io::Result<()> {
 }
 
 /// A mebibyte that differs from place to place and from seed to seed.
-fn noise(seed: u64) -> Vec<u8> {
+pub(super) fn noise(seed: u64) -> Vec<u8> {
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let words = std::iter::repeat_with(|| {
         // xorshift64.
@@ -221,6 +152,6 @@ fn noise(seed: u64) -> Vec<u8> {
     words.take(CHUNK / 8).flatten().collect()
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
