@@ -18,7 +18,7 @@ const PACKAGE: &str = "cofferdam-fuzz-runner";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 13] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
     "cofferdam_fuzz_targets_pci",
