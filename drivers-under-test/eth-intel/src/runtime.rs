@@ -16,7 +16,7 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 /// Receive buffers.
-const RECEIVE: usize = 32;
+const RECEIVE: usize = 8;
 /// Transmit buffers.
 const TRANSMIT: usize = 8;
 

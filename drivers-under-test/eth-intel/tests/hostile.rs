@@ -81,7 +81,7 @@ impl Device for Liar {
         }
         if let Some(bytes) = self.lie.descriptor
             && at.offset() == RDT
-            && value == 32
+            && value == 8
         {
             let written = bus.dma_write(Iova(self.ring + 8), &bytes, Purpose::Completion);
             self.told

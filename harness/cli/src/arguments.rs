@@ -39,6 +39,9 @@ pub enum Command {
     Compare(Compare),
     /// Does a cell end the same way every time? Runs some cells several times by the wall clock.
     Stability(Stability),
+    /// What do a driver's split locks, each of which locks the bus, cost a tenant on another core? In
+    /// pairs with a control, by the wall clock.
+    SplitLock(SplitLock),
     /// Puts the shards of a comparison together: records, gates and report as of one run.
     Merge(Merge),
     /// Prints the JSON Schema of what a comparison writes.
@@ -371,6 +374,22 @@ impl Selection {
             shard: None,
         })
     }
+}
+
+#[derive(Args)]
+pub struct SplitLock {
+    /// Where the driver is; may be given again [user-process, and driver-vm where there is KVM].
+    #[arg(long = "placement", value_name = "P")]
+    pub placements: Vec<String>,
+    /// Pairs of trials a placement; with 30 or more the medians have intervals.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub pairs: u32,
+    /// What the trials' contents are drawn from.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 impl Compare {

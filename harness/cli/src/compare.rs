@@ -3,14 +3,18 @@
 use crate::arguments::{Compare, Format, Merge, Set};
 use crate::{interrupt, print};
 use cofferdam_experiment::crossings::Crossings;
-use cofferdam_experiment::engine::{EngineError, Processes};
+use cofferdam_experiment::engine::{Engine, EngineError, Processes};
+use cofferdam_experiment::environment::guests;
 use cofferdam_experiment::header::{HeaderError, Wanted};
 use cofferdam_experiment::merge::{self as experiment, MergeError};
 use cofferdam_experiment::out::{Directory, OutError, default_path};
 use cofferdam_experiment::outline::{Outline, estimate};
 use cofferdam_experiment::plan::Plan;
 use cofferdam_experiment::record::Record;
-use cofferdam_experiment::run::{Finished, Observer, REPORT, RunError, jobs, resume, run_measured};
+use cofferdam_experiment::run::{
+    Finished, Measured, Observer, REPORT, RunError, jobs, resume, run_measured,
+};
+use cofferdam_experiment::split_locks::SplitLocks;
 use cofferdam_experiment::summary::{InfrastructureFailure, State, Summary};
 use cofferdam_guest::Guest;
 use cofferdam_reality::guest::observe;
@@ -93,20 +97,32 @@ fn carry_out(
         .out
         .clone()
         .unwrap_or_else(|| default_path(SystemTime::now()));
-    let measure = || time_crossings(&plan);
+    let measure = || measure(&plan);
     run_measured(&plan, &out, jobs, Processes::start, measure, screen)
 }
 
-/// What a crossing takes in the plan's placements. A host on which no engine starts says so with the
-/// first trial.
-fn time_crossings(plan: &Plan) -> Option<Crossings> {
-    let mut engine = Processes::start().ok()?;
-    Some(Crossings::of_plan(plan, |placement, rounds| {
-        if interrupt::asked() {
-            return Err(EngineError::Infrastructure("interrupted".to_owned()));
-        }
+/// What the host is like: what a crossing takes in the plan's placements, what split locks cost. One on
+/// which no engine starts says so with the first trial.
+fn measure(plan: &Plan) -> Measured {
+    let Ok(mut engine) = Processes::start() else {
+        return Measured::default();
+    };
+    let going_on = || match interrupt::asked() {
+        true => Err(EngineError::Infrastructure("interrupted".to_owned())),
+        false => Ok(()),
+    };
+    let crossings = Crossings::of_plan(plan, |placement, rounds| {
+        going_on()?;
         engine.round_trips(placement, rounds)
-    }))
+    });
+    let split_locks = SplitLocks::of_plan(plan, guests().ok(), |spec| {
+        going_on()?;
+        engine.run(spec)
+    });
+    Measured {
+        crossings: Some(crossings),
+        split_locks,
+    }
 }
 
 pub fn merge(arguments: &Merge) -> ExitCode {

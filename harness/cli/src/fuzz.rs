@@ -18,16 +18,20 @@ const PACKAGE: &str = "cofferdam-fuzz-runner";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 13] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
+    "cofferdam_fuzz_targets_pci",
     "driver_edu-",
+    "driver_eth_intel",
     "driver_nvme-",
     "driver_nvme_crate-",
     "driver_planted-",
     "driver_virtio-",
+    "eth_intel",
     "nvme_driver",
-    "virtio_drivers-",
+    "safe_mmio",
+    "virtio_drivers",
 ];
 
 /// Which runner, and how it is built.
@@ -131,6 +135,17 @@ pub enum Corpus {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Runs programs with the registers of a driver that dereferences pointers trapped in both ways, by
+    /// callbacks and by faults, which must see the same accesses.
+    Agree {
+        #[command(flatten)]
+        build: Build,
+        /// Which driver.
+        driver: String,
+        /// Programs.
+        #[arg(long, default_value_t = 300)]
+        execs: u64,
+    },
     /// Runs workloads against the honest device. There must be no finding.
     Honest {
         #[command(flatten)]
@@ -218,6 +233,17 @@ pub fn corpus(arguments: &Corpus) -> ExitCode {
             run(
                 build,
                 ["cover".into(), driver.into(), from, "--out".into(), out],
+            )
+        }
+        Corpus::Agree {
+            build,
+            driver,
+            execs,
+        } => {
+            let execs = execs.to_string();
+            run(
+                build,
+                ["agree", driver, "--execs", &execs].map(OsString::from),
             )
         }
         Corpus::Honest {

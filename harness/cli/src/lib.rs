@@ -22,6 +22,7 @@ mod oracles;
 mod own;
 mod replay;
 mod serve;
+mod split_lock;
 mod stability;
 mod vfio;
 
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Stability(arguments) => stability::stability(&arguments),
+        Command::SplitLock(arguments) => split_lock::split_lock(&arguments),
         Command::Merge(arguments) => compare::merge(&arguments),
         Command::Schema { of } => {
             let schema = match of {

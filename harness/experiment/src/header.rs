@@ -6,6 +6,7 @@ use crate::environment::Environment;
 use crate::plan::{Filter, Plan, PlanError, Settings};
 use crate::record::SCHEMA;
 use crate::shard::Shard;
+use crate::split_locks::SplitLocks;
 use cofferdam_placement::own::{self, OwnError, Source};
 use cofferdam_placement::trial::ClockKind;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ pub struct Header {
     /// What a crossing took on its host, if that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crossings: Option<Crossings>,
+    /// What split locks cost a bystander on its host, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_locks: Option<SplitLocks>,
     /// The users' files it ran with, so that it can be read and continued without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<Source>,
@@ -265,6 +269,7 @@ impl Header {
             environment,
             elsewhere: Vec::new(),
             crossings: None,
+            split_locks: None,
             own: own::sources(),
         }
     }

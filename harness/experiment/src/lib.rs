@@ -37,6 +37,7 @@ pub mod run;
 pub mod schema;
 pub mod seed;
 pub mod shard;
+pub mod split_locks;
 pub mod stability;
 pub mod statistics;
 pub mod summary;

@@ -8,8 +8,8 @@
 
 use crate::campaign;
 use crate::catalogue::{
-    DRIVERS, FABRICS, FAULTS, Fault, IOMMU_MODES, OF_INTERRUPTS, PLACEMENTS, cases, corner,
-    crossed, driver, fabric_name, iommu_name, placement, why_not,
+    DRIVERS, FABRICS, FAULTS, Fault, IN_TENANT, IOMMU_MODES, OF_INTERRUPTS, PLACEMENTS, cases,
+    corner, crossed, driver, fabric_name, iommu_name, of_tenants, placement, why_not,
 };
 use crate::cell::Cell;
 use crate::seed::{Draw, derive, digest};
@@ -17,6 +17,7 @@ use crate::shard::Shard;
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::guest;
 use cofferdam_placement::own::PlatformId;
+use cofferdam_placement::placement::Placement;
 use cofferdam_placement::trial::{ClockKind, DriverId, Fault as Strike, PlacementId, TrialSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,13 @@ impl Settings {
         injections: None,
         injections_per_boot: 1,
     };
+}
+
+impl Settings {
+    /// Whether trials of that cell show anything by its clock.
+    fn shows(&self, cell: &Cell) -> bool {
+        self.clock == ClockKind::Wall || cell.case.fault.by_wall().is_none()
+    }
 }
 
 /// A subset of the plan; an empty list means all.
@@ -288,6 +296,7 @@ impl Plan {
         let chosen: HashSet<Cell> = all
             .iter()
             .filter(|cell| filter.place(cell) && filter.fault(cell))
+            .filter(|cell| settings.shows(cell))
             .flat_map(|cell| [*cell, cell.clean()])
             .collect();
         if chosen.is_empty() {
@@ -517,9 +526,13 @@ fn explain(filter: &Filter) -> String {
                 .filter_map(|except| except.driver)
                 .map(|id| format!(", not with --driver {}", driver(id).id))
                 .collect();
+            let wall = cases(fault)
+                .iter()
+                .any(|case| case.fault.by_wall().is_some());
             format!(
-                "{} runs with --iommu {} and --fabric {}{}",
+                "{} runs with {}--iommu {} and --fabric {}{}",
                 fault.id,
+                if wall { "--clock wall, " } else { "" },
                 modes.join("|"),
                 fabrics.join("|"),
                 not.concat()
@@ -554,6 +567,9 @@ fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
             && allows(&filter.placements, &placement.placement)
     });
     guests.flat_map(move |placement| {
+        if placement.housing().is_some() {
+            return in_tenant(placement);
+        }
         let drivers = DRIVERS.iter().filter(|entry| {
             guest::in_payload(entry.driver).is_none() && allows(&filter.drivers, &entry.driver)
         });
@@ -570,8 +586,34 @@ fn outside(filter: &Filter) -> impl Iterator<Item = NotApplicable> + '_ {
             reason: "by its own PCI transport virtio-drivers polls, and asks for no interrupts"
                 .to_owned(),
         });
-        absent.chain(polls)
+        absent.chain(polls).collect::<Vec<_>>()
     })
+}
+
+/// What is not tried where the driver is in its tenant.
+fn in_tenant(placement: &Placement) -> Vec<NotApplicable> {
+    let case = |case: String, place: &str, reason: &str| NotApplicable {
+        case,
+        place: place.to_owned(),
+        reason: reason.to_owned(),
+    };
+    vec![
+        case(
+            format!("every fault in {}", placement.id),
+            &format!("every driver but {}", driver(IN_TENANT).id),
+            "thinly tried: what a driver does there differs by who is in its guest, not by the driver",
+        ),
+        case(
+            format!(
+                "all but {} in {}",
+                of_tenants(placement).join(", "),
+                placement.id
+            ),
+            "every driver",
+            "thinly tried: they differ from driver-vm in nothing, or need a restart, or two tenants \
+             with requests",
+        ),
+    ]
 }
 
 impl Plan {
@@ -596,6 +638,18 @@ impl Plan {
                     continue;
                 }
                 let Some(except) = corner(fault, &cell) else {
+                    if let Some(why) = cell.case.fault.by_wall()
+                        && !self.settings.shows(&cell)
+                    {
+                        let entry = NotApplicable {
+                            case: cell.case.name(),
+                            place: "the leap clock".to_owned(),
+                            reason: why.to_owned(),
+                        };
+                        if !found.contains(&entry) {
+                            found.push(entry);
+                        }
+                    }
                     continue;
                 };
                 let place = match except {
@@ -697,6 +751,12 @@ mod tests {
             );
         }
         let excluded = plan.not_applicable();
+        assert!(
+            cells
+                .iter()
+                .any(|cell| cell.placement == PlacementId::Passthrough),
+            "thinly, but tried"
+        );
         let of = |entry: &&NotApplicable| entry.case == "every fault in driver-vm";
         let places: Vec<_> = excluded
             .iter()
@@ -704,6 +764,37 @@ mod tests {
             .map(|entry| &entry.place[..])
             .collect();
         assert_eq!(places, ["nvme-crate"]);
+    }
+
+    #[test]
+    fn what_shows_by_the_wall_clock_only_is_in_no_other_plan() {
+        let wall = Settings {
+            clock: ClockKind::Wall,
+            ..Settings::QUICK
+        };
+        let storms = |plan: &Plan| count_of(plan, "B8");
+        let leap = plan(Filter::default());
+        assert_eq!(storms(&leap), 0);
+        let excluded = leap.not_applicable();
+        let why = excluded
+            .iter()
+            .find(|entry| entry.place == "the leap clock");
+        assert!(why.is_some_and(|why| why.reason.contains("--clock wall")));
+        let by_wall = Plan::new(wall, Filter::default()).expect("the full plan");
+        assert_eq!(storms(&by_wall), 2 * processes() * DRIVERS.len());
+        // The others keep their places.
+        let shared = |trial: &Trial| trial.cell.case.fault.id() != "B8";
+        let indices = |plan: &Plan| -> Vec<u64> {
+            let shared = plan.trials().filter(shared);
+            shared.map(|trial| trial.index).collect()
+        };
+        assert_eq!(indices(&leap), indices(&by_wall));
+        let only = Filter {
+            faults: vec!["B8".into()],
+            ..Filter::default()
+        };
+        let error = Plan::new(Settings::QUICK, only).expect_err("not by this clock");
+        assert!(error.to_string().contains("--clock wall"), "{error}");
     }
 
     #[test]

@@ -449,16 +449,30 @@ mod tests {
         );
         assert_eq!(lands(PlacementId::UserProcess), [Owner::Driver]);
         assert_eq!(lands(PlacementId::DriverVm), [Owner::Driver]);
+        let in_tenant = cells(|cell| cell.placement == PlacementId::Passthrough);
+        let in_tenant = in_tenant.iter().filter(|cell| cell.case.fault.id() == "M1");
+        let victims: Vec<Owner> = in_tenant
+            .filter_map(|cell| match predict(cell).expect {
+                Expect::Lands(owner) => Some(owner),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(victims, [Owner::Driver, Owner::Tenant1]);
     }
 
     #[test]
     fn negative_control_is_a_victims_frame_without_a_translating_iommu() {
         let control = cells(|cell| negative_control(cell).is_some());
         // Four victims, two modes that do not translate.
-        let guests = PLACEMENTS.iter().filter(|entry| entry.needs_kvm()).count();
-        let processes = PLACEMENTS.len() - guests;
+        let guests = || PLACEMENTS.iter().filter(|entry| entry.needs_kvm());
+        let processes = PLACEMENTS.len() - guests().count();
         // One of the two, and the drivers that can be there.
-        let in_guests = 4 * (DRIVERS.len() - 1) * guests;
+        let drivers = guests().map(|entry| match entry.housing() {
+            // Where application and driver are one program it is not tried again.
+            Some(_) => usize::from(entry.copies),
+            None => DRIVERS.len() - 1,
+        });
+        let in_guests = 4 * drivers.sum::<usize>();
         assert_eq!(control.len(), 4 * 2 * DRIVERS.len() * processes + in_guests);
         for cell in control {
             assert!(matches!(predict(&cell).expect, Expect::Lands(_)));

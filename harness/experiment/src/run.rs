@@ -13,6 +13,7 @@ use crate::lanes::{Host, Next, Ran, Take, drive};
 use crate::out::{Directory, OutError, TRIALS};
 use crate::plan::{Plan, Trial};
 use crate::record::{Record, SCHEMA, Times};
+use crate::split_locks::SplitLocks;
 use crate::summary::{Collector, InfrastructureFailure, State, Summary};
 use cofferdam_placement::trial::ClockKind;
 use std::collections::BTreeSet;
@@ -99,19 +100,28 @@ pub fn run<E: Engine>(
     run_new(plan, out, NonZeroUsize::MIN, start, observer)
 }
 
+/// What was measured of the host before the first trial, by the wall clock.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// What a crossing takes.
+    pub crossings: Option<Crossings>,
+    /// What split locks cost a bystander.
+    pub split_locks: Option<SplitLocks>,
+}
+
 /// The same as [`run_new`], and before the first trial, while the host has nothing else to do,
-/// `measure` tells what a crossing takes on it.
+/// `measure` tells what it is like.
 pub fn run_measured<E: Engine>(
     plan: &Plan,
     out: &Path,
     jobs: NonZeroUsize,
     start: impl Fn() -> Result<E, EngineError> + Sync,
-    measure: impl FnOnce() -> Option<Crossings>,
+    measure: impl FnOnce() -> Measured,
     observer: &mut dyn Observer,
 ) -> Result<Finished, RunError> {
     let directory = Directory::create(out)?;
-    let crossings = measure();
-    run_into(plan, directory, jobs, start, crossings, observer)
+    let measured = measure();
+    run_into(plan, directory, jobs, start, measured, observer)
 }
 
 /// Runs a plan into a new directory, so many trials at a time. `start` makes a fresh engine. On an
@@ -124,7 +134,15 @@ pub fn run_new<E: Engine>(
     start: impl Fn() -> Result<E, EngineError> + Sync,
     observer: &mut dyn Observer,
 ) -> Result<Finished, RunError> {
-    run_into(plan, Directory::create(out)?, jobs, start, None, observer)
+    let nothing = Measured::default();
+    run_into(
+        plan,
+        Directory::create(out)?,
+        jobs,
+        start,
+        nothing,
+        observer,
+    )
 }
 
 fn run_into<E: Engine>(
@@ -132,11 +150,11 @@ fn run_into<E: Engine>(
     directory: Directory,
     jobs: NonZeroUsize,
     start: impl Fn() -> Result<E, EngineError> + Sync,
-    crossings: Option<Crossings>,
+    measured: Measured,
     observer: &mut dyn Observer,
 ) -> Result<Finished, RunError> {
     let mut session = Session::new(plan, directory, observer);
-    session.crossings = crossings;
+    session.measured = measured;
     if let Err(error) = drive(jobs, &start, plan.boots(), &mut session) {
         session.directory.abandon();
         return Err(error);
@@ -244,6 +262,7 @@ impl Close<'_> {
             summary.campaign = Some(account);
         }
         summary.crossings = self.header.crossings;
+        summary.split_locks = self.header.split_locks;
         let text = serde_json::to_vec_pretty(&summary)?;
         self.directory.replace(SUMMARY, &text)?;
         Ok(Finished {
@@ -265,7 +284,7 @@ struct Session<'a> {
     directory: Directory,
     observer: &'a mut dyn Observer,
     header: Option<Header>,
-    crossings: Option<Crossings>,
+    measured: Measured,
     environment: String,
     guests: Option<Mechanism>,
     pairs: Pairs,
@@ -285,7 +304,7 @@ impl<'a> Session<'a> {
             directory,
             observer,
             header: None,
-            crossings: None,
+            measured: Measured::default(),
             environment: String::new(),
             guests: None,
             pairs: Pairs::default(),
@@ -329,7 +348,8 @@ impl Take for Session<'_> {
         self.guests = here.guests;
         let header = match self.header.take() {
             None => Header {
-                crossings: self.crossings.take(),
+                crossings: self.measured.crossings.take(),
+                split_locks: self.measured.split_locks.take(),
                 ..Header::new(self.plan, here)
             },
             Some(mut known) => {

@@ -14,6 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// clean trial, or over nothing where there is none.
 pub const STALL_NS: u64 = 5_000_000;
 
+/// How many times as long a bystander's reads of its own memory must take before that counts, in
+/// tenths.
+pub const SLOWED_TENTHS: u64 = 20;
+
 /// What came of a trial, from harmless to worst; the worst that is true counts.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
@@ -28,8 +32,8 @@ pub enum Outcome {
     Masked,
     /// Only the driver's own domain differed: its memory, its life, its device's reset.
     Contained,
-    /// A bystander was late by more than [`STALL_NS`], or was answered with an error or twice, and
-    /// lost nothing.
+    /// A bystander was late by more than [`STALL_NS`], or read its memory at half the speed or less, or
+    /// was answered with an error or twice, and lost nothing.
     Disturbed,
     /// A tenant died, stands still or could not finish its requests.
     TenantLost,
@@ -176,7 +180,12 @@ pub fn judge(fault: &Fault, report: &TrialReport, clean: Option<&Baseline>) -> V
             .domains
             .iter()
             .any(|domain| domain.privileged && domain.end != DomainEnd::Alive);
+    let slowed = |io: &TenantIo| {
+        let tenths = io.memory.and_then(|memory| memory.slowed_tenths());
+        tenths.is_some_and(|tenths| tenths >= SLOWED_TENTHS)
+    };
     let disturbed = stall_ns > STALL_NS
+        || report.io.iter().any(slowed)
         || io_stall_ns > STALL_NS
         || answered_wrongly
         || report.forged_interrupts > 0
@@ -214,6 +223,7 @@ pub fn judge(fault: &Fault, report: &TrialReport, clean: Option<&Baseline>) -> V
                     || io.lost > 0
                     || io.device_changed > 0
                     || io.device_lost > 0
+                    || slowed(io)
                     || baseline.request_excess(io) > STALL_NS)
         });
         let slow = baseline.excess(domain) > STALL_NS;
@@ -385,9 +395,11 @@ pub fn trouble(report: &TrialReport) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use cofferdam_placement::trial::{By, Corruption, Counts, Detection, Served, StrayDma, Target};
+    use cofferdam_placement::trial::{
+        By, Corruption, Counts, Detection, Reading, Served, SharedMemory, StrayDma, Target,
+    };
 
     fn domain(name: &str, tenant: Option<u8>) -> DomainReport {
         DomainReport {
@@ -417,7 +429,8 @@ mod tests {
         }
     }
 
-    fn good() -> TrialReport {
+    /// Of an activated trial in which nothing came of it.
+    pub(crate) fn good() -> TrialReport {
         TrialReport {
             activated: 1,
             activated_at_ns: Some(1_000_000),
@@ -443,10 +456,31 @@ mod tests {
             reset_wait_ns: 0,
             longest_reset_ns: 0,
             machine_check: false,
+            split_lock: None,
             counts: Counts::default(),
             end: End::Finished,
             ended_at_ns: 4_000_000,
             spoilt: None,
+        }
+    }
+
+    #[test]
+    fn bystander_that_reads_at_half_the_speed_is_disturbed() {
+        let of = |times: u64| Reading {
+            in_order_ns: 240 * times,
+            scattered_ns: 6000,
+            samples: 50,
+        };
+        for (times, expected) in [(1, Outcome::Masked), (2, Outcome::Disturbed)] {
+            let mut report = good();
+            report.io[1].memory = Some(SharedMemory {
+                quiet: of(1),
+                during: of(times),
+            });
+            let verdict = judge(&FAULT, &report, None);
+            assert_eq!(verdict.outcome, expected);
+            let hurt = expected == Outcome::Disturbed;
+            assert_eq!(verdict.hurt.contains(&"tenant2".to_owned()), hurt);
         }
     }
 

@@ -29,6 +29,16 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     static FIRST: Cell<usize> = const { Cell::new(0) };
     static USED: Cell<usize> = const { Cell::new(0) };
+    /// What the driver asked for in this execution and nobody has.
+    static REFUSED: Cell<Option<Refused>> = const { Cell::new(None) };
+}
+
+/// An allocation that failed. The standard library tells of it on standard error, many thousand times
+/// in a campaign, so that is closed until the execution ends; here is the file it was.
+#[derive(Clone, Copy)]
+struct Refused {
+    bytes: usize,
+    errors: libc::c_int,
 }
 
 /// The allocator. Outside driver code it is the system's.
@@ -56,6 +66,11 @@ pub(crate) fn outside() -> Switched {
     }
 }
 
+/// Whether driver code runs.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get()
+}
+
 impl Drop for Switched {
     #[inline]
     fn drop(&mut self) {
@@ -69,8 +84,41 @@ impl Drop for Switched {
 ///
 /// Nobody uses a block any more.
 pub(crate) unsafe fn reset() {
+    speak();
     INSIDE.set(false);
     USED.set(0);
+}
+
+/// Bytes that the driver asked for in this execution and did not get.
+pub(crate) fn refused() -> Option<usize> {
+    REFUSED.get().map(|refused| refused.bytes)
+}
+
+#[cold]
+fn refuse(bytes: usize) {
+    if REFUSED.get().is_some() {
+        return;
+    }
+    // SAFETY: files of this process.
+    let errors = unsafe {
+        let errors = libc::dup(libc::STDERR_FILENO);
+        let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        libc::dup2(nothing, libc::STDERR_FILENO);
+        libc::close(nothing);
+        errors
+    };
+    REFUSED.set(Some(Refused { bytes, errors }));
+}
+
+/// Opens standard error again, if it was closed.
+pub(crate) fn speak() {
+    if let Some(refused) = REFUSED.take() {
+        // SAFETY: the file was kept for that.
+        unsafe {
+            libc::dup2(refused.errors, libc::STDERR_FILENO);
+            libc::close(refused.errors);
+        }
+    }
 }
 
 fn first() -> Option<usize> {
@@ -113,7 +161,11 @@ unsafe impl GlobalAlloc for Heap {
             return block;
         }
         // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
+        let block = unsafe { System.alloc(layout) };
+        if block.is_null() && INSIDE.get() {
+            refuse(layout.size());
+        }
+        block
     }
 
     #[inline]
@@ -138,7 +190,11 @@ unsafe impl GlobalAlloc for Heap {
             return block;
         }
         // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
+        let block = unsafe { System.alloc_zeroed(layout) };
+        if block.is_null() && INSIDE.get() {
+            refuse(layout.size());
+        }
+        block
     }
 }
 

@@ -12,7 +12,7 @@ use crate::target::Target;
 use crate::world::Detail;
 use cofferdam_instrument::constants;
 use cofferdam_instrument::coverage::{Counters, History};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -48,8 +48,8 @@ pub struct Campaign {
     /// Whether news decide what is kept.
     feedback: bool,
     executions: u64,
-    /// What was seen and looked at.
-    keys: HashSet<u64>,
+    /// What was seen, and how often.
+    keys: HashMap<u64, u32>,
     signatures: HashSet<String>,
     /// What was found, in order.
     found: Vec<Found>,
@@ -91,7 +91,7 @@ impl Campaign {
             out: out.map(Path::to_owned),
             feedback,
             executions: 0,
-            keys: HashSet::new(),
+            keys: HashMap::new(),
             signatures: HashSet::new(),
             found: Vec::new(),
             found_after: Vec::new(),
@@ -162,7 +162,10 @@ impl Campaign {
             self.counters.clear();
             let mut new = false;
             for sighting in &outcome.sightings {
-                new |= self.keys.insert(sighting.key);
+                // One key may stand for more than one place: it is looked at again, ever more rarely.
+                let seen = self.keys.entry(sighting.key).or_default();
+                *seen = seen.saturating_add(1);
+                new |= seen.is_power_of_two();
             }
             if new {
                 self.examine(program, outcome.abandoned)?;

@@ -21,6 +21,7 @@ const STACK: usize = 256 << 10;
 
 thread_local! {
     static LEAVE: Cell<*const Yielder<(), ()>> = const { Cell::new(ptr::null()) };
+    static RUN_ON: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// A stack for drivers, used by one after the other.
@@ -53,6 +54,7 @@ impl DriverStack {
             Some(stack) => stack,
             None => DefaultStack::new(STACK)?,
         };
+        RUN_ON.set((stack.limit().get(), stack.base().get()));
         let mut driver = Coroutine::with_stack(stack, |leave: &Yielder<(), ()>, ()| {
             LEAVE.set(leave);
             body()
@@ -75,12 +77,29 @@ impl DriverStack {
 
 /// Leaves the driver's stack for good, if one is being run on. Returns otherwise.
 pub(crate) fn abandon() {
-    let leave = LEAVE.get();
-    if leave.is_null() {
-        return;
+    if is_running() {
+        let _outside = arena::outside();
+        crate::executor::on_abandon();
+        leave();
     }
-    let _outside = arena::outside();
-    crate::executor::on_abandon();
-    // SAFETY: it is set only while the coroutine that owns the yielder runs, on this thread.
-    unsafe { (*leave).suspend(()) };
+}
+
+/// Whether a driver's stack is being run on.
+pub(crate) fn is_running() -> bool {
+    !LEAVE.get().is_null()
+}
+
+/// The stack that is being run on, from its guard to its base.
+pub(crate) fn addresses() -> Range<usize> {
+    let (limit, base) = RUN_ON.get();
+    limit..base
+}
+
+/// Leaves the driver's stack, if one is being run on: does not return then.
+pub(crate) fn leave() {
+    let leave = LEAVE.get();
+    if !leave.is_null() {
+        // SAFETY: it is set only while the coroutine that owns the yielder runs, on this thread.
+        unsafe { (*leave).suspend(()) };
+    }
 }

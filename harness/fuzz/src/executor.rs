@@ -2,6 +2,7 @@
 
 use crate::arena;
 use crate::coroutine::{self, DriverStack};
+use crate::fault;
 use crate::frames;
 use crate::host::FuzzHost;
 use crate::oracle::{Oracle, Sighting};
@@ -67,10 +68,14 @@ pub fn current() -> *const Program {
 /// For a handler of a fatal signal, which must not use the driver's heap.
 pub fn leave_driver() {
     RUNNING.set(false);
+    arena::speak();
     std::mem::forget(arena::outside());
 }
 
 static CURRENT: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
+
+/// Frames that tell one loop from another while fuzzing; about half of them are the harness's own.
+const GLANCE: usize = 12;
 
 /// How a driver's life ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,6 +96,7 @@ impl Executor {
         world::open()?;
         world::with(|world| world.state.forget());
         install_hook();
+        fault::install()?;
         Ok(Self {
             target,
             stack: DriverStack::new()?,
@@ -148,6 +154,10 @@ impl Executor {
             world.end()
         });
         if life.is_none() {
+            fault::unblock();
+        }
+        // What panicked is not dropped either.
+        if matches!(life, None | Some(Life::Panicked)) {
             forget_driver();
         }
         reset_arena();
@@ -164,7 +174,7 @@ impl Executor {
 #[expect(unsafe_code, reason = "nobody else knows that the driver is gone")]
 fn forget_driver() {
     platform::abandon();
-    // SAFETY: the windows were the driver's, whose stack was left.
+    // SAFETY: the windows were the driver's, which was left on its stack, or in its place.
     unsafe { trap::abandon() };
 }
 
@@ -243,9 +253,21 @@ fn report_panic() {
 
 /// Called right before a driver's stack is left.
 pub(crate) fn on_abandon() {
-    let frames = frames::capture();
+    let close = world::try_with(|world| world.state.is_close()).unwrap_or(true);
+    let frames = if close {
+        frames::capture()
+    } else {
+        frames::innermost(GLANCE)
+    };
     let touched = watch::end();
     world::with(|world| world.abandon(&frames, touched));
+    RUNNING.set(false);
+}
+
+/// Called before the stack of a driver is left that cannot go on.
+pub(crate) fn on_fault(fault: fault::Fault) {
+    watch::end();
+    world::with(|world| world.state.cannot_go_on(fault));
     RUNNING.set(false);
 }
 

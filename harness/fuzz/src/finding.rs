@@ -8,7 +8,7 @@ use crate::executor::{Executor, Outcome};
 use crate::frames::{self, Location};
 use crate::minimize::minimize;
 use crate::oracle::{Oracle, Place, Sighting};
-use crate::program::{Program, text};
+use crate::program::{Action, Mode, Program, text};
 use crate::target::Target;
 use crate::world::Detail;
 use serde::{Deserialize, Serialize};
@@ -126,20 +126,42 @@ pub fn explain(
         look(executor, candidate)
             .is_ok_and(|shown| shown.iter().any(|shown| shown.signature == signature))
     });
+    let honest = match finding.oracle {
+        Oracle::UnboundedWait => Some(ends_honestly(executor, &program, &signature)?),
+        _ => None,
+    };
     let outcome = executor.run(&program, Detail::Traced)?;
     let sighting = outcome.sightings.iter().find_map(|sighting| {
         let finding = describe(executor, sighting, &program);
         (finding.signature == signature).then_some((finding, sighting))
     });
-    let Some((finding, sighting)) = sighting else {
+    let Some((mut finding, sighting)) = sighting else {
         return Ok(None);
     };
+    if let Some(ends) = honest {
+        finding.message += if ends {
+            "; an honest device ends the wait"
+        } else {
+            "; an honest device does not end the wait either"
+        };
+    }
     let trace = tell(executor, &finding, sighting, &outcome);
     Ok(Some(Found {
         finding,
         program,
         trace,
     }))
+}
+
+/// Whether the driver comes back from the same calls where the device does nothing but answer them.
+fn ends_honestly(executor: &mut Executor, program: &Program, signature: &str) -> io::Result<bool> {
+    let is_call = |action: &&Action| matches!(action, Action::Call { .. });
+    let honest = Program {
+        mode: Mode::Model,
+        actions: program.actions.iter().filter(is_call).cloned().collect(),
+    };
+    let shown = look(executor, &honest)?;
+    Ok(shown.iter().all(|shown| shown.signature != signature))
 }
 
 /// The trace of an execution that showed a finding.
@@ -150,14 +172,19 @@ pub fn tell(
     outcome: &Outcome,
 ) -> String {
     let mut decoder = executor.target().decoder();
+    let location = &finding.location;
     let mut text = format!(
-        "{}: {}\n  in {}\n  at {}:{}\n  during {}\n\n",
+        "{}: {}\n  in {}\n",
         finding.oracle.name(),
         finding.message,
-        finding.location.function,
-        finding.location.file,
-        finding.location.line,
-        finding.during
+        location.function
+    );
+    for function in location.via.iter().filter(|it| **it != location.function) {
+        text += &format!("  from {function}\n");
+    }
+    text += &format!(
+        "  at {}:{}\n  during {}\n\n",
+        location.file, location.line, finding.during
     );
     if let Place::Frames(addresses) = &sighting.place {
         text += "driver stack, innermost first:\n";
@@ -188,9 +215,9 @@ fn describe(executor: &Executor, sighting: &Sighting, program: &Program) -> Find
             frames::of_driver(&stack, driver.name).unwrap_or_default()
         }
         Place::Source { file, line } => Location {
-            function: String::new(),
             file: (*file).to_owned(),
             line: *line,
+            ..Location::default()
         },
         Place::Call => Location::default(),
     };
@@ -198,7 +225,7 @@ fn describe(executor: &Executor, sighting: &Sighting, program: &Program) -> Find
     Finding {
         signature,
         oracle: sighting.oracle,
-        defect: sighting.oracle.is_defect(target.blocks()),
+        defect: sighting.evident || sighting.oracle.is_defect(target.blocks()),
         location,
         during: sighting.during.to_owned(),
         message: sighting.words.clone(),
@@ -212,14 +239,36 @@ fn describe(executor: &Executor, sighting: &Sighting, program: &Program) -> Find
     }
 }
 
-/// Oracle, function and, of a panic, its message without numbers. No line: an unrelated edit moves it.
+/// Which of the functions that led there belong to a signature. A panic has its message; another loop may
+/// use what a file shares. Memory is lent by a function that all drivers of a crate share: there it matters
+/// also on whose behalf.
+fn telling(oracle: Oracle, location: &Location) -> &[String] {
+    let many = match oracle {
+        Oracle::Panic => 0,
+        Oracle::FreedWhileMapped
+        | Oracle::StackWhileMapped
+        | Oracle::LeakedMapping
+        | Oracle::LeakedMemory
+        | Oracle::BadUnmap => 2,
+        _ => 1,
+    };
+    &location.via[..location.via.len().min(many)]
+}
+
+/// Oracle, the functions that led there and, of a panic, its message without numbers. No line: an
+/// unrelated edit moves it. Its name is the outermost function's: the inner ones are often shared.
 fn signature(sighting: &Sighting, location: &Location) -> String {
     let mut hash = Fnv::default();
     sighting.oracle.name().hash(&mut hash);
     location.function.hash(&mut hash);
+    let via = telling(sighting.oracle, location);
+    via.hash(&mut hash);
     if location.function.is_empty() {
         location.file.hash(&mut hash);
         sighting.during.hash(&mut hash);
+    }
+    if sighting.evident {
+        "evident".hash(&mut hash);
     }
     if sighting.oracle == Oracle::Panic {
         let mut digits = false;
@@ -233,8 +282,8 @@ fn signature(sighting: &Sighting, location: &Location) -> String {
             digits = digit;
         }
     }
-    let short: String = location
-        .function
+    let named = via.last().unwrap_or(&location.function);
+    let short: String = named
         .rsplit("::")
         .find(|part| !part.starts_with('{'))
         .unwrap_or_default()
@@ -366,5 +415,61 @@ pub fn read_program(executor: &Executor, path: &Path) -> Result<Program, Finding
     match parsed {
         Ok(parsed) => Ok(parsed.program),
         Err(error) => Err(FindingError::Program { path, error }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sighted(oracle: Oracle, location: &Location) -> String {
+        let sighting = Sighting {
+            oracle,
+            place: Place::Call,
+            key: 0,
+            during: "read",
+            words: String::new(),
+            evident: false,
+        };
+        signature(&sighting, location)
+    }
+
+    fn shared_by(entry: &str, caller: &str) -> Location {
+        Location {
+            function: "d::queue::Descriptor::set_buf".to_owned(),
+            file: "src/queue.rs".to_owned(),
+            line: 7,
+            via: vec![entry.to_owned(), caller.to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_a_shared_function_was_used_for_tells_findings_apart() {
+        let oracle = Oracle::LeakedMapping;
+        let receive = sighted(oracle, &shared_by("d::queue::add", "d::net::receive"));
+        let send = sighted(oracle, &shared_by("d::queue::add", "d::net::send"));
+        let blocking = sighted(oracle, &shared_by("d::queue::add_and_wait", "d::net::send"));
+
+        assert!(receive != send && send != blocking && receive != blocking);
+        assert!(receive.starts_with("leaked-mapping-receive-"), "{receive}");
+    }
+
+    #[test]
+    fn panic_is_the_same_whichever_way_it_was_reached() {
+        let index = |entry| sighted(Oracle::Panic, &shared_by(entry, "d::net::receive"));
+        assert_eq!(index("d::queue::pop"), index("d::queue::peek"));
+    }
+
+    #[test]
+    fn edit_that_moves_lines_or_files_keeps_the_signature() {
+        let before = shared_by("d::queue::add", "d::net::receive");
+        let after = Location {
+            file: "src/queue/mod.rs".to_owned(),
+            line: 77,
+            ..before.clone()
+        };
+
+        let oracle = Oracle::LeakedMapping;
+        assert_eq!(sighted(oracle, &before), sighted(oracle, &after));
     }
 }

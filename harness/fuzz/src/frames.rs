@@ -16,14 +16,22 @@ pub struct Location {
     pub file: String,
     /// The line, from 1; 0 if unknown.
     pub line: u32,
+    /// The driver's functions that led there: by which its file was entered, and who called that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
 }
 
 /// Return addresses of this thread's stack, innermost first.
 pub fn capture() -> Vec<usize> {
-    let mut frames = Vec::with_capacity(DEPTH);
+    innermost(DEPTH)
+}
+
+/// The innermost of them. Each costs about a microsecond.
+pub fn innermost(depth: usize) -> Vec<usize> {
+    let mut frames = Vec::with_capacity(depth);
     backtrace::trace(|frame| {
         frames.push(frame.ip() as usize);
-        frames.len() < DEPTH
+        frames.len() < depth
     });
     frames
 }
@@ -51,6 +59,7 @@ fn resolve(address: usize) -> Vec<Location> {
                 .map(|file| file.display().to_string())
                 .unwrap_or_default(),
             line: symbol.lineno().unwrap_or(0),
+            via: Vec::new(),
         });
     });
     KNOWN.with_borrow_mut(|known| known.insert(address, found.clone()));
@@ -96,18 +105,20 @@ pub fn stack(frames: &[usize]) -> Vec<Location> {
         .collect()
 }
 
-/// The innermost place that belongs to the crate under test; else to anything that is neither this
-/// harness nor the standard library.
-pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
+/// Whether the place belongs to the crate under test.
+pub fn is_inside(place: &Location, crate_name: &str) -> bool {
     let code = crate_name.replace('-', "_");
-    let inside = |place: &&Location| {
-        place
-            .function
-            .strip_prefix(code.as_str())
-            .is_some_and(|rest| rest.starts_with("::"))
-            || place.file.contains(&format!("/{crate_name}-"))
-            || place.file.contains(&format!("/{crate_name}/"))
-    };
+    place
+        .function
+        .strip_prefix(code.as_str())
+        .is_some_and(|rest| rest.starts_with("::"))
+        || place.file.contains(&format!("/{crate_name}-"))
+        || place.file.contains(&format!("/{crate_name}/"))
+}
+
+/// The innermost place that belongs to the crate under test, and how it was reached; else the innermost
+/// of anything that is neither this harness nor the standard library.
+pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
     const HARNESS: [&str; 8] = [
         "cofferdam_fuzz::",
         "cofferdam_instrument::",
@@ -124,11 +135,29 @@ pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
             && !name.starts_with("__sanitizer")
             && !HARNESS.iter().any(|prefix| name.starts_with(prefix))
     };
-    stack
-        .iter()
-        .find(inside)
-        .or_else(|| stack.iter().find(foreign))
-        .cloned()
+    let inside = stack.iter().filter(|place| is_inside(place, crate_name));
+    let mut outward = inside.peekable();
+    let Some(innermost) = outward.next() else {
+        return stack.iter().find(foreign).cloned();
+    };
+    let mut entry = innermost;
+    while let Some(next) = outward.next_if(|place| place.file == innermost.file) {
+        entry = next;
+    }
+    let outward = [Some(entry), outward.next()].into_iter().flatten();
+    let via = outward.map(|place| named(&place.function).to_owned());
+    let via = via.collect();
+    Some(Location {
+        via,
+        ..innermost.clone()
+    })
+}
+
+/// The function that a closure lies in.
+fn named(function: &str) -> &str {
+    function
+        .split_once("::{{closure}}")
+        .map_or(function, |(outer, _)| outer)
 }
 
 #[cfg(test)]
@@ -166,5 +195,38 @@ mod tests {
 
         assert_eq!(found.function, "virtio_drivers::queue::pop");
         assert_eq!(of_driver(&stack[..1], "virtio-drivers"), None);
+    }
+
+    #[test]
+    fn place_knows_by_which_function_its_file_was_entered_and_from_where() {
+        let place = |(function, file): (&str, &str)| Location {
+            function: function.to_owned(),
+            file: file.to_owned(),
+            line: 7,
+            via: Vec::new(),
+        };
+        let stack = [
+            ("adapter::share", "/adapter/hal.rs"),
+            ("d::queue::Descriptor::set_buf", "/d-1.0.0/src/queue.rs"),
+            ("d::queue::Queue::add", "/d-1.0.0/src/queue.rs"),
+            ("core::iter::map", "/core/iter.rs"),
+            (
+                "d::queue::Queue::add_all::{{closure}}",
+                "/d-1.0.0/src/queue.rs",
+            ),
+            ("d::net::Net::receive::{{closure}}", "/d-1.0.0/src/net.rs"),
+            ("d::net::Net::new", "/d-1.0.0/src/net.rs"),
+        ]
+        .map(place);
+
+        let found = of_driver(&stack, "d").unwrap_or_default();
+        let alone = of_driver(&stack[5..], "d").unwrap_or_default();
+
+        assert_eq!(found.function, "d::queue::Descriptor::set_buf");
+        assert_eq!(
+            found.via,
+            ["d::queue::Queue::add_all", "d::net::Net::receive"]
+        );
+        assert_eq!(alone.via, ["d::net::Net::new"]);
     }
 }

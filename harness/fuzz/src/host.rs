@@ -7,6 +7,10 @@
 //! Nothing here is inlined into adapters: those are instrumented, and what the host does is no step of
 //! a driver.
 
+mod firmware;
+
+pub use firmware::FuzzAddresses;
+
 use crate::coroutine;
 use crate::memory::PAGE;
 use crate::oracle::Oracle;
@@ -38,7 +42,7 @@ pub struct FuzzMmio {
 /// DMA memory.
 #[derive(Debug)]
 pub struct FuzzDma {
-    number: u64,
+    number: usize,
     start: usize,
     len: usize,
 }
@@ -123,6 +127,9 @@ impl FuzzHost {
             let found = state.mapping_at(iova);
             let map = found.and_then(|id| state.maps.get(usize::try_from(id).ok()?));
             let (Some(id), Some(map)) = (found, map) else {
+                if state.memory.is_exhausted() {
+                    return false;
+                }
                 state.sight(Oracle::BadUnmap, "unshare", || {
                     format!("nothing is shared at {iova}")
                 });
@@ -258,12 +265,8 @@ impl DriverHost for FuzzHost {
             let state = &mut world.state;
             let start = state.memory.allocate(len, PAGE);
             let start = start.ok_or(HostError::OutOfMemory(len))?;
-            state.regions += 1;
-            Ok(FuzzDma {
-                number: state.regions,
-                start,
-                len,
-            })
+            let number = state.region(len);
+            Ok(FuzzDma { number, start, len })
         })
     }
 
@@ -487,22 +490,12 @@ impl DmaRegion for FuzzDma {
 }
 
 impl Drop for FuzzDma {
-    /// The region's mappings go with it. While the device is bus master it may use them to the last,
-    /// and beyond: memory is not to be freed then.
+    /// The region's mappings go with it.
     #[inline(never)]
     fn drop(&mut self) {
         with(|world| {
             let reachable = world.is_bus_master();
-            let state = &mut world.state;
-            for index in 0..state.maps.len() {
-                let map = &state.maps[index];
-                if map.live && map.region == Some(self.number) {
-                    if reachable {
-                        state.sight_map(Oracle::FreedWhileMapped, index);
-                    }
-                    state.unmap(index as u64);
-                }
-            }
+            world.state.end_region(self.number, reachable);
         });
     }
 }

@@ -23,6 +23,8 @@ pub struct Memory {
     used: usize,
     /// Up to here bytes may differ from zero.
     dirty: usize,
+    /// Somebody asked for more than there is, in this execution.
+    exhausted: bool,
 }
 
 impl Memory {
@@ -41,6 +43,7 @@ impl Memory {
                 first,
                 used: 0,
                 dirty: 0,
+                exhausted: false,
             }),
             _ => Err(io::Error::last_os_error()),
         }
@@ -50,6 +53,7 @@ impl Memory {
     pub fn reset(&mut self) {
         self.dirty = self.dirty.max(self.used);
         self.used = 0;
+        self.exhausted = false;
     }
 
     /// Zeroed memory that starts at a multiple of `align`, a power of two up to [`PAGE`]: the offset
@@ -58,6 +62,7 @@ impl Memory {
         let start = self.used.checked_next_multiple_of(align)?;
         let end = start.checked_add(len)?;
         if end > WHOLE {
+            self.exhausted = true;
             return None;
         }
         let stale = end.min(self.dirty).saturating_sub(start);
@@ -67,6 +72,11 @@ impl Memory {
         }
         self.used = end;
         Some(start)
+    }
+
+    /// Whether there was too little in this execution: then some of what a driver gives back it never got.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
     }
 
     /// The bytes of this process at an offset below [`Self::len`].

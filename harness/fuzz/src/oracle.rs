@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 pub enum Oracle {
     /// The driver panicked.
     Panic,
-    /// The process died of a signal in the driver.
+    /// The driver ended the process, or would have: an abort, or an instruction that only ends programs.
     Crash,
+    /// The driver accessed memory that is not its own.
+    WildAccess,
     /// The driver freed memory that the device may still write or read.
     FreedWhileMapped,
     /// A call returned and left part of its stack to the device.
@@ -35,20 +37,23 @@ pub enum Oracle {
     LengthBeyondBuffer,
     /// Mappings are left after the driver was removed.
     LeakedMapping,
+    /// DMA memory is left after the driver was removed.
+    LeakedMemory,
     /// The device may still master the bus after the driver was removed.
     BusHeld,
     /// Data of an earlier request went to the device again.
     LeakedBytes,
-    /// The driver waits for a vector that it does not have.
+    /// The driver waits for a vector that it does not have, or goes while its device still interrupts.
     InterruptMisuse,
     /// The adapter found a promise of the driver broken.
     Promise,
 }
 
 /// All of them.
-pub const ORACLES: [Oracle; 18] = [
+pub const ORACLES: [Oracle; 20] = [
     Oracle::Panic,
     Oracle::Crash,
+    Oracle::WildAccess,
     Oracle::FreedWhileMapped,
     Oracle::StackWhileMapped,
     Oracle::DmaOutOfBounds,
@@ -61,6 +66,7 @@ pub const ORACLES: [Oracle; 18] = [
     Oracle::UnsentData,
     Oracle::LengthBeyondBuffer,
     Oracle::LeakedMapping,
+    Oracle::LeakedMemory,
     Oracle::BusHeld,
     Oracle::LeakedBytes,
     Oracle::InterruptMisuse,
@@ -73,6 +79,7 @@ impl Oracle {
         match self {
             Self::Panic => "panic",
             Self::Crash => "crash",
+            Self::WildAccess => "wild-access",
             Self::FreedWhileMapped => "freed-while-mapped",
             Self::StackWhileMapped => "stack-while-mapped",
             Self::DmaOutOfBounds => "dma-out-of-bounds",
@@ -85,6 +92,7 @@ impl Oracle {
             Self::UnsentData => "unsent-data",
             Self::LengthBeyondBuffer => "length-beyond-buffer",
             Self::LeakedMapping => "leaked-mapping",
+            Self::LeakedMemory => "leaked-memory",
             Self::BusHeld => "bus-held",
             Self::LeakedBytes => "leaked-bytes",
             Self::InterruptMisuse => "interrupt-misuse",
@@ -97,7 +105,10 @@ impl Oracle {
         match self {
             Self::Panic => "the driver panicked (arithmetic overflow and index checks included)",
             Self::Crash => {
-                "the process died of a signal in the driver: a wild access, an abort, a stack overflow, or AddressSanitizer's report"
+                "the driver ended the process: an abort, memory that is not to be had, a panic within a panic, or AddressSanitizer's report"
+            }
+            Self::WildAccess => {
+                "the driver read, wrote or jumped to what is not its own: a wild pointer, an address behind its registers, or its stack ran over"
             }
             Self::FreedWhileMapped => {
                 "heap or DMA memory was freed while the device could still reach it"
@@ -116,16 +127,21 @@ impl Oracle {
             }
             Self::Runaway => "the driver computes without an end and without looking at the device",
             Self::UnboundedWait => {
-                "the driver waits for the device without a deadline (no defect where its documentation says that calls block)"
+                "the driver waits for the device without a deadline (no defect where its documentation says that calls block, unless it goes round in configuration space, or reads registers of a device that is gone; each tells whether an honest device ends it)"
             }
             Self::UnsentData => "data were returned as received that the device never sent",
             Self::LengthBeyondBuffer => "more bytes were reported as received than the buffer has",
             Self::LeakedMapping => "the device can reach memory after the driver was removed",
+            Self::LeakedMemory => {
+                "memory for devices, which the system keeps in place, is held after the driver was removed"
+            }
             Self::BusHeld => {
                 "the device is still bus master after the driver was removed, or did not take it"
             }
             Self::LeakedBytes => "the device was given data of a request that was over",
-            Self::InterruptMisuse => "the driver waits for a vector that it was not given",
+            Self::InterruptMisuse => {
+                "the driver waits for a vector that it was not given, or goes while its honest device holds the interrupt pin"
+            }
             Self::Promise => "the adapter found a promise of the driver's documentation broken",
         }
     }
@@ -184,4 +200,7 @@ pub struct Sighting {
     pub during: &'static str,
     /// In words; empty unless the execution was traced.
     pub words: String,
+    /// It is a defect of any driver, whatever its documentation says of waits: the driver goes round in
+    /// configuration space, which answers at once, or reads registers of a device that is gone.
+    pub evident: bool,
 }

@@ -13,7 +13,7 @@ const KEPT: usize = 4096;
 const SHOWN: usize = 32;
 
 /// One step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are what the steps are about")]
 pub enum Step {
     /// A call of the workload begins.
@@ -98,6 +98,12 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// The driver's register accesses, in order, each with its time.
+    pub fn accesses(&self) -> impl Iterator<Item = &(Time, Step)> {
+        let access = |step: &Step| matches!(step, Step::Read { .. } | Step::Write { .. });
+        self.steps.iter().filter(move |(_, step)| access(step))
+    }
+
     pub(crate) fn new(on: bool) -> Self {
         Self {
             on,

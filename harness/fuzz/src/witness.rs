@@ -42,9 +42,9 @@ impl Witness {
     /// device cannot read.
     #[inline(never)]
     pub fn mark(&mut self, buffer: &mut [u8]) {
-        for (byte, mark) in buffer.iter_mut().zip(MARK.iter().cycle()) {
-            *byte = *mark;
-        }
+        let (whole, rest) = buffer.as_chunks_mut::<16>();
+        whole.fill(MARK);
+        rest.copy_from_slice(&MARK[..rest.len()]);
     }
 
     /// The driver returned success, and says that all of `data`, the start of a [marked](Self::mark)

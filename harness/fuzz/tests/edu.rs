@@ -12,7 +12,7 @@ use cofferdam_fuzz::witness::Witness;
 use cofferdam_fuzz::world::Detail;
 use cofferdam_seam::service::Compute;
 use cofferdam_seam::{
-    Bar, Deadline, Device, Direction, DmaRegion, DriverHost, Iova, Mmio, Vector, Width,
+    Bar, Deadline, Device, Direction, DriverHost, Iova, Mmio, Time, Vector, Width,
 };
 use std::time::Duration;
 use vdevice_edu::{Edu, EduTiming};
@@ -164,17 +164,13 @@ struct Broken;
 
 const WRONGS: &[CallSpec] = &[
     wrong("panic"),
-    wrong("leak"),
-    wrong("free-mapped"),
     wrong("wait-for-ever"),
     wrong("beyond"),
-    wrong("stale"),
-    wrong("unsent"),
     wrong("nothing"),
-    wrong("stack"),
     wrong("status-index"),
-    wrong("resend"),
-    wrong("foreign-vector"),
+    wrong("wait-for-answer"),
+    wrong("wait-for-interrupt"),
+    wrong("capabilities"),
 ];
 
 const fn wrong(name: &'static str) -> CallSpec {
@@ -186,7 +182,6 @@ const fn wrong(name: &'static str) -> CallSpec {
 
 struct Wrong {
     host: FuzzHost,
-    kept: Vec<cofferdam_fuzz::host::FuzzDma>,
 }
 
 impl Target for Broken {
@@ -207,8 +202,7 @@ impl Target for Broken {
     }
     fn start(&self, mut host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
         host.set_bus_master(true)?;
-        let kept = Vec::new();
-        Ok(Box::new(Wrong { host, kept }))
+        Ok(Box::new(Wrong { host }))
     }
 }
 
@@ -227,66 +221,40 @@ impl Wrong {
 }
 
 impl Driver for Wrong {
-    fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
+    fn call(&mut self, call: Call<'_>, _: &mut Witness) -> Result<(), Refused> {
         let mut host = self.host;
         let registers = host.map_bar(Bar::ZERO)?;
         match call.name() {
             "panic" => panic!("value {} is wrong", host.now().nanos()),
-            "leak" => {
-                let region = host.alloc_dma(64)?;
-                let mapping = host.map(&region, 0..64, Direction::Both)?;
-                let _ = mapping;
-                self.kept.push(region);
-                std::mem::forget(std::mem::take(&mut self.kept));
-            }
-            "free-mapped" => {
-                let region = host.alloc_dma(64)?;
-                let _ = host.map(&region, 0..64, Direction::Both)?;
-            }
             "wait-for-ever" => {
                 while registers.read32(8) != 1 {
                     host.relax()?;
                 }
+            }
+            "wait-for-answer" => {
+                // Liveness answers what was written, inverted.
+                registers.write32(4, !3);
+                while registers.read32(4) != 3 {
+                    host.relax()?;
+                }
+            }
+            "capabilities" => {
+                let mut at = host.config_read(0x34, Width::One)?;
+                while at != 0 {
+                    let offset = u16::try_from(at & 0xff).unwrap_or(0);
+                    at = host.config_read(offset + 1, Width::One)?;
+                }
+            }
+            "wait-for-interrupt" => {
+                host.enable_interrupts(1)?;
+                registers.write32(0x60, 1);
+                host.wait_any(&[Vector(0)], Deadline(Time::NEVER))?;
             }
             "beyond" => {
                 let region = host.alloc_dma(4096)?;
                 let mapping = host.map(&region, 0..32, Direction::ToDevice)?;
                 self.transfer(mapping.iova)?;
                 host.unmap(mapping);
-            }
-            "stale" => {
-                let region = host.alloc_dma(4096)?;
-                let mapping = host.map(&region, 0..64, Direction::ToDevice)?;
-                let iova = mapping.iova;
-                host.unmap(mapping);
-                self.transfer(iova)?;
-            }
-            "unsent" => {
-                let mut buffer = [0; 64];
-                witness.mark(&mut buffer);
-                buffer[..8].fill(0);
-                witness.received("buffer", &buffer);
-            }
-            "resend" => {
-                let region = host.alloc_dma(64)?;
-                let mut data = [0; 64];
-                witness.secret(&mut data);
-                region.write_at(0, &data);
-                let mapping = host.map(&region, 0..64, Direction::ToDevice)?;
-                self.transfer(mapping.iova)?;
-                witness.sent();
-                self.transfer(mapping.iova)?;
-                host.unmap(mapping);
-            }
-            "foreign-vector" => {
-                let given = host.enable_interrupts(1)?.count;
-                let until = Deadline::after(host.now(), Duration::from_micros(10));
-                host.wait_any(&[Vector(0)], until)?;
-                host.wait_any(&[Vector(given)], until)?;
-            }
-            "stack" => {
-                let buffer = [0; 16];
-                host.share(&buffer, Direction::ToDevice)?;
             }
             "status-index" => {
                 // Liveness answers what was written, inverted.
@@ -304,6 +272,30 @@ impl Driver for Wrong {
 impl Drop for Wrong {
     fn drop(&mut self) {
         let _ = self.host.set_bus_master(false);
+    }
+}
+
+/// The same driver, whose documentation says that its calls block.
+struct Blocking;
+
+impl Target for Blocking {
+    fn name(&self) -> &'static str {
+        "blocking"
+    }
+    fn driver(&self) -> Crate {
+        Broken.driver()
+    }
+    fn calls(&self) -> &'static [CallSpec] {
+        WRONGS
+    }
+    fn device(&self) -> Box<dyn Device> {
+        model()
+    }
+    fn start(&self, host: FuzzHost, witness: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
+        Broken.start(host, witness)
+    }
+    fn blocks(&self) -> bool {
+        true
     }
 }
 
@@ -360,33 +352,6 @@ fn refused_device_must_not_keep_the_bus() {
     assert_eq!(taken, []);
 }
 
-fn shown(executor: &mut Executor, body: &str) -> Vec<Oracle> {
-    let program = parse(&Broken, body);
-    let findings = look(executor, &program).expect("memory");
-    findings.iter().map(|finding| finding.oracle).collect()
-}
-
-#[test]
-fn each_wrong_is_noticed_by_its_oracle() {
-    let mut executor = executor(&Broken);
-    for (wrong, oracle) in [
-        ("panic", Oracle::Panic),
-        ("leak", Oracle::LeakedMapping),
-        ("free-mapped", Oracle::FreedWhileMapped),
-        ("wait-for-ever", Oracle::UnboundedWait),
-        ("beyond", Oracle::DmaOutOfBounds),
-        ("stale", Oracle::DmaAfterUnmap),
-        ("unsent", Oracle::UnsentData),
-        ("stack", Oracle::StackWhileMapped),
-        ("resend", Oracle::LeakedBytes),
-        ("foreign-vector", Oracle::InterruptMisuse),
-    ] {
-        let shown = shown(&mut executor, &format!("call nothing\ncall {wrong}\n"));
-        assert!(shown.contains(&oracle), "{wrong}: {shown:?}");
-    }
-    assert_eq!(shown(&mut executor, "call nothing\n"), []);
-}
-
 #[test]
 fn finding_is_minimised_and_told() {
     let mut executor = executor(&Broken);
@@ -430,6 +395,49 @@ fn numbers_in_a_message_do_not_change_the_signature() {
     assert!(signatures[0].is_some());
     assert_eq!(signatures[0], signatures[2]);
     assert_eq!(signatures[1], None);
+}
+
+/// What a minimised finding says of a wait: whether it is a defect of a driver that blocks, and why.
+fn waited(body: &str) -> (bool, String) {
+    let mut executor = executor(&Blocking);
+    let program = parse(&Blocking, body);
+    let found = explain(&mut executor, &program, |it| {
+        it.oracle == Oracle::UnboundedWait
+    });
+    let finding = found.expect("memory").expect("a wait").finding;
+    (finding.defect, finding.message)
+}
+
+#[test]
+fn wait_that_an_honest_device_ends_is_no_defect_of_a_driver_that_blocks() {
+    let (defect, message) = waited("call wait-for-interrupt\nlose #1\n");
+    assert!(!defect, "{message}");
+    assert!(message.contains("; an honest device ends"), "{message}");
+}
+
+#[test]
+fn wait_that_no_device_ends_is_told_apart() {
+    let (_, message) = waited("call wait-for-ever\n");
+    assert!(
+        message.contains("does not end the wait either"),
+        "{message}"
+    );
+}
+
+#[test]
+fn endless_list_in_configuration_space_is_a_defect_of_any_driver() {
+    let (defect, message) =
+        waited("call capabilities\nconfig 0x41 #* = 0x40\nconfig 0x34 #* = 0x40\n");
+    assert!(defect && message.contains("goes round in"), "{message}");
+}
+
+#[test]
+fn wait_for_a_device_that_is_gone_is_a_defect_of_any_driver() {
+    let (defect, message) = waited("call wait-for-answer\nremove write #1\n");
+    assert!(
+        defect && message.contains("a device that is gone"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -31,7 +31,10 @@ pub struct History {
 }
 
 /// Edges looked at together; most of them were not taken.
-const STRIDE: usize = 32;
+const STRIDE: usize = 8;
+
+/// Edges passed over together: in a program of many drivers most belong to another.
+const LEAP: usize = 512;
 
 impl History {
     /// Of nothing.
@@ -67,24 +70,62 @@ impl History {
             let len = unit.len();
             let seen = &mut self.seen[first..first + len];
             first += len;
-            for (counts, seen) in unit.chunks_mut(STRIDE).zip(seen.chunks_mut(STRIDE)) {
-                if counts.iter().fold(0, |any, count| any | count) == 0 {
-                    continue;
-                }
-                for (count, seen) in counts.iter_mut().zip(seen) {
-                    let class = class(*count);
-                    *count = 0;
-                    if class & !*seen != 0 {
-                        self.edges += usize::from(*seen == 0);
-                        *seen |= class;
-                        new = true;
-                    }
+            let (leaps, rest) = unit.as_chunks_mut::<LEAP>();
+            let (seen, seen_rest) = seen.as_chunks_mut::<LEAP>();
+            for (counts, seen) in leaps.iter_mut().zip(seen) {
+                if counts.iter().fold(0, |any, count| any | count) != 0 {
+                    new |= note(counts, seen, &mut self.edges);
                 }
             }
+            new |= note(rest, seen_rest, &mut self.edges);
         }
         new
     }
 }
+
+/// Adds counts to what was seen, and clears them. Whether any was new.
+fn note(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
+    let (words, rest) = counts.as_chunks_mut::<STRIDE>();
+    let (seen, seen_rest) = seen.as_chunks_mut::<STRIDE>();
+    let mut new = false;
+    for (counts, seen) in words.iter_mut().zip(seen) {
+        if u64::from_ne_bytes(*counts) != 0 {
+            new |= note_each(counts, seen, edges);
+        }
+    }
+    note_each(rest, seen_rest, edges) | new
+}
+
+fn note_each(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
+    let mut new = false;
+    for (count, seen) in counts.iter_mut().zip(seen) {
+        if *count == 0 {
+            continue;
+        }
+        let class = CLASSES[usize::from(*count)];
+        *count = 0;
+        if class & !*seen != 0 {
+            *edges += usize::from(*seen == 0);
+            *seen |= class;
+            new = true;
+        }
+    }
+    new
+}
+
+/// See [`class`].
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut count = 0_u8;
+    loop {
+        classes[count as usize] = class(count);
+        if count == u8::MAX {
+            break;
+        }
+        count += 1;
+    }
+    classes
+};
 
 /// The order of magnitude of a count, as a bit.
 const fn class(count: u8) -> u8 {

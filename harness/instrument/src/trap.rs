@@ -15,6 +15,7 @@ use cofferdam_seam::Mmio;
 use std::cell::Cell;
 use std::io;
 use std::marker::PhantomPinned;
+use std::ops::Range;
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -41,12 +42,23 @@ pub enum Way {
 impl Way {
     /// The best way for that crate, as this program was built.
     pub fn of(crate_name: &str) -> Self {
-        if coverage::is_instrumented(crate_name) {
+        if !REFERENCE.get() && coverage::is_instrumented(crate_name) {
             Self::Callbacks
         } else {
             Self::Faults
         }
     }
+}
+
+/// From now on [`Way::of`] answers [`Way::Faults`] on this thread, or the best way again: to hold one way
+/// against the other.
+pub fn by_reference(on: bool) {
+    REFERENCE.set(on);
+}
+
+/// Accesses of this thread that were caught by faults so far.
+pub fn faults() -> u64 {
+    FAULTS.get()
 }
 
 /// Why accesses cannot be trapped.
@@ -95,6 +107,60 @@ pub fn install() -> Result<(), TrapError> {
     return Err(TrapError::Machine);
 }
 
+/// Says that a handler of SIGSEGV of somebody else's calls [`answer`]: none is installed here any more.
+pub fn is_answered_elsewhere() {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fault::is_served_elsewhere();
+}
+
+/// Carries out the access to a window that the calling handler of SIGSEGV was told of. False if it is
+/// none, and nothing was done.
+///
+/// # Safety
+///
+/// Both are what the kernel passed to a handler of SIGSEGV that runs on this thread.
+pub unsafe fn answer(info: *mut libc::siginfo_t, context: *mut libc::c_void) -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    // SAFETY: the caller's promise.
+    return unsafe { fault::answer(info, context) };
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    {
+        let _ = (info, context);
+        false
+    }
+}
+
+/// Tells `note` of every byte of `memory` at which the driver on this thread begins to read by an
+/// instruction that was built with callbacks, as an offset. Of an empty range nobody hears.
+pub fn note_reads(memory: &Range<usize>, note: fn(usize)) {
+    SEEN.set(Some(Seen {
+        first: memory.start,
+        len: memory.len(),
+        note,
+    }));
+    outline();
+}
+
+/// See [`note_reads`].
+#[derive(Clone, Copy)]
+struct Seen {
+    first: usize,
+    len: usize,
+    note: fn(usize),
+}
+
+/// Whether this thread carries out a register access that it was called back for.
+pub fn is_busy() -> bool {
+    callbacks::is_busy()
+}
+
+/// How many bytes behind the end of one of this thread's windows an address lies, if it lies in the
+/// guard there.
+pub fn behind(address: usize) -> Option<usize> {
+    let beyond = |region: &Region| address.wrapping_sub(region.first + region.served);
+    regions().map(beyond).find(|beyond| *beyond < GUARD)
+}
+
 /// Makes sure that the handler was installed.
 fn ensure() -> Result<(), TrapError> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -118,10 +184,10 @@ pub fn settle() {
 pub unsafe fn abandon() {
     callbacks::abandon();
     for region in regions() {
-        // SAFETY: the range is the window's own, and the caller's promise.
-        unsafe { libc::munmap(region.first as *mut _, region.served + GUARD) };
+        give_back(region);
     }
     FIRST.set(ptr::null());
+    outline();
 }
 
 /// A mapped BAR as a driver wants it: a pointer.
@@ -143,6 +209,18 @@ struct Region {
 thread_local! {
     /// This thread's windows. Without a destructor, so that the fault handler may look at any time.
     static FIRST: Cell<*const Region> = const { Cell::new(ptr::null()) };
+    /// From the first to the last address at which an instrumented access is of interest, and how many:
+    /// of a window, of [`SPARE`], or anywhere while there is [`SEEN`].
+    static HULL: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// See [`by_reference`].
+    static REFERENCE: Cell<bool> = const { Cell::new(false) };
+    /// See [`faults`].
+    static FAULTS: Cell<u64> = const { Cell::new(0) };
+    /// Addresses of a window that was dropped, and how many it served: a driver that is started again
+    /// and again gets the same ones.
+    static SPARE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// Memory that somebody wants to know of where the driver looks, and who.
+    static SEEN: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
 impl Window {
@@ -161,7 +239,15 @@ impl Window {
             error: io::ErrorKind::OutOfMemory.into(),
         })?;
         let failed = |error| TrapError::Addresses { len, error };
-        let first = map(ptr::null_mut(), whole, libc::PROT_NONE, 0).map_err(failed)?;
+        let spare = if way == Way::Callbacks {
+            spare(served)
+        } else {
+            None
+        };
+        let first = match spare {
+            Some(first) => first,
+            None => map(ptr::null_mut(), whole, libc::PROT_NONE, 0).map_err(failed)?,
+        };
         let region = Box::pin(Region {
             first,
             served,
@@ -171,8 +257,9 @@ impl Window {
             _pinned: PhantomPinned,
         });
         FIRST.set(&raw const *region);
+        outline();
         let window = Self { region };
-        if way == Way::Callbacks && served > 0 {
+        if way == Way::Callbacks && served > 0 && spare.is_none() {
             // A second mapping over the first: the jail allows that, but no mprotect.
             let readable = libc::PROT_READ | libc::PROT_WRITE;
             map(first as *mut _, served, readable, libc::MAP_FIXED).map_err(failed)?;
@@ -198,8 +285,60 @@ impl Drop for Window {
                 before.next.set(self.region.next.get());
             }
         }
-        // SAFETY: the range is this window's own, and the caller of `pointer` has done with it.
-        unsafe { libc::munmap(self.region.first as *mut _, self.region.served + GUARD) };
+        give_back(&self.region);
+        outline();
+    }
+}
+
+/// Sets [`HULL`], after any of what it covers changed.
+fn outline() {
+    let (spare, len) = SPARE.get();
+    let mut hull = spare..spare + len;
+    for region in regions().filter(|region| region.way == Way::Callbacks) {
+        let end = region.first + region.served;
+        hull = if hull.is_empty() {
+            region.first..end
+        } else {
+            hull.start.min(region.first)..hull.end.max(end)
+        };
+    }
+    HULL.set(match SEEN.get() {
+        Some(seen) if seen.len > 0 => (0, usize::MAX),
+        _ => (hull.start, hull.len()),
+    });
+}
+
+/// A window's addresses are nobody's any more.
+fn give_back(region: &Region) {
+    let (first, served) = (region.first, region.served);
+    if region.way == Way::Callbacks && SPARE.get().1 == 0 {
+        SPARE.set((first, served));
+    } else {
+        // SAFETY: the range is the window's own, and its users have done with it.
+        unsafe { libc::munmap(first as *mut _, served + GUARD) };
+    }
+}
+
+/// The addresses of an older window for one of memory, if they fit.
+fn spare(served: usize) -> Option<usize> {
+    let (first, len) = SPARE.take();
+    if len > 0 && len != served {
+        // SAFETY: the range is nobody's.
+        unsafe { libc::munmap(first as *mut _, len + GUARD) };
+        return None;
+    }
+    (len > 0).then_some(first)
+}
+
+/// An access to addresses of no window is about to happen. Those of one that was dropped go now, so that
+/// it faults.
+#[inline]
+fn touch(address: usize) {
+    let (first, len) = SPARE.get();
+    if address.wrapping_sub(first) < len {
+        SPARE.set((0, 0));
+        // SAFETY: the range is nobody's.
+        unsafe { libc::munmap(first as *mut _, len + GUARD) };
     }
 }
 

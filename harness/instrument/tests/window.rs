@@ -146,6 +146,29 @@ const DEEDS: [(&str, Deed); 5] = [
     }),
 ];
 
+/// A deed of another kind: a store of an instrumented driver to registers that were taken back.
+fn store_after_drop(registers: &Rc<Registers>) {
+    unsafe extern "C" {
+        fn __sanitizer_cov_store4(address: usize);
+    }
+    for way in [Way::Callbacks, Way::Faults] {
+        let window = Window::new(registers.clone(), way).expect("x86-64 Linux");
+        let first = window.pointer();
+        drop(window);
+        let again = Window::new(registers.clone(), way).expect("x86-64 Linux");
+        // What one driver leaves is the next one's.
+        assert!(way == Way::Faults || again.pointer() == first);
+    }
+    let window = Window::new(registers.clone(), Way::Callbacks).expect("x86-64 Linux");
+    let first = window.pointer().cast::<u32>();
+    drop(window);
+    // SAFETY: none; the process must die of it.
+    unsafe {
+        __sanitizer_cov_store4(first.as_ptr() as usize);
+        first.write_volatile(1);
+    }
+}
+
 /// A deed of another kind: an access by an instruction that is not known.
 fn vector_load(window: &Window) {
     let first = window.pointer().as_ptr();
@@ -204,7 +227,11 @@ fn child_does_its_deed() {
     // SAFETY: inside the window: the handler is there and works.
     unsafe { window.pointer().write_volatile(1) };
     assert_eq!(registers.take_seen().len(), 1);
-    DEEDS.get(deed).map_or(vector_load as Deed, |deed| deed.1)(&window);
+    match DEEDS.get(deed) {
+        Some((_, deed)) => deed(&window),
+        None if deed == DEEDS.len() => vector_load(&window),
+        None => store_after_drop(&registers),
+    }
 }
 
 #[test]
@@ -227,6 +254,14 @@ fn windows_work_and_faults_kill_where_signals_are_nobodys_to_change() {
             "{what}: {status} {errors}"
         );
     }
+}
+
+#[test]
+fn instrumented_access_to_registers_that_were_taken_back_kills() {
+    let output = child(DEEDS.len() + 1, false);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{told}");
+    assert_eq!(told, "");
 }
 
 #[test]

@@ -10,7 +10,10 @@ use cofferdam_microvm_abi::{
     refusal,
 };
 use cofferdam_seam::{Deadline, HostError, Time, VectorSet, Width};
-use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_BUS_LOCK_DETECTION_EXIT, KVM_CAP_X86_BUS_LOCK_EXIT, kvm_enable_cap, kvm_fpu, kvm_regs,
+    kvm_sregs, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use std::fmt;
 use std::ops::Range;
@@ -242,6 +245,14 @@ impl MicroVm {
         for segment in &payload.segments {
             let at = GuestAddress(segment.range.start);
             memory.write_slice(segment.bytes, at).step("the payload")?;
+        }
+        if kvm.stops_bus_locks() {
+            let stop = kvm_enable_cap {
+                cap: KVM_CAP_X86_BUS_LOCK_EXIT,
+                args: [KVM_BUS_LOCK_DETECTION_EXIT.into(), 0, 0, 0],
+                ..Default::default()
+            };
+            vm.enable_cap(&stop).step("KVM_CAP_X86_BUS_LOCK_EXIT")?;
         }
         let mut vcpu = vm.create_vcpu(0).step("KVM_CREATE_VCPU")?;
         let cpuid = kvm
@@ -527,6 +538,16 @@ impl MicroVm {
             self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
         }
         Ok(())
+    }
+
+    /// Sabotage of a guest that was just reset to that point: it has no table of exceptions, so that the
+    /// next one is a triple fault. The next reset gives the table back.
+    pub fn lose_exceptions(&mut self, at: &Snapshot) {
+        let sregs = &mut self.vcpu.sync_regs_mut().sregs;
+        *sregs = at.sregs;
+        sregs.idt.limit = 0;
+        self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        self.died = true;
     }
 
     fn instruction(&self) -> u64 {

@@ -6,6 +6,7 @@ use crate::crossing::{self, Rounds};
 use crate::guest::Guest;
 use crate::jail::{self, Confinement};
 use crate::link::Link;
+use crate::lodger::Lodger;
 use crate::newcomer;
 use crate::placement::{Placement, RingAt, Role, Wall};
 use crate::port::{self, PortPage, Spin};
@@ -14,10 +15,11 @@ use crate::ring::Ring;
 use crate::server::Server;
 use crate::shared::Window;
 use crate::supervisor;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, Way};
 use crate::trial::{DriverId, TenantIo, TrialSpec};
 use cofferdam_instrument::trap::TrapError;
 use cofferdam_machine::frames::Run;
+use corosensei::stack::DefaultStack;
 use nix::unistd::Pid;
 use std::fmt::Display;
 use std::os::fd::BorrowedFd;
@@ -65,9 +67,16 @@ pub fn run(
             last_words(page);
             die_of_faults();
             match prepare(placement, index, window, parent, duty) {
-                Ok((confinement, guest)) => {
+                Ok((confinement, prepared)) => {
                     let alive = AssertUnwindSafe(|| {
-                        live(placement, index, page, window, (confinement, guest), duty);
+                        live(
+                            placement,
+                            index,
+                            page,
+                            window,
+                            (confinement, prepared),
+                            duty,
+                        );
                     });
                     if catch_unwind(alive).is_ok() {
                         0
@@ -87,6 +96,13 @@ pub fn run(
     unsafe { libc::_exit(code) }
 }
 
+/// What a domain has that the jail would forbid to make.
+#[derive(Default)]
+struct Prepared {
+    guest: Option<Guest>,
+    stack: Option<DefaultStack>,
+}
+
 /// Sets up what the jail would forbid, and closes it.
 fn prepare(
     placement: &Placement,
@@ -94,16 +110,20 @@ fn prepare(
     window: Window,
     parent: Pid,
     duty: &Duty<'_>,
-) -> Result<(Confinement, Option<Guest>), String> {
+) -> Result<(Confinement, Prepared), String> {
     trap_registers(placement, index, duty).map_err(|error| error.to_string())?;
-    let guest = if placement.wall == Wall::Guest && index == placement.server() {
-        Some(Guest::boot(window).map_err(|error| error.to_string())?)
-    } else {
-        None
-    };
-    let kept = guest.as_ref().and_then(Guest::device);
+    let mut prepared = Prepared::default();
+    if placement.wall == Wall::Guest && index == placement.server() {
+        let guest = Guest::boot(placement, window).map_err(|error| error.to_string())?;
+        prepared.guest = Some(guest);
+    }
+    if placement.housing().is_some() && index == placement.server() {
+        let stack = Lodger::stack().map_err(|error| format!("a tenant's stack: {error}"))?;
+        prepared.stack = Some(stack);
+    }
+    let kept = prepared.guest.as_ref().and_then(Guest::device);
     let confinement = jail::confine(parent, kept).map_err(|error| error.to_string())?;
-    Ok((confinement, guest))
+    Ok((confinement, prepared))
 }
 
 /// Ends a domain whose host failed it: no finding, like one that could not be started.
@@ -185,7 +205,7 @@ fn live(
     index: usize,
     page: &'static PortPage,
     window: Window,
-    (confinement, guest): (Confinement, Option<Guest>),
+    (confinement, prepared): (Confinement, Prepared),
     duty: &Duty<'_>,
 ) {
     let Duty::Trial {
@@ -222,9 +242,15 @@ fn live(
     }
     match role {
         None => supervisor::run(&link, placement),
-        Some(Role::Serves) => Server::new(link, spec, placement, index, *generation)
-            .with_guest(guest)
-            .run(),
+        Some(Role::Serves | Role::Houses(_)) => {
+            let Prepared { guest, stack } = prepared;
+            let tenant = placement.housing().zip(stack);
+            let lodger = tenant.map(|(number, stack)| Lodger::new(stack, &link, spec, number));
+            Server::new(link, spec, placement, index, *generation)
+                .with_guest(guest)
+                .with_lodger(lodger)
+                .run();
+        }
         Some(Role::Tenant(number)) if crossing.is_some() => {
             let rounds = crossing
                 .filter(|_| number == 1)
@@ -232,7 +258,11 @@ fn live(
             measure(&link, number, placement, rounds)
         }
         Some(Role::Tenant(number)) => {
-            Tenant::new(link, spec, number, placement.attendant(number)).run()
+            let way = match placement.reaches(number) {
+                true => Way::Ring(placement.attendant(number)),
+                false => Way::None,
+            };
+            Tenant::new(link, spec, number, way).run()
         }
         Some(Role::Carries | Role::Emulates(_)) => {
             carrier::run(&link, placement, index, spec.driver)

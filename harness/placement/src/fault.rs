@@ -264,6 +264,17 @@ pub enum Fault {
         /// After which DMA.
         nth: u32,
     },
+    /// A storm of split locks by the driver's CPU: locked increments across two cache lines.
+    B8 {
+        /// Within one line instead: the control of a measurement, no fault and in no plan.
+        aligned: bool,
+        /// Increments a second, at most.
+        per_second: u32,
+        /// For how long, in milliseconds.
+        ms: u32,
+        /// Before which request of tenant 2, which is on another core.
+        nth: u32,
+    },
     /// Register reads that return all ones.
     B9 {
         /// From which read.
@@ -485,6 +496,7 @@ impl Fault {
             Self::B5 { .. } => "B5",
             Self::B6 { .. } => "B6",
             Self::B7 { .. } => "B7",
+            Self::B8 { .. } => "B8",
             Self::B9 { .. } => "B9",
             Self::B10 { .. } => "B10",
             Self::I1 { .. } => "I1",
@@ -557,6 +569,17 @@ impl Fault {
         }
     }
 
+    /// Why it shows by the wall clock only, if so.
+    pub const fn by_wall(&self) -> Option<&'static str> {
+        match self {
+            Self::B8 { .. } => Some(
+                "a locked bus costs the others time, and under leap nobody else runs meanwhile: \
+                 use --clock wall",
+            ),
+            _ => None,
+        }
+    }
+
     /// When it strikes, if that is drawn.
     pub const fn nth_mut(&mut self) -> Option<&mut u32> {
         match self {
@@ -582,6 +605,7 @@ impl Fault {
             | Self::B5 { nth, .. }
             | Self::B6 { nth, .. }
             | Self::B7 { nth, .. }
+            | Self::B8 { nth, .. }
             | Self::B9 { nth, .. }
             | Self::B10 { nth, .. }
             | Self::I1 { nth, .. }

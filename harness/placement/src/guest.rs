@@ -8,13 +8,13 @@ use crate::domain::cannot_go_on;
 use crate::jail::Device;
 use crate::link::Link;
 use crate::own::Host;
+use crate::placement::Placement;
 use crate::port::Toll;
 use crate::ring::Ask;
-use crate::sabotage::Deed;
+use crate::sabotage::{Deed, paid};
 use crate::server::{Serves, compute, store};
 use crate::shared::Window;
 use crate::trial::DriverId;
-use cofferdam_machine::frames::{MAP, Owner, Use};
 use cofferdam_microvm::{
     Call, CallError, Death, Driver, Kvm, MicroVm, Nowhere, Snapshot, Unavailable, VmDriver, VmError,
 };
@@ -58,16 +58,18 @@ pub struct Guest {
     fresh: Snapshot,
     /// Exits that were told.
     told: Cell<u64>,
+    /// Whoever calls the driver is in the guest, too, and only played outside: that a call ends is no
+    /// exit of theirs.
+    calls_within: bool,
 }
 
 impl Guest {
-    /// Makes the guest of a process that sees the machine's memory through `window`.
-    pub fn boot(window: Window) -> Result<Self, GuestError> {
+    /// Makes the driver's guest of a placement, in a process that sees the machine's memory through
+    /// `window`.
+    pub fn boot(placement: &Placement, window: Window) -> Result<Self, GuestError> {
         let kvm = Kvm::open()?;
-        let own = MAP.iter().filter(|run| {
-            run.owner == Owner::Driver && matches!(run.purpose, Use::Pattern | Use::DmaPool)
-        });
-        let windows: Vec<_> = own
+        let windows: Vec<_> = placement
+            .guest_runs()
             .map(|run| cofferdam_microvm::Window {
                 at: run.bytes().start,
                 host: window.pointer(run.bytes().start),
@@ -85,6 +87,7 @@ impl Guest {
             told: Cell::new(vm.counts().exits),
             vm: RefCell::new(Some(vm)),
             fresh,
+            calls_within: placement.housing().is_some(),
         })
     }
 
@@ -141,9 +144,9 @@ impl InGuest {
         let result = call(driver);
         let exits = driver.vm().counts().exits;
         let before = self.guest.told.replace(exits);
-        self.link
-            .page()
-            .pay(Toll::Left, exits.saturating_sub(before));
+        let end = u64::from(self.guest.calls_within);
+        let left = exits.saturating_sub(before).saturating_sub(end);
+        self.link.page().pay(Toll::Left, left);
         match result {
             Ok(value) => Ok(value),
             Err(CallError::Driver(error)) => Err(error),
@@ -184,7 +187,8 @@ impl Serves for InGuest {
         })
     }
 
-    fn commit(&mut self, deed: &Deed, _: &Link) {
+    fn commit(&mut self, deed: &Deed, link: &Link) {
+        let mut price = None;
         let done = self.enter(|driver| match deed {
             Deed::Store { phys, bytes } => {
                 let arguments = [MACHINE + phys, bytes.len() as u64];
@@ -192,7 +196,15 @@ impl Serves for InGuest {
             }
             Deed::Crash(_) => driver.call(Call::Crash, &[]),
             Deed::Spin => driver.call(Call::Spin, &[]),
+            Deed::Storm(storm) => {
+                price = storm.rage(|aligned, count| {
+                    let arguments = [aligned.into(), count.into()];
+                    driver.call(Call::Lock, &arguments).map(drop)
+                })?;
+                Ok(0)
+            }
         });
+        paid(link, price);
         debug_assert!(done.is_ok(), "a deed is done or deadly: {done:?}");
     }
 }

@@ -12,6 +12,7 @@ mod calls;
 mod devices;
 mod leap;
 mod recorder;
+mod repetition;
 mod report;
 mod resets;
 mod unit;
@@ -23,6 +24,7 @@ use crate::own::Strike;
 use crate::placement::{Placement, Role};
 use crate::port::{self, PortPage, Toll};
 use crate::ring;
+use crate::storm;
 use crate::supervisor::DEATH_BELL;
 use crate::trace::{Event, What};
 use crate::trial::{
@@ -38,6 +40,7 @@ use cofferdam_seam::{Bar, Device, RequesterId, Time, Vector, VectorSet};
 pub use devices::lie_alone;
 use devices::{device, lie};
 use recorder::Recorder;
+use repetition::Repetition;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -457,7 +460,7 @@ impl Hardware {
                 });
             }
             if started.elapsed() > REACT {
-                let who = self.units[index].name.into();
+                let who = format!("{}, which was started,", self.units[index].name);
                 return Err(Infrastructure::Silent { who, within: REACT });
             }
         }
@@ -523,6 +526,13 @@ impl Hardware {
         self.note(|| What::Died { who: index, how });
         if index == self.placement.server() {
             self.recovering = true;
+            // What a host or a guest's KVM ends for a locked bus did lock it.
+            let ended =
+                storm::is_end_of(self.units[index].deaths.last().map_or("", String::as_str));
+            if matches!(self.spec.fault, Fault::B8 { .. }) && ended {
+                self.marked += 1;
+                self.activated_at.get_or_insert(self.now());
+            }
         }
         // A newcomer is in no table.
         let domain = self.placement.domains.get(index);
@@ -580,6 +590,7 @@ impl Hardware {
         let unit = &mut self.units[index];
         unit.page.clear();
         unit.restarts += 1;
+        unit.repetition = Repetition::default();
         unit.bells = 0;
         unit.serving = false;
         unit.state = State::Running;
@@ -723,7 +734,7 @@ impl Hardware {
         }
         let tenants = self.placement.domains.iter().zip(&self.units);
         let all = tenants
-            .filter(|(domain, _)| matches!(domain.role, Role::Tenant(_)))
+            .filter(|(domain, _)| domain.role.tenant().is_some())
             .all(|(_, unit)| unit.finished || matches!(unit.state, State::Dead));
         if !all {
             return None;

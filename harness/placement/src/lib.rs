@@ -10,6 +10,7 @@
 //! is believed by anybody else.
 
 mod boundary;
+mod bystander;
 pub mod call;
 mod carrier;
 pub mod crossing;
@@ -23,6 +24,7 @@ mod host;
 pub mod jail;
 mod link;
 mod loan;
+mod lodger;
 mod newcomer;
 pub mod own;
 pub mod placement;
@@ -34,6 +36,7 @@ mod sabotage;
 mod server;
 mod shared;
 mod sibling;
+pub mod storm;
 mod supervisor;
 mod tenant;
 pub mod trace;

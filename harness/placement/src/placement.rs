@@ -6,7 +6,9 @@ mod driver_vm;
 mod hosted;
 mod hypervisor;
 mod in_kernel;
+mod library_os;
 mod microkernel;
+mod passthrough;
 mod root_partition;
 mod safe_language;
 mod user_process;
@@ -60,6 +62,9 @@ pub enum Role {
     Emulates(u8),
     /// Tenant 1 or 2: makes verified requests.
     Tenant(u8),
+    /// That tenant, with the driver in it: makes its requests to its own driver, which serves nobody
+    /// else.
+    Houses(u8),
 }
 
 impl Role {
@@ -68,8 +73,21 @@ impl Role {
         match self {
             Self::Carries => true,
             Self::Emulates(own) => own == tenant,
-            Self::Serves | Self::Idles | Self::Tenant(_) => false,
+            Self::Serves | Self::Idles | Self::Tenant(_) | Self::Houses(_) => false,
         }
+    }
+
+    /// The tenant it is.
+    pub const fn tenant(self) -> Option<u8> {
+        match self {
+            Self::Tenant(tenant) | Self::Houses(tenant) => Some(tenant),
+            Self::Serves | Self::Idles | Self::Carries | Self::Emulates(_) => None,
+        }
+    }
+
+    /// Whether the driver is in it.
+    pub const fn holds_driver(self) -> bool {
+        matches!(self, Self::Serves | Self::Houses(_))
     }
 }
 
@@ -80,6 +98,15 @@ pub enum RingAt {
     Tenant(u8),
     /// Among the driver's frames, for that tenant's requests.
     Messages(u8),
+}
+
+impl RingAt {
+    /// Whose requests are in it.
+    pub const fn tenant(self) -> u8 {
+        match self {
+            Self::Tenant(tenant) | Self::Messages(tenant) => tenant,
+        }
+    }
 }
 
 /// One protection domain: a process with exactly these mappings.
@@ -172,12 +199,14 @@ pub struct Placement {
     pub interrupts: InterruptHandler,
     /// What keeps the driver from its surroundings.
     pub wall: Wall,
+    /// Whether somebody copies requests' data between a tenant's memory and the driver.
+    pub copies: bool,
     /// Who runs so, in each of [`IommuMode::ALL`].
     pub deployed: [Standing; IommuMode::ALL.len()],
 }
 
 /// Every placement of ours, in the order of the report.
-pub const ALL: [&Placement; 8] = [
+pub const ALL: [&Placement; 10] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
     &root_partition::PLACEMENT,
@@ -186,6 +215,8 @@ pub const ALL: [&Placement; 8] = [
     &hosted::PLACEMENT,
     &safe_language::PLACEMENT,
     &driver_vm::PLACEMENT,
+    &passthrough::PLACEMENT,
+    &library_os::PLACEMENT,
 ];
 
 impl PlacementId {
@@ -200,6 +231,8 @@ impl PlacementId {
             Self::Hosted => &hosted::PLACEMENT,
             Self::SafeLanguage => &safe_language::PLACEMENT,
             Self::DriverVm => &driver_vm::PLACEMENT,
+            Self::Passthrough => &passthrough::PLACEMENT,
+            Self::LibraryOs => &library_os::PLACEMENT,
             Self::Own(own) => own.placement(),
         }
     }
@@ -243,7 +276,7 @@ impl Placement {
     pub fn server(&self) -> usize {
         self.domains
             .iter()
-            .position(|domain| domain.role == Role::Serves)
+            .position(|domain| domain.role.holds_driver())
             .unwrap_or(0)
     }
 
@@ -265,13 +298,39 @@ impl Placement {
     /// Whether the driver reaches that owner's own frames, rings aside: whether a wild store lands
     /// there.
     pub fn driver_maps(&self, owner: Owner) -> bool {
-        if self.wall == Wall::Guest {
-            return owner == Owner::Driver;
+        let reached = |run: &Run| run.owner == owner && run.purpose == Use::Pattern;
+        match self.wall {
+            Wall::Guest => self.guest_runs().any(reached),
+            Wall::Process => self.domains[self.server()].runs().any(reached),
         }
-        let server = &self.domains[self.server()];
-        server
-            .runs()
-            .any(|run| run.owner == owner && run.purpose == Use::Pattern)
+    }
+
+    /// The runs of the frame map that the driver's guest is given, where it is in one: the driver's own
+    /// memory, and that of the tenant it is in.
+    pub fn guest_runs(&self) -> impl Iterator<Item = &'static Run> {
+        let housing = self.housing();
+        self.domains[self.server()].runs().filter(move |run| {
+            let of_driver = matches!(run.purpose, Use::Pattern | Use::DmaPool);
+            match run.owner {
+                Owner::Driver => of_driver,
+                Owner::Tenant1 => housing == Some(1),
+                Owner::Tenant2 => housing == Some(2),
+                Owner::Hypervisor | Owner::Kernel | Owner::Free | Owner::Newcomer => false,
+            }
+        })
+    }
+
+    /// The tenant that the driver is in, if it is in one: nobody else has a way to it.
+    pub fn housing(&self) -> Option<u8> {
+        match self.domains[self.server()].role {
+            Role::Houses(tenant) => Some(tenant),
+            _ => None,
+        }
+    }
+
+    /// Whether that tenant has a way to the driver.
+    pub fn reaches(&self, tenant: u8) -> bool {
+        self.housing().is_none_or(|housing| housing == tenant)
     }
 
     /// Who runs so in that mode.
@@ -289,10 +348,7 @@ impl Placement {
     /// The tenants, and the index of each one's domain.
     pub fn tenants(&self) -> impl Iterator<Item = (u8, usize)> + '_ {
         let domains = self.domains.iter().enumerate();
-        domains.filter_map(|(index, domain)| match domain.role {
-            Role::Tenant(tenant) => Some((tenant, index)),
-            Role::Serves | Role::Idles | Role::Carries | Role::Emulates(_) => None,
-        })
+        domains.filter_map(|(index, domain)| Some((domain.role.tenant()?, index)))
     }
 
     /// Index of the domain at the other end of a tenant's ring: the server, or who stands before it.
@@ -303,20 +359,23 @@ impl Placement {
             .unwrap_or_else(|| self.server())
     }
 
-    /// Domains a request of tenant 1 runs through: two, or three where somebody stands between.
+    /// Domains a request of tenant 1 runs through, unless the driver is in it: two, or three where somebody stands between.
     pub fn parties(&self) -> usize {
         2 + usize::from(self.attendant(1) != self.server())
     }
 
     /// Whether tenants lend the driver's domain the pages their data are in: nobody stands between.
     pub fn lends_pages(&self) -> bool {
-        self.served_rings()
-            .all(|(ring, _)| matches!(ring, RingAt::Tenant(_)))
+        self.housing().is_none()
+            && self
+                .served_rings()
+                .all(|(ring, _)| matches!(ring, RingAt::Tenant(_)))
     }
 
     /// The rings the server serves, and the index of the domain at the other end of each.
     pub fn served_rings(&self) -> impl Iterator<Item = (RingAt, usize)> + '_ {
-        self.tenants().map(|(tenant, index)| {
+        let served = self.tenants().filter(|(tenant, _)| self.reaches(*tenant));
+        served.map(|(tenant, index)| {
             let attendant = self.attendant(tenant);
             if attendant == self.server() {
                 (RingAt::Tenant(tenant), index)
@@ -330,9 +389,9 @@ impl Placement {
     pub fn are_peers(&self, one: usize, other: usize) -> bool {
         let serves = |index| index == self.server();
         let across = |a: usize, b: usize| match self.domains.get(b).map(|domain| domain.role) {
-            Some(Role::Tenant(tenant)) => a == self.attendant(tenant),
+            Some(Role::Tenant(tenant)) => self.reaches(tenant) && a == self.attendant(tenant),
             Some(Role::Carries | Role::Emulates(_)) => serves(a),
-            Some(Role::Serves | Role::Idles) | None => false,
+            Some(Role::Serves | Role::Idles | Role::Houses(_)) | None => false,
         };
         across(one, other) || across(other, one)
     }
@@ -341,7 +400,7 @@ impl Placement {
     pub fn tenant(&self, tenant: u8) -> Option<usize> {
         self.domains
             .iter()
-            .position(|domain| domain.role == Role::Tenant(tenant))
+            .position(|domain| domain.role.tenant() == Some(tenant))
     }
 }
 
@@ -375,10 +434,13 @@ mod tests {
     #[test]
     fn every_placement_has_one_server_two_tenants_and_one_privileged_layer() {
         for placement in ALL {
-            let count = |role| placement.domains.iter().filter(|d| d.role == role).count();
-            assert_eq!(count(Role::Serves), 1, "{}", placement.id);
-            assert_eq!(count(Role::Tenant(1)), 1, "{}", placement.id);
-            assert_eq!(count(Role::Tenant(2)), 1, "{}", placement.id);
+            let roles = || placement.domains.iter().map(|domain| domain.role);
+            let holders = roles().filter(|role| role.holds_driver());
+            assert_eq!(holders.count(), 1, "{}", placement.id);
+            for tenant in [1, 2] {
+                let count = roles().filter(|role| role.tenant() == Some(tenant));
+                assert_eq!(count.count(), 1, "{}", placement.id);
+            }
             assert!(placement.domains[0].privileged, "{}", placement.id);
             assert_eq!(placement.domains.iter().filter(|d| d.privileged).count(), 1);
             assert_eq!(placement.placement.placement().id, placement.id);
@@ -403,7 +465,8 @@ mod tests {
         for placement in ALL {
             let server = &placement.domains[placement.server()];
             assert!(maps(server, Owner::Driver, Use::DmaPool));
-            assert_eq!(placement.served_rings().count(), 2);
+            let served = [1, 2].map(|tenant| usize::from(placement.reaches(tenant)));
+            assert_eq!(placement.served_rings().count(), served[0] + served[1]);
             for (ring, other) in placement.served_rings() {
                 let (owner, purpose) = whereabouts(ring);
                 assert!(maps(server, owner, purpose), "{}", placement.id);
@@ -412,6 +475,9 @@ mod tests {
             }
             for (tenant, index) in placement.tenants() {
                 let (owner, purpose) = whereabouts(RingAt::Tenant(tenant));
+                if !placement.reaches(tenant) {
+                    continue;
+                }
                 let attendant = &placement.domains[placement.attendant(tenant)];
                 assert!(maps(attendant, owner, purpose), "{}", placement.id);
                 assert!(maps(&placement.domains[index], owner, purpose));
@@ -426,6 +492,11 @@ mod tests {
             assert!(!placement.are_peers(one, two), "{}", placement.id);
             for (tenant, index) in placement.tenants() {
                 let attendant = placement.attendant(tenant);
+                if placement.housing().is_some() {
+                    // Its own it needs not ring for, and the other's it may not.
+                    assert!(!placement.are_peers(index, attendant), "{}", placement.id);
+                    continue;
+                }
                 assert!(placement.are_peers(index, attendant), "{}", placement.id);
                 assert_eq!(
                     placement.are_peers(index, placement.server()),

@@ -8,11 +8,12 @@
 //! | `RUNNING` | the domain | the hardware: the grant |
 //! | `BLOCKED` | the hardware | the domain: the call |
 //!
-//! Statistics (`beat`, `gap`, `io`, `tolls`, `text`) are stored by the domain and only read by the hardware,
+//! Statistics (`beat`, `gap`, `io`, `price`, `tolls`, `text`) are stored by the domain and only read by the hardware,
 //! which believes them as far as it believes the domain.
 
 use crate::call::{Answer, Call, WORDS};
-use crate::trial::TenantIo;
+use crate::storm::Price;
+use crate::trial::{Reading, SharedMemory, TenantIo};
 use crate::{futex, shared};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -51,7 +52,9 @@ pub struct PortPage {
     /// Wall clock only: last heartbeat and longest gap, ns.
     beat: AtomicU64,
     gap: AtomicU64,
-    io: [AtomicU64; 10],
+    io: [AtomicU64; 16],
+    /// What a locked increment costs, ps: within a line, across two; whether that proves a locked bus.
+    price: [AtomicU64; 3],
     /// Of all generations together.
     tolls: [AtomicU64; Toll::COUNT],
     text: [AtomicU8; TEXT],
@@ -257,6 +260,24 @@ impl PortPage {
         self.tolls[toll as usize].load(Ordering::Relaxed)
     }
 
+    /// Publishes what a locked increment costs the driver's CPU.
+    pub fn store_price(&self, price: Price) {
+        let words = [price.aligned_ps, price.split_ps, price.proves.into()];
+        for (cell, word) in self.price.iter().zip(words) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// What a locked increment costs there, if that was found out.
+    pub fn price(&self) -> Option<Price> {
+        let word = |at: usize| self.price[at].load(Ordering::Relaxed);
+        (word(1) > 0).then(|| Price {
+            aligned_ps: word(0),
+            split_ps: word(1),
+            proves: word(2) != 0,
+        })
+    }
+
     /// Publishes a tenant's counters.
     pub fn store_io(&self, io: &TenantIo) {
         let words = [
@@ -271,6 +292,12 @@ impl PortPage {
             u64::from(io.device_changed),
             u64::from(io.device_lost),
         ];
+        let memory = io.memory.unwrap_or_default();
+        let readings = [memory.quiet, memory.during].map(|of| {
+            let samples = u64::from(of.samples);
+            [of.in_order_ns, of.scattered_ns, samples]
+        });
+        let words = words.into_iter().chain(readings.concat());
         for (cell, value) in self.io.iter().zip(words) {
             cell.store(value, Ordering::Relaxed);
         }
@@ -280,6 +307,11 @@ impl PortPage {
     pub fn io(&self, tenant: u8) -> TenantIo {
         let word = |i: usize| self.io[i].load(Ordering::Relaxed);
         let count = |i: usize| u32::try_from(word(i)).unwrap_or(u32::MAX);
+        let reading = |i: usize| Reading {
+            in_order_ns: word(i),
+            scattered_ns: word(i + 1),
+            samples: count(i + 2),
+        };
         TenantIo {
             tenant,
             wanted: count(0),
@@ -292,6 +324,10 @@ impl PortPage {
             finished: word(7) != 0,
             device_changed: count(8),
             device_lost: count(9),
+            memory: (count(12) > 0).then(|| SharedMemory {
+                quiet: reading(10),
+                during: reading(13),
+            }),
         }
     }
 }

@@ -114,7 +114,7 @@ pub fn events_start(role: Role, index: usize) -> Option<u64> {
     let words = size_of::<EventWords>() as u64;
     match role {
         Role::Tenant(tenant) => Some(ring_start(RingAt::Tenant(tenant))),
-        Role::Serves | Role::Carries | Role::Emulates(_) => {
+        Role::Serves | Role::Carries | Role::Emulates(_) | Role::Houses(_) => {
             Some(frame.start + index as u64 * words).filter(|at| at + words <= frame.end)
         }
         Role::Idles => None,

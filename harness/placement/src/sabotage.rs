@@ -9,6 +9,7 @@ mod registers;
 use crate::call::Call;
 use crate::host::ChoosesAddresses;
 use crate::link::Link;
+use crate::storm::{Price, Storm, increments};
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, MEMORY, Use, run_of};
 use cofferdam_seam::{
@@ -16,6 +17,7 @@ use cofferdam_seam::{
     SplitMix64, Time, Vector, VectorSet, Wake, Width,
 };
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -78,6 +80,10 @@ pub fn corrupt_entry(field: u8, seed: u64) -> u32 {
     }
 }
 
+/// The tenant on another CPU than the driver's, and by the wall clock on another core where one looks
+/// at what it notices.
+pub const BYSTANDER: u8 = 2;
+
 /// What the driver does about the request it is about to take up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Onward {
@@ -103,6 +109,19 @@ pub enum Deed {
     Crash(String),
     /// It spins for ever.
     Spin,
+    /// It makes locked increments.
+    Storm(Storm),
+}
+
+/// Tells what split locks cost their processor, and whether that shows a locked bus.
+pub fn paid(link: &Link, price: Option<Price>) {
+    let Some(price) = price else {
+        return;
+    };
+    link.page().store_price(price);
+    if price.proves {
+        link.call(Call::Mark);
+    }
 }
 
 impl Deed {
@@ -128,6 +147,14 @@ impl Deed {
             Self::Spin => loop {
                 std::hint::spin_loop();
             },
+            Self::Storm(storm) => {
+                let raged = storm.rage(|aligned, count| {
+                    increments(aligned, count);
+                    Ok::<_, Infallible>(())
+                });
+                let Ok(price) = raged;
+                paid(link, price);
+            }
         }
     }
 }
@@ -254,9 +281,21 @@ impl Sabotage {
         }
     }
 
-    /// Called before the driver takes up a request.
-    pub fn before_request(&self) -> Onward {
+    /// Called before the driver takes up a request of that tenant.
+    pub fn before_request(&self, tenant: u8) -> Onward {
         match self.fault {
+            Fault::B8 {
+                aligned,
+                per_second,
+                ms,
+                nth,
+            } if tenant == BYSTANDER && self.strikes(&self.requests, nth) => {
+                return Onward::Errs(Deed::Storm(Storm {
+                    aligned,
+                    per_second,
+                    lasts: Duration::from_millis(ms.into()),
+                }));
+            }
             Fault::M1 { target, len, nth } if self.strikes(&self.requests, nth) => {
                 self.link.call(Call::Mark);
                 if let Some(deed) = self.wild_store(target, len) {

@@ -7,8 +7,9 @@ use crate::guest::{self, Guest, InGuest};
 use crate::host::PortHost;
 use crate::link::Link;
 use crate::loan::{Lent, Loan};
+use crate::lodger::Lodger;
 use crate::own::{Host, Probe};
-use crate::placement::{Placement, Role};
+use crate::placement::Placement;
 use crate::ring::{Ask, Request, Ring, Status};
 use crate::sabotage::{Deed, Onward, Sabotage, SabotagedHost};
 use crate::trial::{DataPath, DriverId, Fault, TrialSpec};
@@ -140,9 +141,11 @@ pub fn compute<C: Compute + ?Sized>(
     }
 }
 
-/// A ring, the doorbell bit of who is at its other end, and how often its oldest request was tried.
+/// A ring, whose requests it holds, the doorbell bit of who is at its other end, and how often its
+/// oldest request was tried.
 struct Client {
     ring: Ring,
+    tenant: u8,
     bit: u64,
     tries: u32,
 }
@@ -152,6 +155,7 @@ pub struct Server {
     link: Rc<Link>,
     spec: TrialSpec,
     boundary: Boundary,
+    copies: bool,
     /// How many drivers there were before the next one, in this process and its predecessors.
     incarnation: u32,
     clients: Vec<Client>,
@@ -159,6 +163,8 @@ pub struct Server {
     loan: Rc<Loan>,
     /// Where the driver runs, if not in this process.
     guest: Option<Rc<Guest>>,
+    /// The tenant whose driver this is, where it is in the same domain.
+    lodger: Option<Lodger>,
 }
 
 impl Server {
@@ -174,23 +180,24 @@ impl Server {
             .served_rings()
             .map(|(ring, index)| Client {
                 ring: Ring::of(link.window(), ring),
+                tenant: ring.tenant(),
                 bit: Link::bit(index),
                 tries: 0,
             })
             .collect();
-        let tenants = placement.domains.iter();
-        let tenants = tenants.filter(|domain| matches!(domain.role, Role::Tenant(_)));
-        let tenants = u32::try_from(tenants.count()).unwrap_or(0);
+        let tenants = u32::try_from(placement.served_rings().count()).unwrap_or(0);
         let sabotage = Sabotage::new(spec, Rc::clone(&link), generation, tenants);
         Self {
             link,
             spec: spec.clone(),
             boundary: Boundary::of(spec, placement, me),
+            copies: placement.copies,
             incarnation: generation,
             clients,
             sabotage,
             loan: Rc::default(),
             guest: None,
+            lodger: None,
         }
     }
 
@@ -198,6 +205,13 @@ impl Server {
     #[must_use]
     pub fn with_guest(mut self, guest: Option<Guest>) -> Self {
         self.guest = guest.map(Rc::new);
+        self
+    }
+
+    /// The same with that tenant in this domain, if one is: nobody has to be rung for, then.
+    #[must_use]
+    pub fn with_lodger(mut self, lodger: Option<Lodger>) -> Self {
+        self.lodger = lodger;
         self
     }
 
@@ -352,18 +366,18 @@ impl Server {
         request: &Request,
         driver: &mut dyn Serves,
     ) -> Option<Drove> {
-        let ring = self.clients[index].ring;
+        let Client { ring, tenant, .. } = self.clients[index];
         let lent = self.lend(&ring, request);
         let mut data = if lent {
             vec![0; request.len]
         } else {
             let data = ring.data(request);
-            self.link.copied(data.len());
+            self.copied(data.len());
             data
         };
         let served = match request.ask() {
             Some(ask) => self.boundary.enter(|| {
-                match self.sabotage.before_request() {
+                match self.sabotage.before_request(tenant) {
                     Onward::GiveUp => return None,
                     Onward::Errs(deed) => driver.commit(&deed, &self.link),
                     Onward::Serve => {}
@@ -404,7 +418,7 @@ impl Server {
         client.tries = 0;
         let status = if good { Status::Good } else { Status::Failed };
         data.truncate(if good && !lent { request.room } else { 0 });
-        self.link.copied(data.len());
+        self.copied(data.len());
         if let Some(byte) = self.sabotage.torn_answer() {
             let torn = self.boundary.enter(|| {
                 ring.begin_answer(request, &data[..byte.min(data.len())]);
@@ -418,7 +432,7 @@ impl Server {
         } else {
             ring.complete(request, status, &data);
         }
-        self.link.ring(client.bit);
+        self.notify(index);
         self.sabotage.answered();
         end
     }
@@ -426,17 +440,37 @@ impl Server {
     /// Answers everything with an error: there is no driver any more.
     fn refuse(&mut self) {
         loop {
-            for client in &self.clients {
-                while let Some(request) = client.ring.next() {
-                    client.ring.complete(&request, Status::Failed, &[]);
-                    self.link.ring(client.bit);
+            for index in 0..self.clients.len() {
+                let ring = self.clients[index].ring;
+                while let Some(request) = ring.next() {
+                    ring.complete(&request, Status::Failed, &[]);
+                    self.notify(index);
                 }
             }
             self.sleep();
         }
     }
 
-    fn sleep(&self) {
+    /// Counts bytes of a request or an answer, where somebody copies them.
+    fn copied(&self, bytes: usize) {
+        if self.copies {
+            self.link.copied(bytes);
+        }
+    }
+
+    /// Tells the other end of a ring that there is an answer.
+    fn notify(&self, index: usize) {
+        if self.lodger.is_none() {
+            self.link.ring(self.clients[index].bit);
+        }
+    }
+
+    /// Until there may be another request.
+    fn sleep(&mut self) {
+        if let Some(lodger) = &mut self.lodger {
+            lodger.go_on();
+            return;
+        }
         let bells = self
             .clients
             .iter()

@@ -4,16 +4,18 @@
 //! computed value is computed here too. A request that fails is tried again, so that what is
 //! counted as lost is lost for good.
 
+use crate::bystander::Bystander;
 use crate::call::Call;
 use crate::hardware::NEXT_BELL;
 use crate::link::Link;
 use crate::placement::RingAt;
 use crate::ring::{Ask, PAGES, Ring, SLOTS, Status};
-use crate::sabotage::Mix;
+use crate::sabotage::{BYSTANDER, Mix};
 use crate::sibling::{Found, Sibling};
 use crate::trial::{DriverId, Fault, TenantIo, TrialSpec};
 use cofferdam_seam::service::SECTOR;
 use cofferdam_seam::{Deadline, Time};
+use corosensei::Yielder;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use std::time::Duration;
 const THINK: Duration = Duration::from_millis(1);
 /// Device time before a failed request is tried again.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long it looks at its memory before the request at which it looks again.
+const QUIET: Duration = Duration::from_millis(10);
 /// How often a request is tried before the tenant gives it up.
 const TRIES: u32 = 8;
 /// Sectors each tenant works on.
@@ -31,13 +35,24 @@ pub fn first_sector(tenant: u8) -> u64 {
     u64::from(tenant).saturating_sub(1) * SECTORS
 }
 
+/// A tenant's way to the driver.
+#[derive(Clone, Copy)]
+pub enum Way<'a> {
+    /// There is none: it makes no requests.
+    None,
+    /// The domain of that index is at the other end of its ring.
+    Ring(usize),
+    /// The driver is in this domain, and serves the ring when the tenant leaves off.
+    Within(&'a Yielder<(), ()>),
+}
+
 /// A tenant at work.
-pub struct Tenant {
+pub struct Tenant<'a> {
     link: Rc<Link>,
     ring: Ring,
     /// The data page of each slot.
     pages: [usize; SLOTS],
-    server: u64,
+    way: Way<'a>,
     /// First sector of this tenant's part of the disk.
     first: u64,
     driver: DriverId,
@@ -50,24 +65,26 @@ pub struct Tenant {
     warming: bool,
     /// From which request on it gives a page back, if it still has to.
     gives_back: Option<u32>,
+    /// It looks at the memory it shares with the driver's CPU, and at which request.
+    looks: Option<(Bystander, u32)>,
     /// What each acknowledged sector must hold.
     written: Vec<Option<Vec<u8>>>,
 }
 
-impl Tenant {
-    /// Tenant `number` of a trial; `server` is the index of the domain at the other end of its ring.
-    pub fn new(link: Rc<Link>, spec: &TrialSpec, number: u8, server: usize) -> Self {
+impl<'a> Tenant<'a> {
+    /// Tenant `number` of a trial.
+    pub fn new(link: Rc<Link>, spec: &TrialSpec, number: u8, way: Way<'a>) -> Self {
         let ring = Ring::of(link.window(), RingAt::Tenant(number));
         Self {
             ring,
             pages: std::array::from_fn(|slot| slot),
-            server: Link::bit(server),
+            way,
             first: first_sector(number),
             driver: spec.driver,
             mix: Mix::of_tenant(spec.seed, number),
             io: TenantIo {
                 tenant: number,
-                wanted: if spec.warm { 1 } else { spec.requests },
+                wanted: wanted(way, if spec.warm { 1 } else { spec.requests }),
                 ..TenantIo::default()
             },
             warming: spec.warm,
@@ -75,6 +92,10 @@ impl Tenant {
             sibling: (number == 2 && spec.fault.sibling().is_some()).then(Sibling::default),
             gives_back: match spec.fault {
                 Fault::D14 { nth, .. } if number == 1 => Some(nth),
+                _ => None,
+            },
+            looks: match spec.fault {
+                Fault::B8 { nth, .. } if number == BYSTANDER => Some((Bystander::new(), nth)),
                 _ => None,
             },
             written: vec![None; usize::try_from(SECTORS).unwrap_or(0)],
@@ -86,7 +107,7 @@ impl Tenant {
     pub fn run(mut self) -> ! {
         let next = if self.warming { NEXT_BELL } else { 0 };
         if self.warming {
-            let good = self.request();
+            let good = self.io.wanted == 0 || self.request();
             self.finish(good);
         } else {
             self.work();
@@ -104,7 +125,7 @@ impl Tenant {
         self.mix = Mix::of_tenant(seed, self.io.tenant);
         self.io = TenantIo {
             tenant: self.io.tenant,
-            wanted: requests,
+            wanted: wanted(self.way, requests),
             ..TenantIo::default()
         };
         self.warming = false;
@@ -270,16 +291,36 @@ impl Tenant {
         }
     }
 
+    /// Reads memory of its own for a moment, if the request it has made so many of is the one at
+    /// which to look.
+    fn look(&mut self, submitted: u32, during: bool) -> bool {
+        match &mut self.looks {
+            Some((bystander, nth)) if *nth == submitted => {
+                bystander.read(during);
+                self.link.beat();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// One request, waited for as long as it takes: the trial's horizon bounds it, and this tenant
     /// beats all the while.
     fn ask(&mut self, ask: Ask, data: &[u8], into: &mut [u8]) -> Status {
         let nth = self.submitted;
+        let quiet = self.link.deadline(QUIET);
+        while !quiet.passed(self.link.now()) && self.look(nth + 1, false) {}
         let page = self.pages[nth as usize % SLOTS];
         self.ring.submit(nth, page, ask, data, into.len());
         self.submitted = nth.wrapping_add(1);
-        self.link.ring(self.server);
+        if let Way::Ring(server) = self.way {
+            self.link.ring(Link::bit(server));
+        }
         loop {
             if let Some(status) = self.ring.answer(nth, page, into) {
+                if let Some((bystander, _)) = self.looks.take_if(|(_, at)| *at == nth + 1) {
+                    self.io.memory = Some(bystander.noticed());
+                }
                 let brought =
                     status == Status::Good && matches!(ask, Ask::Read { .. } | Ask::RoundTrip);
                 if brought
@@ -291,12 +332,34 @@ impl Tenant {
                 }
                 return status;
             }
-            let rang = self.link.wait_alive(self.server, Deadline(Time::NEVER));
-            if rang == 0 {
+            if self.look(nth + 1, true) {
+                continue;
+            }
+            let rang = match self.way {
+                Way::None => return Status::Failed,
+                Way::Ring(server) => {
+                    let bell = Link::bit(server);
+                    self.link.wait_alive(bell, Deadline(Time::NEVER)) != 0
+                }
+                Way::Within(driver) => {
+                    driver.suspend(());
+                    self.link.beat();
+                    true
+                }
+            };
+            if !rang {
                 // Whatever keeps the answer away need not keep this from its own device.
                 self.look_after_sibling();
             }
         }
+    }
+}
+
+/// How many of these requests a tenant with that way makes.
+const fn wanted(way: Way<'_>, requests: u32) -> u32 {
+    match way {
+        Way::None => 0,
+        Way::Ring(_) | Way::Within(_) => requests,
     }
 }
 

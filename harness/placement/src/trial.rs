@@ -6,6 +6,7 @@
 pub use crate::data::{DataPath, Packing};
 pub use crate::fault::{By, Fault, Lock, Route, Target};
 use crate::own::{Driver, Layout, Own, PlatformId, Unknown};
+use crate::storm::Price;
 use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use schemars::JsonSchema;
@@ -93,6 +94,10 @@ pub enum PlacementId {
     SafeLanguage,
     /// In a virtual machine of its own.
     DriverVm,
+    /// In the virtual machine of the tenant that has its device.
+    Passthrough,
+    /// In the application, which is alone in a virtual machine.
+    LibraryOs,
     /// Where a user's file says.
     Own(Own<Layout>),
 }
@@ -290,6 +295,38 @@ pub struct DomainReport {
     pub interrupt_ns: u64,
 }
 
+/// What reading memory of its own took a bystander: medians.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reading {
+    /// 64 cache lines (4 KiB) in order, ns.
+    pub in_order_ns: u64,
+    /// 64 lines, each at an address that what was read before it decides, ns.
+    pub scattered_ns: u64,
+    /// How often each was timed.
+    pub samples: u32,
+}
+
+/// What a bystander on another core noticed of the memory it shares with the driver's CPU. The host's
+/// figures: they do not replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedMemory {
+    /// Before the request at which the fault strikes.
+    pub quiet: Reading,
+    /// While that request was open.
+    pub during: Reading,
+}
+
+impl SharedMemory {
+    /// How many times as long reading took, in tenths: of the kind that was slowed more.
+    pub fn slowed_tenths(&self) -> Option<u64> {
+        let (quiet, during) = (self.quiet, self.during);
+        let of = |during: u64, quiet: u64| during.saturating_mul(10).checked_div(quiet);
+        let in_order = of(during.in_order_ns, quiet.in_order_ns)?;
+        let scattered = of(during.scattered_ns, quiet.scattered_ns)?;
+        (during.samples > 0).then_some(in_order.max(scattered))
+    }
+}
+
 /// One tenant's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantIo {
@@ -317,6 +354,9 @@ pub struct TenantIo {
     /// Times it found its own device gone or reset.
     #[serde(default)]
     pub device_lost: u32,
+    /// What it noticed of its memory, where it looked (B8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<SharedMemory>,
 }
 
 /// Who noticed the fault first, and when.
@@ -462,6 +502,9 @@ pub struct TrialReport {
     pub machine_check: bool,
     /// Costs.
     pub counts: Counts,
+    /// What a locked increment cost the driver's CPU, where it made split ones (B8). The host's figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_lock: Option<Price>,
     /// Why it ended.
     pub end: End,
     /// Device time at the end, ns.

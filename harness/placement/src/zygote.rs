@@ -15,6 +15,7 @@ use crate::placement::Placement;
 use crate::port;
 use crate::probe;
 use crate::resident;
+use crate::sabotage::BYSTANDER;
 use crate::shared;
 use crate::trace::{Event, Trace};
 use crate::trial::{ClockKind, DataPath, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
@@ -457,6 +458,17 @@ impl<'a> Trial<'a> {
                 spec.driver.key()
             )));
         }
+        if let Some(why) = spec.fault.by_wall() {
+            if spec.clock == ClockKind::Leap {
+                let id = spec.fault.id();
+                return Err(io::Error::other(format!("{id} shows nothing: {why}")));
+            }
+            if cores.count < 2 {
+                return Err(io::Error::other(
+                    "the driver and the bystander need a core each; there is one",
+                ));
+            }
+        }
         let memory = shared::file(c"cofferdam-memory", MEMORY)?;
         let pages = placement.domains.len() + 1;
         // One more for a newcomer.
@@ -549,6 +561,8 @@ impl<'a> Trial<'a> {
             ClockKind::Wall if self.crossing.is_some() && index != self.placement.server() => {
                 self.cores.hardware
             }
+            // Who looks at what the driver's core does to it is on another.
+            ClockKind::Wall if self.looks(index) => self.cores.hardware,
             ClockKind::Wall => self.cores.domains,
         };
         // SAFETY: this process has one thread, so the child may do anything.
@@ -570,6 +584,11 @@ impl<'a> Trial<'a> {
                 Ok(child)
             }
         }
+    }
+
+    /// Whether that domain is the bystander of a fault that shows in what it notices.
+    fn looks(&self, index: usize) -> bool {
+        self.spec.fault.by_wall().is_some() && self.placement.tenant(BYSTANDER) == Some(index)
     }
 
     fn adopt(&mut self, index: usize, pid: Pid) -> io::Result<()> {
@@ -730,6 +749,11 @@ impl Drop for Trial<'_> {
 
 /// Measures a crossing: a wall-clock trial whose tenants do nothing else.
 fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> {
+    if id.placement().housing().is_some() {
+        return Err(io::Error::other(
+            "the driver is in the tenant that calls it: nothing is crossed",
+        ));
+    }
     let parties = id.placement().parties();
     if rounds.waiting == Waiting::Spin && cores.count < parties {
         return Err(io::Error::other(format!(

@@ -16,6 +16,7 @@ mod mechanism;
 mod page;
 mod pairs;
 mod reading;
+mod split_locks;
 mod trials;
 mod trusted;
 mod words;

@@ -17,5 +17,6 @@ pub mod outline;
 pub mod progress;
 pub mod quantity;
 pub mod reality;
+pub mod split_locks;
 pub mod terminal;
 pub mod trace;

@@ -10,7 +10,8 @@ mod own;
 mod reach;
 mod rings;
 
-pub(crate) use ablations::{OF_INTERRUPTS, crossed};
+pub(crate) use ablations::{IN_TENANT, OF_INTERRUPTS, crossed, of_tenants};
+pub(crate) use bus::storm;
 pub use own::OwnFault;
 
 use crate::catalogue::placement;

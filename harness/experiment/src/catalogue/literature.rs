@@ -1,5 +1,6 @@
 //! Figures from standards and papers, to hold the machine against.
 
+use crate::catalogue::placement;
 use crate::summary::{CutOff, Summary};
 use cofferdam_machine::config::{Config, IommuMode};
 use std::time::Duration;
@@ -129,10 +130,22 @@ fn storm(summary: &Summary) -> Here {
 }
 
 fn split_lock(summary: &Summary) -> Here {
-    if summary.cells.iter().any(|cell| cell.fault == "B8") {
-        Here::Measured("see B8".to_owned())
-    } else {
+    let measured = summary.split_locks.iter().flat_map(|found| &found.ways);
+    let ways: Vec<String> = measured
+        .filter_map(|way| {
+            let tenths = way.slowed_tenths(|read| read.in_order)?;
+            let id = placement(way.placement).id;
+            let (whole, tenth) = (tenths / 10, tenths % 10);
+            Some(format!("{whole}.{tenth} times with the driver in {id}"))
+        })
+        .collect();
+    if ways.is_empty() {
         Here::Nothing(ABSENT)
+    } else {
+        Here::Measured(format!(
+            "a bystander on another core reads its memory for longer: {}",
+            ways.join(", ")
+        ))
     }
 }
 

@@ -14,7 +14,9 @@ pub use drivers::{DEVICES, DRIVERS, Device, Driver, driver, driver_named};
 pub use faults::{
     Applicability, Except, FAULTS, Fault, OwnFault, applicability, cases, fault_named, why_not,
 };
-pub(crate) use faults::{OF_INTERRUPTS, case_name, corner, crossed, prediction};
+pub(crate) use faults::{
+    IN_TENANT, OF_INTERRUPTS, case_name, corner, crossed, of_tenants, prediction, storm,
+};
 pub use literature::{Constant, Here, LITERATURE};
 pub use nearest::nearest;
 pub use placements::{PLACEMENTS, placement, placement_named};

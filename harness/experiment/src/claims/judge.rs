@@ -274,7 +274,7 @@ fn all_lost(cell: &CellSummary) -> u32 {
     let tenants = placement(cell.placement)
         .domains
         .iter()
-        .filter(|domain| matches!(domain.role, cofferdam_placement::placement::Role::Tenant(_)));
+        .filter(|domain| domain.role.tenant().is_some());
     // A trial that lost both tenants counts in both names, so the rarer name bounds their number.
     let both = tenants
         .map(|domain| cell.hurt.get(domain.name).copied().unwrap_or(0))

@@ -13,6 +13,7 @@ use crate::plan::{Filter, NotApplicable, Plan, Settings};
 use crate::predict::Label;
 use crate::record::Record;
 use crate::shard::Shard;
+use crate::split_locks::SplitLocks;
 use crate::statistics::{Cluster, Flag, Proportion, Spread, Step};
 use crate::verdict::Outcome;
 use cofferdam_machine::config::{FabricKind, IommuMode};
@@ -85,6 +86,9 @@ pub struct Summary {
     /// together from several it is not, their own directories say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crossings: Option<Crossings>,
+    /// What split locks cost a bystander on this host, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_locks: Option<SplitLocks>,
     /// The part of the plan, if it is not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
@@ -381,6 +385,7 @@ impl Collector {
             environment,
             elsewhere: Vec::new(),
             crossings: None,
+            split_locks: None,
             shard: plan.part(),
             campaign: None,
             gates,

@@ -12,8 +12,8 @@ use cofferdam_machine::config::{FabricKind, IommuMode, TimeoutEnds};
 use cofferdam_machine::frames::Owner;
 use cofferdam_placement::trial::{
     Balloon, By, Corruption, Counts, DataPath, Detection, DomainEnd, DomainReport, DriverId, End,
-    Fault, Lock, Oops, Packing, PlacementId, Route, Served, StrayDma, Target, TenantIo,
-    TrialReport, TrialSpec,
+    Fault, Lock, Oops, Packing, PlacementId, Reading, Route, Served, SharedMemory, StrayDma,
+    Target, TenantIo, TrialReport, TrialSpec,
 };
 
 const MS: u64 = 1_000_000;
@@ -110,6 +110,9 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
         PlacementId::UserProcess | PlacementId::Microkernel => {
             vec![layer("kernel", 1), domain("driver", 0)]
         }
+        PlacementId::Passthrough | PlacementId::LibraryOs => {
+            vec![layer("hypervisor", 1), domain("tenant1", 0)]
+        }
         PlacementId::DriverVm => vec![layer("hypervisor", 1), domain("driver", 0)],
         PlacementId::Hosted => {
             vec![layer("kernel", 0), domain("vmm1", 0), domain("vmm2", 1)]
@@ -120,7 +123,12 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
     if let Some(holder) = domains.get_mut(holder) {
         holder.holds_driver = true;
     }
+    let housing = placement(of).housing();
     for tenant in [1, 2] {
+        if housing == Some(tenant) {
+            domains[holder].tenant = housing;
+            continue;
+        }
         domains.push(DomainReport {
             tenant: Some(tenant),
             ..domain(&format!("tenant{tenant}"), tenant - 1)
@@ -130,10 +138,14 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
 }
 
 fn clean(spec: &TrialSpec) -> TrialReport {
+    let requests = |tenant| match placement(spec.placement).reaches(tenant) {
+        true => spec.requests,
+        false => 0,
+    };
     let io = |tenant| TenantIo {
         tenant,
-        wanted: spec.requests,
-        completed: spec.requests,
+        wanted: requests(tenant),
+        completed: requests(tenant),
         longest_ns: 90_000,
         finished: true,
         ..TenantIo::default()
@@ -159,6 +171,7 @@ fn clean(spec: &TrialSpec) -> TrialReport {
         reset_wait_ns: 0,
         longest_reset_ns: 0,
         machine_check: false,
+        split_lock: None,
         counts: Counts {
             mmio_reads: per_request * 2,
             mmio_writes: per_request * 3,
@@ -270,6 +283,13 @@ impl Scene<'_> {
             self.lose_system();
         } else if privileged {
             self.lose_tenants();
+        } else if placed.housing().is_some() {
+            for domain in &mut self.report.domains {
+                if domain.holds_driver {
+                    (domain.end, domain.restarts) = (DomainEnd::Dead, 0);
+                }
+            }
+            self.report.io[0].finished = false;
         } else {
             let root = self.spec.placement == PlacementId::RootPartition;
             self.restart(if root { 30 * MS } else { 2 * MS });
@@ -513,6 +533,17 @@ fn strike(scene: &mut Scene<'_>, draw: &mut Draw) {
         Fault::B7 { .. } => {
             scene.notice("fabric", "surprise down", 0);
             scene.restart(110 * MS);
+        }
+        Fault::B8 { .. } => {
+            let of = |times: u64| Reading {
+                in_order_ns: 240 * times,
+                scattered_ns: 6000 * times,
+                samples: 100,
+            };
+            scene.report.io[1].memory = Some(SharedMemory {
+                quiet: of(1),
+                during: of(6),
+            });
         }
         Fault::B10 { fatal, .. } => {
             scene.notice("fabric", "poisoned", 0);

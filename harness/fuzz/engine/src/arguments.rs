@@ -32,6 +32,8 @@ pub enum Command {
     Cover(Cover),
     /// Runs workloads against the honest device. There must be no finding.
     Honest(Honest),
+    /// Runs programs with registers trapped in both ways, which must see the same accesses.
+    Agree(Agree),
     /// Measures how long known bugs take to be found.
     TimeToBug(TimeToBug),
     /// The campaigns of one driver; started by `time-to-bug`.
@@ -121,6 +123,18 @@ pub struct Cover {
     /// Where those go that are kept.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Agree {
+    /// Which driver: one that reaches registers through pointers.
+    pub target: String,
+    /// Programs.
+    #[arg(long, default_value_t = 300)]
+    pub execs: u64,
+    /// Where random numbers start.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 #[derive(Args)]

@@ -11,6 +11,7 @@
 //! a hundred thousand times a second is `cofferdam_fuzz::campaign`; a stage of LibAFL calls it, and
 //! LibAFL hears of news only. This is the only crate that knows LibAFL.
 
+mod agree;
 mod arguments;
 mod bench;
 mod cover;
@@ -82,6 +83,9 @@ pub fn run(targets: &[&'static dyn Target], bugs: &[Known]) -> ExitCode {
         Command::TimeToBug(arguments) => known::time_to_bug(bugs, &arguments),
         Command::Chase(arguments) => with(targets, &arguments.target, |target| {
             known::chase(target, &arguments)
+        }),
+        Command::Agree(arguments) => with(targets, &arguments.target, |target| {
+            agree::agree(target, &arguments)
         }),
         Command::Honest(arguments) => with(targets, &arguments.target, |target| {
             bench::honest(target, &arguments)

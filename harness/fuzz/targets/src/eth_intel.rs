@@ -15,10 +15,25 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// The partner's address.
 const PARTNER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x09];
 
+/// Bytes in the longest frame.
+const LONGEST: usize = 1514;
+
+/// What frames carry, behind the addresses.
+const DATA: [u8; LONGEST] = {
+    let mut data = [0; LONGEST];
+    let (mut at, mut byte) = (12, 0_u8);
+    while at < LONGEST {
+        data[at] = byte;
+        byte = (byte + 1) % 251;
+        at += 1;
+    }
+    data
+};
+
 const LENGTH: Argument = Argument {
     name: "length",
     least: 14,
-    most: 1514,
+    most: LONGEST as u64,
 };
 
 const CALLS: &[CallSpec] = &[
@@ -40,7 +55,7 @@ const CALLS: &[CallSpec] = &[
             Argument {
                 name: "frames",
                 least: 1,
-                most: 16,
+                most: 4,
             },
             LENGTH,
         ],
@@ -104,14 +119,11 @@ impl Running {
     }
 
     fn send(&mut self, len: usize) -> Result<(), DriverError> {
-        let addresses = [PARTNER, self.net.address()].concat();
-        let mut frame: Vec<u8> = addresses
-            .into_iter()
-            .chain((0..=250).cycle().take(len))
-            .collect();
-        frame.truncate(len);
+        let mut frame = DATA;
+        frame[..6].copy_from_slice(&PARTNER);
+        frame[6..12].copy_from_slice(&self.net.address());
         let until = self.until();
-        self.net.send(&frame, until)
+        self.net.send(&frame[..len.min(LONGEST)], until)
     }
 
     fn receive(&mut self, room: usize, witness: &mut Witness) -> Result<(), DriverError> {

@@ -7,7 +7,7 @@
 pub mod blk;
 pub mod console;
 pub mod gpu;
-mod hal;
+pub mod hal;
 pub mod input;
 pub mod net;
 pub mod p9;
@@ -16,8 +16,9 @@ pub mod socket;
 pub mod sound;
 mod transport;
 
-use cofferdam_fuzz::target::{Argument, CallSpec, Crate};
+use cofferdam_fuzz::target::{Argument, CallSpec, Crate, Driver, Refused, Target};
 use std::ops::Range;
+use virtio_drivers::transport::Transport;
 
 /// The crate.
 const VIRTIO_DRIVERS: Crate = Crate {
@@ -27,6 +28,16 @@ const VIRTIO_DRIVERS: Crate = Crate {
 
 /// Where an entry of a used ring has its length (virtio 1.2, 2.7.8).
 const WRITTEN: Range<usize> = 4..8;
+
+/// A target whose driver runs over any of the crate's transports.
+pub trait OverTransport: Target {
+    /// Puts the driver into service over that one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::start`].
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused>;
+}
 
 /// A call of a workload.
 const fn call(name: &'static str, arguments: &'static [Argument]) -> CallSpec {

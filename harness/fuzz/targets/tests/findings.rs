@@ -3,7 +3,7 @@
 
 use cofferdam_fuzz::executor::Executor;
 use cofferdam_fuzz::oracle::Oracle::{
-    self, LeakedMapping, LengthBeyondBuffer, Panic, StackWhileMapped, UnsentData,
+    self, DmaAfterUnmap, LeakedMapping, LengthBeyondBuffer, Panic, StackWhileMapped, UnsentData,
 };
 use cofferdam_fuzz::program::{Mode, Program, text};
 use cofferdam_fuzz::target::Target;
@@ -13,7 +13,7 @@ use std::fs::{read_dir, read_to_string};
 use std::path::PathBuf;
 
 /// A target, a seed of its, and the oracle.
-const SHOWN: [(&str, &str, Oracle); 18] = [
+const SHOWN: [(&str, &str, Oracle); 20] = [
     ("virtio-9p", "used-length-over-buffer", LengthBeyondBuffer),
     ("virtio-blk", "used-length-ignored", UnsentData),
     (
@@ -24,12 +24,18 @@ const SHOWN: [(&str, &str, Oracle); 18] = [
     ("virtio-console", "empty-receive", Panic),
     ("virtio-console", "used-length-over-buffer", Panic),
     ("virtio-gpu", "display-without-pixels", Panic),
+    (
+        "virtio-gpu",
+        "frame-buffer-freed-while-attached",
+        DmaAfterUnmap,
+    ),
     ("virtio-gpu", "frame-buffer-size-overflow", Panic),
     ("virtio-input", "used-id-indexes-events", Panic),
     ("virtio-net", "used-id-indexes-buffers", Panic),
     ("virtio-net", "used-length-over-buffer", Panic),
     ("virtio-rng", "used-length-over-buffer", LengthBeyondBuffer),
     ("virtio-socket", "credit-underflow", Panic),
+    ("virtio-socket", "packet-of-an-earlier-connection", Panic),
     ("virtio-socket", "used-id-indexes-buffers", Panic),
     ("virtio-socket", "used-length-over-buffer", Panic),
     ("virtio-sound", "chmap-count-over-page", Panic),

@@ -12,9 +12,10 @@ use std::rc::Rc;
 /// The unit of allocation: no two allocations share what an IOMMU can tell apart.
 const PAGE: usize = 4096;
 
-/// Turns a driver may take in a row without a call to the platform or back to its adapter: some
-/// millions of comparisons, more than any wait for a register that is well.
-const TURNS: u32 = 1 << 16;
+/// Turns a driver may take in a row without a call to the platform or back to its adapter: tens of
+/// millions of comparisons, more than any wait for a register that is well, and more than a host takes
+/// that ends such a driver itself.
+const TURNS: u32 = 1 << 19;
 
 /// A driver's session. Whatever the driver leaves behind goes back when the session is dropped.
 pub struct Session<H: RawDma> {

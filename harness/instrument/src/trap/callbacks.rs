@@ -5,14 +5,16 @@
 //! A store is announced before it happens: it is carried out at the next announcement of any kind,
 //! and by [`settle`].
 
-use super::{Region, Way, region_at};
+use super::{HULL, Region, SEEN, Way, region_at, touch};
 use crate::{constants, or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
 
 thread_local! {
-    /// The store that was announced last: its address and bytes.
-    static ANNOUNCED: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
+    /// The store that was announced last: its address, or zero, and bytes. Apart, because most hooks ask
+    /// for the address only.
+    static ANNOUNCED: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
     /// A register is being accessed: whatever instrumented code runs meanwhile is not the driver.
     static BUSY: Cell<bool> = const { Cell::new(false) };
 }
@@ -20,15 +22,22 @@ thread_local! {
 /// Carries out the announced store.
 #[inline]
 pub fn settle() {
-    if let Some((address, bytes)) = ANNOUNCED.take() {
-        write(address, bytes);
+    let address = ANNOUNCED.get();
+    if address != 0 {
+        ANNOUNCED.set(0);
+        write(address, BYTES.get());
     }
 }
 
 /// Forgets what was announced, by a driver that was left in the middle of it.
 pub(super) fn abandon() {
-    ANNOUNCED.set(None);
+    ANNOUNCED.set(0);
     BUSY.set(false);
+}
+
+/// Whether a register is being accessed.
+pub fn is_busy() -> bool {
+    BUSY.get()
 }
 
 /// Runs `access` unless one is running on this thread.
@@ -39,73 +48,100 @@ fn alone(access: impl FnOnce()) {
     }
 }
 
-/// Where an access lies, and in which pieces it goes: 16 bytes are two of 8.
-fn pieces(
-    address: usize,
-    bytes: usize,
-) -> Option<(&'static Region, impl Iterator<Item = (u32, usize, Width)>)> {
-    let region = region_at(address, Way::Callbacks)?;
+/// The accesses of the registers that one of the driver's is, each with its place in the window: one, but
+/// 16 bytes are two of 8.
+#[inline]
+fn each(region: &Region, address: usize, bytes: usize, access: impl Fn(u32, usize, Width)) {
     let offset = address - region.first;
+    let step = bytes.min(8);
     // Beyond the end the access itself faults.
-    let inside = offset + bytes <= region.served;
-    let first = u32::try_from(offset).ok().filter(|_| inside)?;
-    let each = bytes.min(8);
-    let width = Width::from_bytes(each as u64)?;
-    let pieces = (0..bytes).step_by(each).filter_map(move |at| {
-        Some((
-            first.checked_add(u32::try_from(at).ok()?)?,
-            address + at,
-            width,
-        ))
-    });
-    Some((region, pieces))
+    if offset + bytes > region.served {
+        return;
+    }
+    let Some(width) = Width::from_bytes(step as u64) else {
+        return;
+    };
+    for at in (0..bytes).step_by(step) {
+        if let Ok(offset) = u32::try_from(offset + at) {
+            access(offset, address + at, width);
+        }
+    }
+}
+
+/// Whether nothing is to be done about an access there: the case of all but a few.
+#[inline]
+fn is_quiet(address: usize) -> bool {
+    let (first, len) = HULL.get();
+    ANNOUNCED.get() == 0 && address.wrapping_sub(first) >= len
 }
 
 #[inline]
 fn load(address: usize, bytes: usize) {
-    settle();
-    if region_at(address, Way::Callbacks).is_some() {
-        read(address, bytes);
+    if !is_quiet(address) {
+        look_at_load(address, bytes);
     }
 }
 
 #[cold]
-fn read(address: usize, bytes: usize) {
+fn look_at_load(address: usize, bytes: usize) {
+    settle();
+    if let Some(region) = region_at(address, Way::Callbacks) {
+        read(region, address, bytes);
+        return;
+    }
+    touch(address);
+    if let Some(seen) = SEEN.get()
+        && address.wrapping_sub(seen.first) < seen.len
+        && !BUSY.get()
+    {
+        (seen.note)(address - seen.first);
+    }
+}
+
+#[cold]
+fn read(region: &Region, address: usize, bytes: usize) {
     alone(|| {
-        let Some((region, pieces)) = pieces(address, bytes) else {
-            return;
-        };
-        for (offset, at, width) in pieces {
+        each(region, address, bytes, |offset, at, width| {
             let value = region.target.read(offset, width).to_le_bytes();
             let len = width.bytes() as usize;
             // SAFETY: inside the window, which is writable memory of this thread.
             unsafe { (at as *mut u8).copy_from_nonoverlapping(value.as_ptr(), len) };
-        }
+        });
     });
 }
 
 #[cold]
 fn write(address: usize, bytes: usize) {
+    // It may be gone since.
+    let Some(region) = region_at(address, Way::Callbacks) else {
+        return;
+    };
     alone(|| {
-        let Some((region, pieces)) = pieces(address, bytes) else {
-            return;
-        };
-        for (offset, at, width) in pieces {
+        each(region, address, bytes, |offset, at, width| {
             let (mut value, len) = ([0; 8], width.bytes() as usize);
             // SAFETY: inside the window, which is readable memory of this thread.
             unsafe { (at as *const u8).copy_to_nonoverlapping(value.as_mut_ptr(), len) };
-            region
-                .target
-                .write(offset, width, u64::from_le_bytes(value));
-        }
+            let value = u64::from_le_bytes(value);
+            region.target.write(offset, width, value);
+        });
     });
 }
 
 #[inline]
 fn store(address: usize, bytes: usize) {
+    if !is_quiet(address) {
+        look_at_store(address, bytes);
+    }
+}
+
+#[cold]
+fn look_at_store(address: usize, bytes: usize) {
     settle();
     if !BUSY.get() && region_at(address, Way::Callbacks).is_some() {
-        ANNOUNCED.set(Some((address, bytes)));
+        ANNOUNCED.set(address);
+        BYTES.set(bytes);
+    } else {
+        touch(address);
     }
 }
 

@@ -10,7 +10,7 @@
 )]
 
 use super::emulate::{self, LONGEST, Refused, Registers};
-use super::{PAGE, Region, Way, region_at};
+use super::{FAULTS, PAGE, Region, Way, region_at};
 use crate::or_abort;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,9 +40,7 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handler, for this process and those it forks.
 pub fn install() -> io::Result<()> {
-    // The decoder makes its tables when it is first used: not in the handler.
-    let mut nothing = Registers::default();
-    let _ = emulate::execute(&[0x90], &mut nothing, 0, 0, &Nothing);
+    warm_up();
     // SAFETY: all zeros is a valid `sigaction`; the handler has the signature that SA_SIGINFO asks
     // for.
     let installed = unsafe {
@@ -58,6 +56,12 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
+/// Somebody else's handler calls [`answer`].
+pub fn is_served_elsewhere() {
+    warm_up();
+    INSTALLED.store(true, Ordering::Relaxed);
+}
+
 /// Installs the handler unless that was done: a jail does not let anybody look.
 pub fn ensure() -> io::Result<()> {
     if INSTALLED.load(Ordering::Relaxed) {
@@ -65,6 +69,12 @@ pub fn ensure() -> io::Result<()> {
     } else {
         install()
     }
+}
+
+/// The decoder makes its tables when it is first used: not in the handler.
+fn warm_up() {
+    let mut nothing = Registers::default();
+    let _ = emulate::execute(&[0x90], &mut nothing, 0, 0, &Nothing);
 }
 
 /// What the decoder is warmed up on.
@@ -85,18 +95,30 @@ extern "C" fn on_fault(
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
+    // SAFETY: the kernel's own.
+    if unsafe { answer(info, context) } {
+        return;
+    }
     // SAFETY: the kernel passes both, and nobody else refers to them while the handler runs.
+    let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
+    die(signal, info.si_code <= 0, context);
+}
+
+/// See [`super::answer`].
+pub unsafe fn answer(info: *mut libc::siginfo_t, context: *mut libc::c_void) -> bool {
+    // SAFETY: the caller's promise; nobody else refers to them while the handler runs.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
     // SAFETY: SIGSEGV fills this member.
     let address = unsafe { info.si_addr() } as usize;
     let instruction = context.uc_mcontext.gregs[libc::REG_RIP as usize].cast_unsigned() as usize;
-    let sent = info.si_code <= 0;
     match region_at(address, Way::Faults) {
-        // A jump into a window is no access to it.
-        Some(region) if !sent && region_at(instruction, Way::Faults).is_none() => {
+        // A signal that was sent, or a jump into a window, is no access to it.
+        Some(region) if info.si_code > 0 && region_at(instruction, Way::Faults).is_none() => {
+            FAULTS.set(FAULTS.get() + 1);
             or_abort(|| serve(region, context));
+            true
         }
-        _ => die(signal, sent, context),
+        _ => false,
     }
 }
 

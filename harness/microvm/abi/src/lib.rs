@@ -138,6 +138,8 @@ codes! {
     Nop = 12,
     /// (address, bytes): the driver's CPU stores the data there; sabotage
     Plant = 13,
+    /// (aligned, count): locked increments, across two cache lines unless aligned; sabotage
+    Lock = 14,
 }
 
 codes! {

@@ -105,6 +105,10 @@ fn carry_out(call: Call, loaded: &mut Option<Loaded>) -> Result<u64, DriverError
             sabotage::plant(argument(1), page::data(argument(2)));
             Ok(0)
         }
+        Call::Lock => {
+            sabotage::lock(argument(1) != 0, argument(2));
+            Ok(0)
+        }
         Call::Crash => panic!("planned death"),
         Call::Spin => sabotage::spin(),
         Call::Overflow => Ok(sabotage::overflow(argument(1))),

@@ -1,6 +1,7 @@
 //! What a buggy driver's CPU does, on request.
 
 use alloc::vec::Vec;
+use core::arch::asm;
 use core::hint::{black_box, spin_loop};
 
 /// Stores a byte, that many times in a row, wherever the address is.
@@ -15,6 +16,22 @@ pub fn store(at: u64, byte: u64, count: u64) {
 pub fn plant(at: u64, bytes: &[u8]) {
     for (offset, byte) in (0..).zip(bytes) {
         store(at.wrapping_add(offset), (*byte).into(), 1);
+    }
+}
+
+/// Two cache lines, and nothing else on them.
+#[repr(align(64))]
+struct Lines([u8; 128]);
+
+/// So many locked increments, within a line or across two: those lock the bus.
+pub fn lock(aligned: bool, count: u64) {
+    let mut lines = Lines([0; 128]);
+    let at = if aligned { 0 } else { 62 };
+    let word = (&raw mut lines.0).cast::<u8>().wrapping_add(at);
+    for _ in 0..count {
+        // SAFETY: the four bytes lie in `lines`, which nobody else uses; x86 increments them wherever
+        // they are.
+        unsafe { asm!("lock inc dword ptr [{}]", in(reg) word, options(nostack)) };
     }
 }
 

@@ -7,7 +7,6 @@
 
 use super::unit::State;
 use super::{BYSTANDER, Hardware, Infrastructure, ToZygote, leap, resets, told, wall};
-use crate::placement::Role;
 use crate::trial::{ClockKind, End, Fault, TrialReport, TrialSpec};
 use cofferdam_machine::DmaEvent;
 use cofferdam_machine::frames::{FRAME, Use, run_at};
@@ -178,9 +177,6 @@ impl Hardware {
 
     /// The tenant that a domain is.
     pub(super) fn tenant_at(&self, index: usize) -> Option<u8> {
-        match self.placement.domains.get(index)?.role {
-            Role::Tenant(tenant) => Some(tenant),
-            _ => None,
-        }
+        self.placement.domains.get(index)?.role.tenant()
     }
 }

@@ -13,9 +13,20 @@ impl Hardware {
         let call = self.units[index].page.posted_call();
         let state = match call {
             Some(call) => {
+                let repetition = &mut self.units[index].repetition;
+                repetition.call(call);
+                if repetition.lost_in_config() {
+                    return self.kill(
+                        index,
+                        "spun: it does nothing but access configuration space",
+                    );
+                }
                 self.note_ahead(index, call);
                 let state = self.carry_out(index, call)?;
                 self.note_call(index, call, state);
+                if let State::Ready(answer) = state {
+                    self.units[index].repetition.answer(call, answer);
+                }
                 state
             }
             None => State::Ready(Answer::REFUSED),

@@ -5,7 +5,7 @@
 //! When nobody can run, time becomes that of the next event. So a trial depends on its
 //! specification alone, and replays to the last access.
 
-use super::{Hardware, Infrastructure, QUANTUM, REACT, State};
+use super::{Hardware, Infrastructure, QUANTUM, REACT, RELAX, State};
 use crate::port::Spin;
 use crate::trial::End;
 use cofferdam_seam::Time;
@@ -27,7 +27,9 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
             Some(index) => {
                 last = index;
                 hold(hardware, index)?;
-                advance(hardware, hardware.now() + QUANTUM);
+                let polls = hardware.units[index].repetition.polls();
+                let took = if polls { RELAX } else { QUANTUM };
+                advance(hardware, hardware.now() + took);
             }
             None => {
                 let to = hardware.next_event().min(hardware.horizon());

@@ -3,7 +3,6 @@
 use super::unit::State;
 use super::{Hardware, STRAYS};
 use crate::newcomer;
-use crate::placement::Role;
 use crate::port::Toll;
 use crate::trial::{
     By, Corruption, Counts, Detection, DomainEnd, DomainReport, End, Fault, Served, StrayDma,
@@ -131,11 +130,8 @@ impl Hardware {
             domains.push(DomainReport {
                 name: domain.name.into(),
                 privileged: domain.privileged,
-                holds_driver: domain.role == Role::Serves,
-                tenant: match domain.role {
-                    Role::Tenant(tenant) => Some(tenant),
-                    _ => None,
-                },
+                holds_driver: domain.role.holds_driver(),
+                tenant: domain.role.tenant(),
                 cpu: domain.cpu,
                 end: match unit.state {
                     State::Dead => DomainEnd::Dead,
@@ -151,7 +147,7 @@ impl Hardware {
                 resident_bytes: None,
                 interrupt_ns: nanos(self.interrupts_of(domain.cpu.into()).time),
             });
-            if let Role::Tenant(tenant) = domain.role {
+            if let Some(tenant) = domain.role.tenant() {
                 io.push(unit.page.io(tenant));
             }
         }
@@ -203,6 +199,7 @@ impl Hardware {
             }),
             longest_reset_ns: nanos(self.reset_waits.longest()),
             machine_check: self.machine_check,
+            split_lock: self.units[self.placement.server()].page.price(),
             counts: Counts {
                 mmio_reads: counts.mmio_reads,
                 mmio_writes: counts.mmio_writes,

@@ -1,5 +1,6 @@
 //! One process the hardware lets run: a domain, or the supervisor.
 
+use super::repetition::Repetition;
 use crate::call::{Answer, Call};
 use crate::port::PortPage;
 use cofferdam_machine::Ending;
@@ -44,6 +45,8 @@ pub(super) struct Unit {
     pub finished: bool,
     pub deaths: Vec<String>,
     pub restarts: u32,
+    /// What it does over and over.
+    pub repetition: Repetition,
     /// Why the hardware is killing it.
     pub sentence: Option<String>,
     /// The kernel confirmed that it is stopped (wall clock).
@@ -67,6 +70,7 @@ impl Unit {
             finished: false,
             deaths: Vec::new(),
             restarts: 0,
+            repetition: Repetition::default(),
             sentence: None,
             stopped: false,
             weighed: None,

@@ -38,6 +38,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::After(Duration::from_millis(5)),
     interrupts: InterruptHandler::Vfio,
     wall: Wall::Guest,
+    copies: true,
     deployed: [
         Deployed("Xen driver domains of PV guests on machines without an IOMMU"),
         Synthetic("a guest is never given all memory"),

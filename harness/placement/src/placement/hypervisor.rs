@@ -28,6 +28,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    copies: true,
     deployed: [
         Deployed("VMware ESX on hosts without VT-d"),
         Synthetic("we know of no documentation of a one-to-one domain for VMkernel drivers"),

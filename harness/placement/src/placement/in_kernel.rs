@@ -25,6 +25,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    copies: true,
     deployed: [
         Deployed("Linux with intel_iommu=off, or on a machine without an IOMMU"),
         Deployed("Linux with iommu=pt (IOMMU_DEFAULT_PASSTHROUGH)"),

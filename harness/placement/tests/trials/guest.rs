@@ -5,12 +5,12 @@ use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
 use cofferdam_microvm::{DEVICE, Kvm};
 use cofferdam_placement::trial::{
-    By, ClockKind, DomainEnd, DriverId, Fault, PlacementId, Target, TrialReport, TrialSpec,
+    By, ClockKind, DomainEnd, DriverId, End, Fault, PlacementId, Target, TrialReport, TrialSpec,
 };
 use cofferdam_placement::zygote::Zygote;
 
 /// The drivers that run in a guest.
-const IN_GUEST: [DriverId; 3] = [DriverId::Edu, DriverId::VirtioBlk, DriverId::Nvme];
+pub const IN_GUEST: [DriverId; 3] = [DriverId::Edu, DriverId::VirtioBlk, DriverId::Nvme];
 
 /// Whether there is KVM here; a line that says why not.
 pub fn kvm() -> bool {
@@ -155,6 +155,27 @@ fn what_the_guest_dies_of_is_its_domains_last_word_and_it_is_started_again() {
             assert!(all_is_well(&report), "{driver:?} {fault:?}: {report:#?}");
             assert_eq!(domain(&report, "hypervisor").end, DomainEnd::Alive);
         }
+    }
+}
+
+#[test]
+fn walk_in_a_circle_of_capabilities_is_ended_as_spun() {
+    if !kvm() {
+        return;
+    }
+    for length in [1, 3] {
+        let circle = Fault::C3 { length };
+
+        let report = trial(&mut zygote(), &spec(DriverId::VirtioBlk, circle));
+
+        let deaths = &domain(&report, "driver").deaths;
+        assert!(!deaths.is_empty(), "{length}: {report:#?}");
+        assert!(
+            deaths.iter().all(|how| how.starts_with("spun")),
+            "{deaths:?}"
+        );
+        assert_eq!(report.end, End::Horizon, "{length}: {report:#?}");
+        assert_eq!(domain(&report, "hypervisor").end, DomainEnd::Alive);
     }
 }
 

@@ -6,6 +6,7 @@ mod costs;
 mod deaths;
 mod guest;
 mod jail;
+mod passthrough;
 mod physics;
 mod physics_bus;
 mod physics_dma;
@@ -13,6 +14,7 @@ mod physics_interrupts;
 mod physics_memory;
 mod replay;
 mod rings;
+mod storm;
 mod trace;
 
 use cofferdam_placement::placement::{ALL, Placement};

@@ -1,7 +1,7 @@
 //! What a request costs without faults: counted events, which are true on any host, and memory.
 
 use super::words::time;
-use super::{mechanism, trusted};
+use super::{mechanism, split_locks, trusted};
 use crate::quantity::per;
 use cofferdam_experiment::catalogue::{driver, fabric_name, iommu_name, placement};
 use cofferdam_experiment::statistics::Spread;
@@ -142,6 +142,7 @@ pub(super) fn section(summary: &Summary) -> Markup {
                 } }
             }
             (mechanism::section(summary))
+            (split_locks::section(summary))
             (memory(summary))
             (trusted::section(summary))
         }

@@ -77,7 +77,7 @@ fn rows(id: PlacementId, drivers: &BTreeSet<DriverId>) -> Markup {
     let of = placement(id);
     let names = |privileged: bool| -> String {
         let domains = of.domains.iter().filter(|domain| {
-            domain.privileged == privileged && (privileged || domain.role == Role::Serves)
+            domain.privileged == privileged && (privileged || domain.role.holds_driver())
         });
         let names: Vec<&str> = domains.map(|domain| domain.name).collect();
         list(&names)

@@ -46,8 +46,8 @@ pub(super) const fn means(outcome: Outcome) -> &'static str {
         Outcome::Masked => "nobody's state or time differed",
         Outcome::Contained => "only the driver's own domain differed",
         Outcome::Disturbed => {
-            "a bystander was more than 5 ms late, had to try again or got a forged interrupt; \
-             nothing was lost"
+            "a bystander was more than 5 ms late, read its memory at half the speed, had to try again \
+             or got a forged interrupt; nothing was lost"
         }
         Outcome::TenantLost => "a tenant died, stands still or could not finish",
         Outcome::SilentCorruption => {

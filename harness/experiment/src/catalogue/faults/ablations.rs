@@ -6,6 +6,7 @@ use crate::catalogue::placement;
 use crate::cell::{Case, Cell};
 use cofferdam_machine::config::{FabricKind, IommuMode};
 use cofferdam_placement::guest;
+use cofferdam_placement::placement::Placement;
 use cofferdam_placement::trial::{By, DataPath, DriverId, Fault as Strike, Packing};
 
 /// The cases that a fault has beside its own.
@@ -85,7 +86,38 @@ fn in_guest(cell: &Cell) -> bool {
         && cell.fabric == FabricKind::Pcie
         && matches!(cell.iommu, IommuMode::Off | IommuMode::Strict)
         && !(cell.driver == DriverId::VirtioBlk && OF_INTERRUPTS.contains(&cell.case.fault.id()))
+        && (placement(cell.placement).housing().is_none() || in_tenant(cell))
 }
+
+/// Whether a cell is one for a driver in its tenant's guest: one driver, and the faults by which that
+/// can differ from a guest of the driver's own. To start again after a death, to share a ring and to
+/// have a tenant with a request on another core are not for it.
+fn in_tenant(cell: &Cell) -> bool {
+    let placement = placement(cell.placement);
+    // Without faults in the modes that those with one have.
+    let clean = cell.is_clean() && (placement.copies || cell.iommu == IommuMode::Strict);
+    let faults = of_tenants(placement);
+    cell.driver == IN_TENANT && (clean || faults.contains(&cell.case.fault.id()))
+}
+
+/// What is tried where the driver is in its tenant. Where that is one program it is in the same guest as
+/// in the kernel of its tenant's machine: only what its own code does wrong is tried again.
+pub(crate) fn of_tenants(placement: &Placement) -> &'static [&'static str] {
+    if placement.copies {
+        &OF_TENANTS
+    } else {
+        &OF_PROGRAMS
+    }
+}
+
+/// The driver that is tried in its tenant's guest.
+pub(crate) const IN_TENANT: DriverId = DriverId::Nvme;
+
+const OF_TENANTS: [&str; 15] = [
+    "D1", "D4", "M1", "B1", "B7", "B9", "B10", "I1", "I2", "C2", "C5", "R1", "X1", "X2", "X3",
+];
+
+const OF_PROGRAMS: [&str; 4] = ["M1", "X1", "X2", "X3"];
 
 /// Faults of interrupts that a driver asked for. In a guest virtio-drivers polls: it asks for none.
 pub(crate) const OF_INTERRUPTS: [&str; 5] = ["I1", "I2", "I3", "I5", "C4"];

@@ -7,6 +7,7 @@ use crate::catalogue::placement;
 use crate::cell::{Case, Cell, micros};
 use crate::predict::{Expect, Prediction, by_construction, measured, nanos};
 use cofferdam_machine::config::{FabricKind, TimeoutEnds};
+use cofferdam_placement::placement::Restart;
 use cofferdam_placement::trial::{Fault as Strike, Lock};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ static GRANTS: [Except; 3] = shared_only(NO_GRANT);
 static LOCKS: [Except; 3] = shared_only(NO_LOCK);
 
 /// The entries, in the order of the report.
-pub(super) static ENTRIES: [Fault; 9] = [
+pub(super) static ENTRIES: [Fault; 10] = [
     Fault {
         id: "B1",
         line: "a non-posted register read that never completes",
@@ -133,6 +134,19 @@ pub(super) static ENTRIES: [Fault; 9] = [
         except: &[not_on(FabricKind::Pci, NO_LINK)],
     },
     Fault {
+        id: "B8",
+        line: "a storm of split locks: locked increments across two cache lines, each of which locks \
+               the bus against every core",
+        by: "driver (Sabotage)",
+        parameters: "1000 a second, as fast as it goes; 20 ms",
+        trigger: "before the nth request of the tenant on another core",
+        oracle: "split-lock detection of kernel or KVM, where the host has it; else nobody",
+        iommu: STRICT,
+        fabrics: PCIE,
+        crossing: STRICT_PCIE,
+        except: &[],
+    },
+    Fault {
         id: "B9",
         line: "register reads return all ones",
         by: "device (Tamper)",
@@ -160,6 +174,16 @@ pub(super) static ENTRIES: [Fault; 9] = [
 
 const CLOCKS_OF_100_MS: u32 = 3_333_334;
 const FOR_EVER_MS: u32 = 3_600_000;
+
+/// A storm of locked increments, at the request that is drawn.
+pub(crate) const fn storm(aligned: bool, per_second: u32) -> Strike {
+    Strike::B8 {
+        aligned,
+        per_second,
+        ms: 20,
+        nth: 0,
+    }
+}
 
 /// Every case of an entry, in the order of the report.
 pub(super) fn cases(id: &str) -> Vec<Case> {
@@ -199,6 +223,9 @@ pub(super) fn cases(id: &str) -> Vec<Case> {
             .to_vec(),
         "B7" => [10, 0]
             .map(|ms| Case::of(Strike::B7 { ms, nth: 0 }))
+            .to_vec(),
+        "B8" => [1000, 1_000_000]
+            .map(|per_second| Case::of(storm(false, per_second)))
             .to_vec(),
         "B9" => [1_000, 100_000]
             .map(|window_us| Case::of(Strike::B9 { nth: 0, window_us }))
@@ -243,6 +270,8 @@ pub(super) fn name(case: &Case) -> Option<String> {
         Strike::B6 { posted: false, .. } => "B6.non-posted".into(),
         Strike::B7 { ms: 0, .. } => "B7.gone".into(),
         Strike::B7 { ms, .. } => format!("B7.{ms}ms"),
+        Strike::B8 { per_second, .. } if per_second >= 1_000_000 => "B8.full-speed".into(),
+        Strike::B8 { per_second, .. } => format!("B8.{per_second}-a-second"),
         Strike::B9 { window_us, .. } => format!("B9.{}", micros(window_us)),
         Strike::B10 {
             poisoned, fatal, ..
@@ -324,6 +353,10 @@ pub(super) fn predict(cell: &Cell) -> Option<Prediction> {
             cell,
             "a device that is away answers nobody and reaches nobody",
         ),
+        Strike::B8 { .. } => measured(
+            Expect::Open,
+            "depends on the processor, and on whether kernel or KVM stops who locks the bus",
+        ),
         Strike::B9 { .. } => measured(Expect::Open, "depends on how the driver takes the lie"),
         Strike::B10 { fatal: true, .. } if cell.fabric == FabricKind::Pcie => {
             by_construction(Expect::SystemLost, "the platform stops at a fatal error")
@@ -353,7 +386,7 @@ fn others_live(cell: &Cell, because: &'static str) -> Prediction {
 /// can start the driver's domain again, a supervisor resets the bus when it has seen no life for 100 ms.
 fn until_freed(cell: &Cell, held: Duration) -> Option<u64> {
     let watchdog = Duration::from_millis(100);
-    if !placement(cell.placement).driver_is_privileged() {
+    if matches!(placement(cell.placement).restart, Restart::After(_)) {
         Some(nanos(held.min(watchdog)))
     } else {
         (held < Duration::from_secs(60)).then(|| nanos(held))

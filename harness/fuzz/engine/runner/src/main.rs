@@ -10,7 +10,10 @@ cofferdam_fuzz_engine::main!(&targets(), &bugs());
 fn targets() -> Vec<&'static dyn Target> {
     let planted = PLANTED.iter().chain(&FIXED);
     let planted = planted.map(|target| target as &dyn Target);
-    let others = cofferdam_fuzz_targets::ALL.iter().copied();
+    let others = cofferdam_fuzz_targets::ALL
+        .iter()
+        .chain(cofferdam_fuzz_targets_pci::ALL)
+        .copied();
     others.chain(planted).collect()
 }
 

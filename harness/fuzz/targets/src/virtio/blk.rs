@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, WRITTEN, call};
+use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 use vdevice_virtio::{BlkConfig, VirtioBlk};
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.2.4).
 const CONFIG: usize = 0x3c;
@@ -73,12 +73,7 @@ impl Target for Blk {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::Block, CONFIG);
-        let blk = VirtIOBlk::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running {
-            blk,
-            pending: Vec::new(),
-        }))
+        self.start_over(FuzzTransport::new(host, DeviceType::Block, CONFIG))
     }
 
     /// "Blocks until the read completes or there is an error."
@@ -95,9 +90,19 @@ impl Target for Blk {
     }
 }
 
-struct Running {
+impl OverTransport for Blk {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let blk = VirtIOBlk::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running {
+            blk,
+            pending: Vec::new(),
+        }))
+    }
+}
+
+struct Running<T: Transport> {
     /// Dropped first: its drop stops the device.
-    blk: VirtIOBlk<FuzzHal, FuzzTransport>,
+    blk: VirtIOBlk<FuzzHal, T>,
     #[expect(clippy::vec_box, reason = "the device is lent what is in the boxes")]
     pending: Vec<Box<Request>>,
 }
@@ -111,7 +116,7 @@ struct Request {
     response: BlkResp,
 }
 
-impl Driver for Running {
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         let sector = call.size(0);
         let bytes = call.size(1) * SECTOR_SIZE;
@@ -161,7 +166,7 @@ impl Driver for Running {
     }
 }
 
-impl Running {
+impl<T: Transport> Running<T> {
     fn submit(&mut self, sector: usize, bytes: usize, write: bool) -> virtio_drivers::Result {
         if self.pending.len() == IN_FLIGHT {
             return Err(virtio_drivers::Error::QueueFull);
@@ -227,7 +232,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl<T: Transport> Drop for Running<T> {
     /// Takes back what is done. What is not stays where it is for good: the crate has no way to take it
     /// back.
     fn drop(&mut self) {

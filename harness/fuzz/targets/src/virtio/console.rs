@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, call};
+use super::{OverTransport, VIRTIO_DRIVERS, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use vdevice_virtio::{ConsoleConfig, VirtioConsole};
 use virtio_drivers::PAGE_SIZE;
 use virtio_drivers::device::console::VirtIOConsole;
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.3.4).
 const CONFIG: usize = 12;
@@ -65,9 +65,7 @@ impl Target for Console {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::Console, CONFIG);
-        let console = VirtIOConsole::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running { console }))
+        self.start_over(FuzzTransport::new(host, DeviceType::Console, CONFIG))
     }
 
     /// It waits until the device has taken what is sent.
@@ -80,11 +78,18 @@ impl Target for Console {
     }
 }
 
-struct Running {
-    console: VirtIOConsole<FuzzHal, FuzzTransport>,
+impl OverTransport for Console {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let console = VirtIOConsole::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running { console }))
+    }
 }
 
-impl Driver for Running {
+struct Running<T: Transport> {
+    console: VirtIOConsole<FuzzHal, T>,
+}
+
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, _: &mut Witness) -> Result<(), Refused> {
         let console = &mut self.console;
         let done = match call.name() {
@@ -101,7 +106,7 @@ impl Driver for Running {
 }
 
 /// Takes what was received. The crate has room for a page.
-fn drain(console: &mut VirtIOConsole<FuzzHal, FuzzTransport>) -> virtio_drivers::Result {
+fn drain<T: Transport>(console: &mut VirtIOConsole<FuzzHal, T>) -> virtio_drivers::Result {
     for _ in 0..=PAGE_SIZE {
         if console.recv(true)?.is_none() {
             break;

@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, call};
+use super::{OverTransport, VIRTIO_DRIVERS, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -10,7 +10,7 @@ use cofferdam_seam::Device;
 use std::time::Duration;
 use vdevice_virtio::{GpuConfig, VirtioGpu};
 use virtio_drivers::device::gpu::VirtIOGpu;
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.7.4).
 const CONFIG: usize = 16;
@@ -70,9 +70,7 @@ impl Target for Gpu {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::GPU, CONFIG);
-        let gpu = VirtIOGpu::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running { gpu }))
+        self.start_over(FuzzTransport::new(host, DeviceType::GPU, CONFIG))
     }
 
     /// Every command waits for its response.
@@ -85,11 +83,18 @@ impl Target for Gpu {
     }
 }
 
-struct Running {
-    gpu: VirtIOGpu<FuzzHal, FuzzTransport>,
+impl OverTransport for Gpu {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let gpu = VirtIOGpu::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running { gpu }))
+    }
 }
 
-impl Driver for Running {
+struct Running<T: Transport> {
+    gpu: VirtIOGpu<FuzzHal, T>,
+}
+
+impl<T: Transport> Driver for Running<T> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the arguments are at most 64"

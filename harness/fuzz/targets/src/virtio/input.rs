@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, call};
+use super::{OverTransport, VIRTIO_DRIVERS, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -10,7 +10,7 @@ use cofferdam_seam::Device;
 use std::time::Duration;
 use vdevice_virtio::{InputConfig, VirtioInput};
 use virtio_drivers::device::input::{InputConfigSelect, VirtIOInput};
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.8.4).
 const CONFIG: usize = 136;
@@ -66,9 +66,7 @@ impl Target for Input {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::Input, CONFIG);
-        let input = VirtIOInput::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running { input }))
+        self.start_over(FuzzTransport::new(host, DeviceType::Input, CONFIG))
     }
 
     /// Nothing here blocks, but the configuration is read until it settles.
@@ -81,11 +79,18 @@ impl Target for Input {
     }
 }
 
-struct Running {
-    input: VirtIOInput<FuzzHal, FuzzTransport>,
+impl OverTransport for Input {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let input = VirtIOInput::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running { input }))
+    }
 }
 
-impl Driver for Running {
+struct Running<T: Transport> {
+    input: VirtIOInput<FuzzHal, T>,
+}
+
+impl<T: Transport> Driver for Running<T> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the argument is at most 255"

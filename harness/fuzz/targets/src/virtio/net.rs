@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, call};
+use super::{OverTransport, VIRTIO_DRIVERS, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use vdevice_virtio::{NetConfig, VirtioNet};
 use virtio_drivers::Error;
 use virtio_drivers::device::net::{RxBuffer, TxBuffer, VirtIONet};
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.1.4).
 const CONFIG: usize = 12;
@@ -66,12 +66,7 @@ impl Target for Net {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::Network, CONFIG);
-        let net = VirtIONet::new(transport, BUFFER).map_err(Refused::because)?;
-        Ok(Box::new(Running {
-            net,
-            received: Vec::new(),
-        }))
+        self.start_over(FuzzTransport::new(host, DeviceType::Network, CONFIG))
     }
 
     /// "Sends a TxBuffer to the network, and blocks until the request completed."
@@ -84,14 +79,24 @@ impl Target for Net {
     }
 }
 
-struct Running {
+impl OverTransport for Net {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let net = VirtIONet::new(transport, BUFFER).map_err(Refused::because)?;
+        Ok(Box::new(Running {
+            net,
+            received: Vec::new(),
+        }))
+    }
+}
+
+struct Running<T: Transport> {
     /// Dropped first: its drop stops the device.
-    net: VirtIONet<FuzzHal, FuzzTransport, QUEUE>,
+    net: VirtIONet<FuzzHal, T, QUEUE>,
     /// Buffers to be given back.
     received: Vec<RxBuffer>,
 }
 
-impl Driver for Running {
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         let done = match call.name() {
             "send" => self.net.send(TxBuffer::from(&vec![0x5a; call.size(0)])),
@@ -122,7 +127,7 @@ impl Driver for Running {
     }
 }
 
-impl Running {
+impl<T: Transport> Running<T> {
     fn receive(&mut self, witness: &mut Witness) -> virtio_drivers::Result {
         let frame = self.net.receive()?;
         let room = frame.as_bytes().len() - HEADER;

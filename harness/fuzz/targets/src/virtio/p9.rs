@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, WRITTEN, call};
+use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 use vdevice_virtio::{P9Config, Virtio9p};
 use virtio_drivers::device::virtio_9p::VirtIO9p;
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, does not have it: a length and the mount tag).
 const CONFIG: usize = 64;
@@ -60,9 +60,7 @@ impl Target for Share {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::_9P, CONFIG);
-        let share = VirtIO9p::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running { share }))
+        self.start_over(FuzzTransport::new(host, DeviceType::_9P, CONFIG))
     }
 
     /// "Sends a raw 9p request and waits for the response."
@@ -79,11 +77,18 @@ impl Target for Share {
     }
 }
 
-struct Running {
-    share: VirtIO9p<FuzzHal, FuzzTransport>,
+impl OverTransport for Share {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let share = VirtIO9p::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running { share }))
+    }
 }
 
-impl Driver for Running {
+struct Running<T: Transport> {
+    share: VirtIO9p<FuzzHal, T>,
+}
+
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         let request = match call.name() {
             "version" => VERSION,

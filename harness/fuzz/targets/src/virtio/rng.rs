@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, WRITTEN, call};
+use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 use vdevice_virtio::{RngConfig, VirtioRng};
 use virtio_drivers::device::rng::VirtIORng;
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.4.4: none).
 const CONFIG: usize = 0;
@@ -56,9 +56,7 @@ impl Target for Rng {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::EntropySource, CONFIG);
-        let rng = VirtIORng::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running { rng }))
+        self.start_over(FuzzTransport::new(host, DeviceType::EntropySource, CONFIG))
     }
 
     /// It waits until the device has answered.
@@ -75,11 +73,18 @@ impl Target for Rng {
     }
 }
 
-struct Running {
-    rng: VirtIORng<FuzzHal, FuzzTransport>,
+impl OverTransport for Rng {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let rng = VirtIORng::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running { rng }))
+    }
 }
 
-impl Driver for Running {
+struct Running<T: Transport> {
+    rng: VirtIORng<FuzzHal, T>,
+}
+
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         match call.name() {
             "request-entropy" => {

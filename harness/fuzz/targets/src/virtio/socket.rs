@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, WRITTEN, call};
+use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::Duration;
 use vdevice_virtio::{SocketConfig, VirtioSocket};
 use virtio_drivers::device::socket::{VirtIOSocket, VsockAddr, VsockConnectionManager};
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.10.4).
 const CONFIG: usize = 8;
@@ -73,10 +73,7 @@ impl Target for Socket {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::Socket, CONFIG);
-        let socket = VirtIOSocket::new(transport).map_err(Refused::because)?;
-        let socket = VsockConnectionManager::new(socket);
-        Ok(Box::new(Running { socket }))
+        self.start_over(FuzzTransport::new(host, DeviceType::Socket, CONFIG))
     }
 
     /// It waits until the device has taken what is sent.
@@ -93,11 +90,19 @@ impl Target for Socket {
     }
 }
 
-struct Running {
-    socket: VsockConnectionManager<FuzzHal, FuzzTransport, BUFFER>,
+impl OverTransport for Socket {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let socket = VirtIOSocket::new(transport).map_err(Refused::because)?;
+        let socket = VsockConnectionManager::new(socket);
+        Ok(Box::new(Running { socket }))
+    }
 }
 
-impl Driver for Running {
+struct Running<T: Transport> {
+    socket: VsockConnectionManager<FuzzHal, T, BUFFER>,
+}
+
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         let socket = &mut self.socket;
         let port = u32::try_from(call.argument(0)).unwrap_or(1);

@@ -2,7 +2,7 @@
 
 use super::hal::FuzzHal;
 use super::transport::FuzzTransport;
-use super::{VIRTIO_DRIVERS, call};
+use super::{OverTransport, VIRTIO_DRIVERS, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use vdevice_virtio::{SoundConfig, VirtioSound};
 use virtio_drivers::Error;
 use virtio_drivers::device::sound::{PcmFeatures, PcmFormat, PcmRate, VirtIOSound};
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes of the device's configuration (virtio 1.2, 5.14.4).
 const CONFIG: usize = 12;
@@ -75,13 +75,7 @@ impl Target for Sound {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        let transport = FuzzTransport::new(host, DeviceType::Sound, CONFIG);
-        let sound = VirtIOSound::new(transport).map_err(Refused::because)?;
-        Ok(Box::new(Running {
-            sound,
-            period: 0,
-            tokens: Vec::new(),
-        }))
+        self.start_over(FuzzTransport::new(host, DeviceType::Sound, CONFIG))
     }
 
     /// "This is a blocking method that will not return until the audio playback is complete."
@@ -94,21 +88,32 @@ impl Target for Sound {
     }
 }
 
-struct Running {
-    sound: VirtIOSound<FuzzHal, FuzzTransport>,
+impl OverTransport for Sound {
+    fn start_over<T: Transport + 'static>(&self, transport: T) -> Result<Box<dyn Driver>, Refused> {
+        let sound = VirtIOSound::new(transport).map_err(Refused::because)?;
+        Ok(Box::new(Running {
+            sound,
+            period: 0,
+            tokens: Vec::new(),
+        }))
+    }
+}
+
+struct Running<T: Transport> {
+    sound: VirtIOSound<FuzzHal, T>,
     /// Bytes of a period, once the crate took them.
     period: u32,
     /// Periods in flight, in order.
     tokens: Vec<u16>,
 }
 
-impl Driver for Running {
+impl<T: Transport> Driver for Running<T> {
     fn call(&mut self, call: Call<'_>, _: &mut Witness) -> Result<(), Refused> {
         self.carry_out(call).map_err(Refused::because)
     }
 }
 
-impl Running {
+impl<T: Transport> Running<T> {
     fn carry_out(&mut self, call: Call<'_>) -> virtio_drivers::Result {
         let sound = &mut self.sound;
         if sound.streams() == STREAM {
