@@ -262,6 +262,7 @@ impl Served {
         let options = Options {
             // The guest's IOMMU judges what goes astray.
             dma: Dma::Judged,
+            map_doorbells: false,
             trace: Some(Box::new(move |line| {
                 if line.to_string().starts_with("write 7 0x3c 1 = [a5]") {
                     armed.arm();
