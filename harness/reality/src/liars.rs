@@ -268,7 +268,6 @@ impl Served {
                     armed.arm();
                 }
             })),
-            map_doorbells: false,
         };
         let mut plugged = self.add(number, Box::new(tamper), options)?;
         if let Some(timeout) = timeout {
