@@ -103,8 +103,139 @@ impl Page {
         rung
     }
 
+    /// A ring that came as a message after all, as QEMU sends them while it has the page unmapped: the page
+    /// says so too, or the next ring of the value it still holds would be none.
+    pub fn rung_by_message(&mut self, at: Access, value: u64) {
+        let inside = at
+            .offset()
+            .checked_sub(self.start)
+            .filter(|_| at.bar() == self.bar);
+        let number = inside.map(|inside| (inside / self.stride) as usize);
+        let (Some(inside), Ok(value)) = (inside, u32::try_from(value)) else {
+            return;
+        };
+        if let Some(heard) = number.and_then(|number| self.heard.get_mut(number))
+            && inside.is_multiple_of(self.stride)
+            && at.width() == Width::Four
+        {
+            *heard = value;
+            self.put(inside.into(), &value.to_le_bytes());
+        }
+    }
+
     fn put(&self, at: u64, bytes: &[u8]) {
         // A page in memory is written as a whole; if the kernel has no room for it, it rings nothing.
         let _ = pwrite(&self.file, bytes, u64::from(self.start) + at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cofferdam_seam::{
+        Budget, BusPort, Completion, Device, DmaFault, Doorbells, Iova, PciIdentity, Progress,
+        Purpose, RequesterId, Reset, Time,
+    };
+    use std::sync::{Arc, Mutex};
+    use vdevice_nvme::{Nvme, NvmeConfig};
+
+    /// Two doorbells of which the first is live, and what was rung.
+    struct Bells {
+        like: Nvme,
+        live: u64,
+        rung: Arc<Mutex<Vec<(u32, u64)>>>,
+    }
+
+    impl Device for Bells {
+        fn describe(&self) -> &PciIdentity {
+            self.like.describe()
+        }
+
+        fn read(&mut self, _: Access, _: &mut BusPort<'_>) -> Completion {
+            Completion::Data(0)
+        }
+
+        fn write(&mut self, at: Access, value: u64, _: &mut BusPort<'_>) {
+            self.rung
+                .lock()
+                .expect("no panic")
+                .push((at.offset(), value));
+        }
+
+        fn step(&mut self, _: Budget, _: &mut BusPort<'_>) -> Progress {
+            Progress::Idle
+        }
+
+        fn reset(&mut self, _: Reset) {}
+
+        fn doorbells(&self) -> Option<Doorbells> {
+            Some(Doorbells {
+                bar: Bar::ZERO,
+                page: 0x1000,
+                stride: 4,
+                live: self.live,
+            })
+        }
+    }
+
+    /// Nothing that doorbells reach.
+    struct NoBus;
+
+    impl Bus for NoBus {
+        fn dma_read(
+            &mut self,
+            _: RequesterId,
+            _: Iova,
+            _: &mut [u8],
+            _: Purpose,
+        ) -> Result<(), DmaFault> {
+            Err(DmaFault::Refused)
+        }
+
+        fn dma_write(
+            &mut self,
+            _: RequesterId,
+            _: Iova,
+            _: &[u8],
+            _: Purpose,
+        ) -> Result<(), DmaFault> {
+            Err(DmaFault::Refused)
+        }
+
+        fn now(&self) -> Time {
+            Time::ZERO
+        }
+
+        fn wake_at(&mut self, _: RequesterId, _: Time) {}
+    }
+
+    #[test]
+    fn ring_counts_once_only_while_it_means_something_and_after_one_by_message() {
+        let rung = Arc::<Mutex<Vec<_>>>::default();
+        let bells = Bells {
+            like: Nvme::new(NvmeConfig::default()),
+            live: 1,
+            rung: Arc::clone(&rung),
+        };
+        let mut function = PciFunction::new(Box::new(bells), RequesterId::new(0, 1, 0));
+        // The command register's memory enable bit.
+        function.config_write(0x04, Width::Two, 2, &mut NoBus);
+        let mut page = Page::of(&function).expect("memory").expect("doorbells");
+        let client = |page: &Page, number: u64, value: u32| {
+            page.put(number * 4, &value.to_le_bytes());
+        };
+
+        client(&page, 0, 5);
+        client(&page, 1, 9);
+        let first = page.ring(&mut function, &mut NoBus);
+        let again = page.ring(&mut function, &mut NoBus);
+        let bar = Access::new(Bar::ZERO, 0x1000, Width::Four, 1 << 20).expect("in the BAR");
+        page.rung_by_message(bar, 6);
+        let by_message = page.ring(&mut function, &mut NoBus);
+        client(&page, 0, 5);
+        page.ring(&mut function, &mut NoBus);
+
+        assert_eq!((first, again, by_message), (true, false, false));
+        assert_eq!(*rung.lock().expect("no panic"), [(0x1000, 5), (0x1000, 5)]);
     }
 }

@@ -489,6 +489,9 @@ impl<'a> Session<'a> {
                 self.function
                     .config_write(offset, width, value, &mut self.link);
             } else if let Some(access) = self.bar_access(access.region, at, width) {
+                if let Some(page) = &mut self.doorbells {
+                    page.rung_by_message(access, value);
+                }
                 self.function.write(access, value, &mut self.link);
             }
         }
