@@ -359,7 +359,8 @@ impl Placement {
             .unwrap_or_else(|| self.server())
     }
 
-    /// Domains a request of tenant 1 runs through, unless the driver is in it: two, or three where somebody stands between.
+    /// Domains a request of tenant 1 runs through, unless the driver is in it: two, or three where somebody
+    /// stands between.
     pub fn parties(&self) -> usize {
         2 + usize::from(self.attendant(1) != self.server())
     }
@@ -419,6 +420,14 @@ const fn tenant(number: u8, owner: Owner) -> Domain {
     }
 }
 
+/// A privileged layer that has no driver and stays out of the way.
+const HYPERVISOR: Domain = Domain {
+    name: "hypervisor",
+    role: Role::Idles,
+    privileged: true,
+    cpu: 1,
+    grants: &[Grant::All],
+};
 /// The tenant on the driver's CPU.
 const TENANT1: Domain = tenant(1, Owner::Tenant1);
 /// The tenant on the other CPU.

@@ -4,7 +4,7 @@
 //! has the driver's frames, the device's registers by exits, and nothing else.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
+use super::{Domain, Grant, HYPERVISOR, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -17,13 +17,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     stands_for: "Xen driver domains, Qubes' net VM, DD/OS",
     crossing: "shared ring and event, then a call into the guest",
     domains: &[
-        Domain {
-            name: "hypervisor",
-            role: Role::Idles,
-            privileged: true,
-            cpu: 1,
-            grants: &[Grant::All],
-        },
+        HYPERVISOR,
         Domain {
             name: "driver",
             role: Role::Serves,

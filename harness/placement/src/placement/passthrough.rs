@@ -6,7 +6,7 @@
 //! a device. A machine that dies is not started again.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT2, Wall};
+use super::{Domain, Grant, HYPERVISOR, Placement, Restart, Role, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -18,13 +18,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     stands_for: "VMDirectPath, PCI passthrough of KVM and Xen, dedicated devices of mainframes",
     crossing: "a call inside the tenant's virtual machine",
     domains: &[
-        Domain {
-            name: "hypervisor",
-            role: Role::Idles,
-            privileged: true,
-            cpu: 1,
-            grants: &[Grant::All],
-        },
+        HYPERVISOR,
         Domain {
             name: "tenant1",
             role: Role::Houses(1),

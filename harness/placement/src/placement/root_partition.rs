@@ -1,7 +1,7 @@
 //! The driver in a root operating system beside the hypervisor: Xen's dom0, Hyper-V's root.
 
 use super::Standing::{Deployed, Synthetic};
-use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
+use super::{Domain, Grant, HYPERVISOR, Placement, Restart, Role, TENANT1, TENANT2, Wall};
 use crate::trial::PlacementId;
 use cofferdam_machine::config::InterruptHandler;
 use cofferdam_machine::frames::Owner;
@@ -14,13 +14,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     stands_for: "Xen dom0, the root partition of Viridian and Hyper-V",
     crossing: "shared ring and event",
     domains: &[
-        Domain {
-            name: "hypervisor",
-            role: Role::Idles,
-            privileged: true,
-            cpu: 1,
-            grants: &[Grant::All],
-        },
+        HYPERVISOR,
         Domain {
             name: "root",
             role: Role::Serves,
