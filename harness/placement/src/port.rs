@@ -8,8 +8,8 @@
 //! | `RUNNING` | the domain | the hardware: the grant |
 //! | `BLOCKED` | the hardware | the domain: the call |
 //!
-//! Statistics (`beat`, `gap`, `io`, `price`, `tolls`, `text`) are stored by the domain and only read by the hardware,
-//! which believes them as far as it believes the domain.
+//! Statistics (`beat`, `gap`, `io`, `price`, `tolls`, `text`) are stored by the domain and only read by the
+//! hardware, which believes them as far as it believes the domain.
 
 use crate::call::{Answer, Call, WORDS};
 use crate::storm::Price;

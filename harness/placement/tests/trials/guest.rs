@@ -23,7 +23,8 @@ fn spec(driver: DriverId, fault: Fault) -> TrialSpec {
     TrialSpec::new(PlacementId::DriverVm, driver, fault)
 }
 
-fn trial(zygote: &mut Zygote, spec: &TrialSpec) -> TrialReport {
+/// A trial of that specification.
+pub fn trial(zygote: &mut Zygote, spec: &TrialSpec) -> TrialReport {
     zygote.run(spec).expect("trial")
 }
 
@@ -179,8 +180,8 @@ fn walk_in_a_circle_of_capabilities_is_ended_as_spun() {
     }
 }
 
-#[test]
-fn failed_driver_is_started_over_in_the_same_guest() {
+/// With the driver in a guest, one whose device failed is started over in it.
+pub fn failed_driver_is_started_over(placement: PlacementId, holder: &str) {
     if !kvm() {
         return;
     }
@@ -192,12 +193,17 @@ fn failed_driver_is_started_over_in_the_same_guest() {
             nth: 4,
         };
 
-        let report = trial(&mut zygote, &spec(driver, fault));
+        let report = trial(&mut zygote, &TrialSpec::new(placement, driver, fault));
 
         assert!(report.resets > 0, "{driver:?}: {report:#?}");
-        assert_eq!(domain(&report, "driver").restarts, 0, "{driver:?}");
+        assert_eq!(domain(&report, holder).restarts, 0, "{driver:?}");
         assert!(all_is_well(&report), "{driver:?}: {report:#?}");
     }
+}
+
+#[test]
+fn failed_driver_is_started_over_in_the_same_guest() {
+    failed_driver_is_started_over(PlacementId::DriverVm, "driver");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The driver in the machine of the tenant that has its device. Without KVM the tests say so and pass.
 
-use crate::guest::{IN_GUEST, kvm};
+use crate::guest::{IN_GUEST, failed_driver_is_started_over, kvm, trial};
 use crate::{all_is_well, domain, zygote};
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
@@ -8,14 +8,9 @@ use cofferdam_placement::crossing::{Rounds, Waiting};
 use cofferdam_placement::trial::{
     ClockKind, DomainEnd, DriverId, Fault, PlacementId, Target, TrialReport, TrialSpec,
 };
-use cofferdam_placement::zygote::Zygote;
 
 fn spec(driver: DriverId, fault: Fault) -> TrialSpec {
     TrialSpec::new(PlacementId::Passthrough, driver, fault)
-}
-
-fn trial(zygote: &mut Zygote, spec: &TrialSpec) -> TrialReport {
-    zygote.run(spec).expect("trial")
 }
 
 /// The machine with the driver died, once and for good, and nobody else noticed.
@@ -147,22 +142,7 @@ fn tenant_dies_with_its_driver_and_nobody_else_does() {
 
 #[test]
 fn failed_driver_is_started_over_in_its_tenants_machine() {
-    if !kvm() {
-        return;
-    }
-    let mut zygote = zygote();
-    for driver in IN_GUEST {
-        let fault = Fault::C5 {
-            ignored: false,
-            ms: 100,
-            nth: 4,
-        };
-
-        let report = trial(&mut zygote, &spec(driver, fault));
-
-        assert!(report.resets > 0, "{driver:?}: {report:#?}");
-        assert!(all_is_well(&report), "{driver:?}: {report:#?}");
-    }
+    failed_driver_is_started_over(PlacementId::Passthrough, "tenant1");
 }
 
 #[test]
