@@ -213,10 +213,12 @@ impl Script {
         waiting.any(|(when, _)| when.event == Event::Poll && when.nth > polls)
     }
 
-    /// The deed at that place, if it happens now.
-    pub fn deed(&self, place: usize, now: Trigger) -> Option<Option<Deed>> {
-        let (when, deed) = self.timed.get(place)?;
-        Some((*when == now).then(|| deed.clone()))
+    /// The next deed from `place` on that happens now; `place` is then behind it.
+    pub fn next_deed(&self, place: &mut usize, now: Trigger) -> Option<Deed> {
+        let rest = self.timed.get(*place..)?;
+        let found = rest.iter().position(|(when, _)| *when == now)?;
+        *place += found + 1;
+        Some(rest[found].1.clone())
     }
 
     /// Whether the `nth` interrupt of the model is lost.

@@ -137,15 +137,13 @@ impl Doings {
         *count = count.saturating_add(1);
         let when = Trigger { event, nth: *count };
         let mut place = 0;
-        while let Some(deed) = self.script.deed(place, when) {
-            place += 1;
+        while let Some(deed) = self.script.next_deed(&mut place, when) {
             match deed {
-                None => continue,
-                Some(Deed::Poke {
+                Deed::Poke {
                     mapping,
                     offset,
                     bytes,
-                }) => {
+                } => {
                     let Some(&(at, len)) = self.ranges.get(usize::from(mapping)) else {
                         continue;
                     };
@@ -157,16 +155,16 @@ impl Doings {
                     let bytes = bytes[..bytes.len().min(room)].to_vec();
                     self.pokes.push((at.offset(offset as u64), bytes));
                 }
-                Some(Deed::Interrupt(vector)) => {
+                Deed::Interrupt(vector) => {
                     self.injected.insert(VectorSet::of(Vector(vector)));
                     self.act();
                 }
-                Some(Deed::Stall(micros)) => {
+                Deed::Stall(micros) => {
                     let until = now + Duration::from_micros(micros.into());
                     self.stalled_until = self.stalled_until.max(until);
                     self.act();
                 }
-                Some(Deed::Remove) => {
+                Deed::Remove => {
                     self.removed = true;
                     self.act();
                 }
@@ -372,48 +370,7 @@ mod tests {
     use crate::program::{Edit, text};
     use cofferdam_seam::Bar;
     use vdevice_edu::{Edu, EduTiming};
-
-    /// Memory of a page from address 0, and a clock that stands still.
-    struct Page(Vec<u8>, Vec<Time>);
-
-    impl Bus for Page {
-        fn dma_read(
-            &mut self,
-            _: RequesterId,
-            at: Iova,
-            into: &mut [u8],
-            _: Purpose,
-        ) -> Result<(), DmaFault> {
-            let at = usize::try_from(at.0).unwrap_or(usize::MAX);
-            let from = self.0.get(at..).and_then(|rest| rest.get(..into.len()));
-            into.copy_from_slice(from.ok_or(DmaFault::Refused)?);
-            Ok(())
-        }
-
-        fn dma_write(
-            &mut self,
-            _: RequesterId,
-            at: Iova,
-            from: &[u8],
-            _: Purpose,
-        ) -> Result<(), DmaFault> {
-            let at = usize::try_from(at.0).unwrap_or(usize::MAX);
-            let into = self
-                .0
-                .get_mut(at..)
-                .and_then(|rest| rest.get_mut(..from.len()));
-            into.ok_or(DmaFault::Refused)?.copy_from_slice(from);
-            Ok(())
-        }
-
-        fn now(&self) -> Time {
-            Time::ZERO
-        }
-
-        fn wake_at(&mut self, _: RequesterId, at: Time) {
-            self.1.push(at);
-        }
-    }
+    use vdevice_pci::testbed::TestBus;
 
     fn served(actions: Vec<Action>) -> (Served, Arc<AtomicU32>) {
         let program = Program {
@@ -426,10 +383,10 @@ mod tests {
     fn read(device: &mut Served, offset: u32) -> (Completion, Pending) {
         let bar = Bar::new(0).expect("BAR 0");
         let at = Access::new(bar, offset, Width::Four, 1 << 20).expect("in the BAR");
-        let mut page = Page(vec![0; 4096], Vec::new());
+        let mut memory = TestBus::new();
         let mut pending = Pending::default();
         let requester = RequesterId::new(0, 1, 0);
-        let mut port = BusPort::new(&mut page, requester, &mut pending);
+        let mut port = BusPort::new(&mut memory, requester, &mut pending);
         let completion = device.read(at, &mut port);
         (completion, pending)
     }
@@ -502,20 +459,20 @@ mod tests {
                 bytes: vec![0xbb],
             },
         ]);
-        let mut page = Page(vec![0; 4096], Vec::new());
+        let mut memory = TestBus::new();
         let by = RequesterId::new(0, 1, 0);
         let mut between = Between {
-            bus: &mut page,
+            bus: &mut memory,
             doings: &mut device.doings,
         };
 
         for at in [0x10, 0x80] {
             let wrote = between.dma_write(by, Iova(at), &[1, 2, 3], Purpose::Payload);
-            wrote.expect("inside the page");
+            wrote.expect("inside memory");
         }
 
-        assert_eq!(page.0[0x10..0x13], [0xbb, 0xaa, 3]);
-        assert_eq!(page.0[0x80..0x83], [1, 2, 3]);
+        assert_eq!(memory.memory[0x10..0x13], [0xbb, 0xaa, 3]);
+        assert_eq!(memory.memory[0x80..0x83], [1, 2, 3]);
         assert_eq!(acted.load(Ordering::Relaxed), 2);
     }
 

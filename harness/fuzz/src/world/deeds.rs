@@ -22,27 +22,25 @@ impl State {
 
     pub(super) fn fire(&mut self, now: Trigger) {
         let mut place = 0;
-        while let Some(deed) = self.script.deed(place, now) {
-            place += 1;
+        while let Some(deed) = self.script.next_deed(&mut place, now) {
             match deed {
-                None => continue,
-                Some(Deed::Poke {
+                Deed::Poke {
                     mapping,
                     offset,
                     bytes,
-                }) => self.poke(mapping, offset, bytes),
-                Some(Deed::Interrupt(vector)) => {
+                } => self.poke(mapping, offset, bytes),
+                Deed::Interrupt(vector) => {
                     self.raised.insert(VectorSet::of(Vector(vector)));
                     self.trace.add(self.now, || Step::Injected { vector });
                     self.acted += 1;
                 }
-                Some(Deed::Stall(micros)) => {
+                Deed::Stall(micros) => {
                     let time = Duration::from_micros(micros.into());
                     self.stalled_until = self.stalled_until.max(self.now + time);
                     self.trace.add(self.now, || Step::Stalled { micros });
                     self.acted += 1;
                 }
-                Some(Deed::Remove) => {
+                Deed::Remove => {
                     self.removed = true;
                     self.wakes.clear();
                     self.trace.add(self.now, || Step::Removed);
