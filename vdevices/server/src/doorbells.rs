@@ -133,11 +133,11 @@ impl Page {
 mod tests {
     use super::*;
     use cofferdam_seam::{
-        Budget, BusPort, Completion, Device, DmaFault, Doorbells, Iova, PciIdentity, Progress,
-        Purpose, RequesterId, Reset, Time,
+        Budget, BusPort, Completion, Device, Doorbells, PciIdentity, Progress, RequesterId, Reset,
     };
     use std::sync::{Arc, Mutex};
     use vdevice_nvme::{Nvme, NvmeConfig};
+    use vdevice_pci::testbed::TestBus;
 
     /// Two doorbells of which the first is live, and what was rung.
     struct Bells {
@@ -178,37 +178,6 @@ mod tests {
         }
     }
 
-    /// Nothing that doorbells reach.
-    struct NoBus;
-
-    impl Bus for NoBus {
-        fn dma_read(
-            &mut self,
-            _: RequesterId,
-            _: Iova,
-            _: &mut [u8],
-            _: Purpose,
-        ) -> Result<(), DmaFault> {
-            Err(DmaFault::Refused)
-        }
-
-        fn dma_write(
-            &mut self,
-            _: RequesterId,
-            _: Iova,
-            _: &[u8],
-            _: Purpose,
-        ) -> Result<(), DmaFault> {
-            Err(DmaFault::Refused)
-        }
-
-        fn now(&self) -> Time {
-            Time::ZERO
-        }
-
-        fn wake_at(&mut self, _: RequesterId, _: Time) {}
-    }
-
     #[test]
     fn ring_counts_once_only_while_it_means_something_and_after_one_by_message() {
         let rung = Arc::<Mutex<Vec<_>>>::default();
@@ -218,8 +187,9 @@ mod tests {
             rung: Arc::clone(&rung),
         };
         let mut function = PciFunction::new(Box::new(bells), RequesterId::new(0, 1, 0));
+        let mut bus = TestBus::new();
         // The command register's memory enable bit.
-        function.config_write(0x04, Width::Two, 2, &mut NoBus);
+        function.config_write(0x04, Width::Two, 2, &mut bus);
         let mut page = Page::of(&function).expect("memory").expect("doorbells");
         let client = |page: &Page, number: u64, value: u32| {
             page.put(number * 4, &value.to_le_bytes());
@@ -227,13 +197,13 @@ mod tests {
 
         client(&page, 0, 5);
         client(&page, 1, 9);
-        let first = page.ring(&mut function, &mut NoBus);
-        let again = page.ring(&mut function, &mut NoBus);
+        let first = page.ring(&mut function, &mut bus);
+        let again = page.ring(&mut function, &mut bus);
         let bar = Access::new(Bar::ZERO, 0x1000, Width::Four, 1 << 20).expect("in the BAR");
         page.rung_by_message(bar, 6);
-        let by_message = page.ring(&mut function, &mut NoBus);
+        let by_message = page.ring(&mut function, &mut bus);
         client(&page, 0, 5);
-        page.ring(&mut function, &mut NoBus);
+        page.ring(&mut function, &mut bus);
 
         assert_eq!((first, again, by_message), (true, false, false));
         assert_eq!(*rung.lock().expect("no panic"), [(0x1000, 5), (0x1000, 5)]);
