@@ -143,7 +143,7 @@ fn lock_bus(guest: &Guest, timeout: Duration) -> Result<Option<Trial>, RealityEr
     let mut served = Served::new()?;
     let mut boot = boot(machine);
     let (liar, tally) = served.add_liar(0, &lying, Some(timeout))?;
-    let honest = served.add(1, Box::new(disk(1)), Options::default())?;
+    let honest = served.add(1, Box::new(disk(1)), Options::default(), None)?;
     boot.media
         .push("driver=null-co,node-name=null,size=16777216,read-zeroes=on".to_owned());
     let own = format!("nvme,addr={:x}.0,serial=own,drive=null", FIRST_SLOT + 2);
@@ -269,21 +269,17 @@ impl Served {
                 }
             })),
         };
-        let mut plugged = self.add(number, Box::new(tamper), options)?;
-        if let Some(timeout) = timeout {
-            let end = format!(r#","x-msg-timeout":{}}}"#, timeout.as_millis());
-            plugged.truncate(plugged.len() - 1);
-            plugged.push_str(&end);
-        }
+        let plugged = self.add(number, Box::new(tamper), options, timeout)?;
         Ok((plugged, tally))
     }
 
-    /// Serves a device; QEMU's argument that plugs it in.
+    /// Serves a device; QEMU's argument that plugs it in, and how long QEMU waits for it, if not as usual.
     fn add(
         &mut self,
         number: usize,
         device: Box<dyn Device>,
         options: Options,
+        timeout: Option<Duration>,
     ) -> Result<String, RealityError> {
         let path = self.place.path().join(format!("{number}.sock"));
         let door = Door::open(&path)?;
@@ -291,7 +287,7 @@ impl Served {
         let mut server = Server::new(device, options);
         let serve = move || server.serve_at(&door, &stop, |_| false);
         self.threads.push(std::thread::spawn(serve));
-        Ok(plugged(&path, number))
+        Ok(plugged(&path, number, timeout))
     }
 }
 
@@ -311,11 +307,13 @@ impl Drop for Served {
     }
 }
 
-fn plugged(path: &Path, number: usize) -> String {
+fn plugged(path: &Path, number: usize, timeout: Option<Duration>) -> String {
     let path = path.display();
     let slot = FIRST_SLOT + number;
+    let waits = timeout.map(|timeout| format!(r#","x-msg-timeout":{}"#, timeout.as_millis()));
+    let waits = waits.unwrap_or_default();
     format!(
-        r#"{{"driver":"vfio-user-pci","addr":"{slot:x}.0","rombar":0,"socket":{{"type":"unix","path":"{path}"}}}}"#
+        r#"{{"driver":"vfio-user-pci","addr":"{slot:x}.0","rombar":0,"socket":{{"type":"unix","path":"{path}"}}{waits}}}"#
     )
 }
 

@@ -1,5 +1,6 @@
 //! A trial of Linux's own driver of NVMe, and what the guest's own words come to.
 
+use cofferdam_experiment::catalogue::iommu_name;
 use cofferdam_experiment::record::{GUEST, SCHEMA};
 use cofferdam_guest::message::{Check, Record, Verdict};
 use cofferdam_guest::{Ending, Outcome as Life};
@@ -158,19 +159,12 @@ impl Trial {
             }
             None => return None,
         };
-        let mode = match iommu {
-            IommuMode::Off => "off",
-            IommuMode::Passthrough => "passthrough",
-            IommuMode::Lazy => "lazy",
-            IommuMode::Strict => "strict",
-            IommuMode::Bounce => "bounce",
-        };
         // What ended the guest did something, whatever the liar counted.
         let quiet = acted == 0 && outcome < Outcome::Oops;
         Some(Self {
             schema: SCHEMA,
             mechanism: GUEST.to_owned(),
-            cell: format!("{case}/{DRIVER}/{mode}"),
+            cell: format!("{case}/{DRIVER}/{}", iommu_name(iommu)),
             driver: DRIVER.to_owned(),
             fault: fault.to_owned(),
             case: case.to_owned(),
