@@ -239,24 +239,12 @@ pub fn corpus(arguments: &Corpus) -> ExitCode {
             build,
             driver,
             execs,
-        } => {
-            let execs = execs.to_string();
-            run(
-                build,
-                ["agree", driver, "--execs", &execs].map(OsString::from),
-            )
-        }
+        } => run_so_often(build, "agree", driver, *execs),
         Corpus::Honest {
             build,
             driver,
             execs,
-        } => {
-            let execs = execs.to_string();
-            run(
-                build,
-                ["honest", driver, "--execs", &execs].map(OsString::from),
-            )
-        }
+        } => run_so_often(build, "honest", driver, *execs),
     }
 }
 
@@ -268,6 +256,12 @@ pub fn replay(build: &Build, path: &Path, times: u32, emit_test: bool) -> ExitCo
         told.push("--emit-test".into());
     }
     run(build, told)
+}
+
+/// Has the runner do so many executions of something for a driver.
+fn run_so_often(build: &Build, what: &str, driver: &str, execs: u64) -> ExitCode {
+    let execs = execs.to_string();
+    run(build, [what, driver, "--execs", &execs].map(OsString::from))
 }
 
 /// Builds the runner, and ends as it ends.
