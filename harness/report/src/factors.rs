@@ -165,8 +165,8 @@ fn deciding(cells: &[&CellSummary]) -> BTreeSet<Factor> {
     by
 }
 
-/// A placement and how it fared over the cells that all placements of the run have and that are
-/// not all settled by construction.
+/// A placement and how it fared over the cells that all placements compared have and that are not all
+/// settled by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Score {
     /// The placement.
@@ -185,18 +185,51 @@ pub struct Score {
     pub system_lost: u32,
 }
 
-/// Every placement's score, the most contained first; the cells compared are the same in each.
-pub fn scores(summary: &Summary) -> (Vec<Score>, usize) {
+/// How placements fared over the same cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scores {
+    /// The most contained first.
+    pub scores: Vec<Score>,
+    /// The cells.
+    pub common: usize,
+    /// Tried in too few cells: to compare them would leave hardly any cells to compare.
+    pub left_out: Vec<PlacementId>,
+}
+
+/// A placement is left out that was tried in fewer cells than the widest one's by that factor.
+const NARROW: usize = 4;
+
+/// The placements that were tried in too few cells, unless fewer than two would be left.
+fn narrow<'a>(struck: impl Iterator<Item = &'a CellSummary>) -> BTreeSet<PlacementId> {
+    let mut cells: BTreeMap<PlacementId, usize> = BTreeMap::new();
+    for cell in struck {
+        *cells.entry(cell.placement).or_default() += 1;
+    }
+    let widest = cells.values().max().copied().unwrap_or(0);
+    let narrow: BTreeSet<PlacementId> = cells
+        .iter()
+        .filter(|(_, count)| **count < widest / NARROW)
+        .map(|(placement, _)| *placement)
+        .collect();
+    if cells.len() < narrow.len() + 2 {
+        return BTreeSet::new();
+    }
+    narrow
+}
+
+/// Every placement's score; the cells compared are the same in each.
+pub fn scores(summary: &Summary) -> Scores {
+    let struck = || {
+        let cells = summary.cells.iter();
+        cells.filter(|cell| !cell.is_clean() && cell.activated > 0)
+    };
+    let left_out = narrow(struck());
     let peers = |cell: &CellSummary| {
         let of = cell.id.split_once('/').map_or("", |(_, peers)| peers);
         of.to_owned()
     };
     let mut families: BTreeMap<String, Vec<&CellSummary>> = BTreeMap::new();
-    for cell in summary
-        .cells
-        .iter()
-        .filter(|cell| !cell.is_clean() && cell.activated > 0)
-    {
+    for cell in struck().filter(|cell| !left_out.contains(&cell.placement)) {
         families.entry(peers(cell)).or_default().push(cell);
     }
     let placements: BTreeSet<PlacementId> = families
@@ -246,5 +279,9 @@ pub fn scores(summary: &Summary) -> (Vec<Score>, usize) {
                     .cmp(placement(other.placement).id),
             )
     });
-    (scores, families.len())
+    Scores {
+        scores,
+        common: families.len(),
+        left_out: left_out.into_iter().collect(),
+    }
 }

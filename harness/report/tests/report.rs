@@ -8,10 +8,10 @@ use cofferdam_experiment::run::run;
 use cofferdam_experiment::summary::Summary;
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::trial::{Corruption, DomainEnd, End};
+use cofferdam_placement::trial::{Corruption, DomainEnd, End, PlacementId};
 use cofferdam_reality::Reality;
 use cofferdam_reality::linux::{Outcome, Trial};
-use cofferdam_report::factors::{Factor, Score, decided, scores};
+use cofferdam_report::factors::{Factor, Score, Scores, decided, scores};
 use cofferdam_report::matrix::{Line, Matrix};
 use cofferdam_report::terminal::{Detail, Style, WIDTH, render};
 use cofferdam_report::{html, linux};
@@ -271,7 +271,7 @@ fn a_choice_decides_only_where_nothing_else_differs() {
 #[test]
 fn scores_compare_the_same_cells_and_order_by_containment() {
     let summary = whole();
-    let (scores, common) = scores(&summary);
+    let Scores { scores, common, .. } = scores(&summary);
     assert!(common > 0);
     let share = |score: &Score| f64::from(score.contained) / f64::from(score.activated);
     assert!(scores.is_sorted_by(|one, other| share(one) >= share(other)));
@@ -280,6 +280,26 @@ fn scores_compare_the_same_cells_and_order_by_containment() {
             .windows(2)
             .all(|two| two[0].activated == two[1].activated)
     );
+}
+
+#[test]
+fn placements_tried_in_few_cells_do_not_narrow_the_comparison_unless_they_are_all_there_is() {
+    let summary = whole();
+    let of = |ids: &[PlacementId]| {
+        let mut summary = summary.clone();
+        summary.cells.retain(|cell| ids.contains(&cell.placement));
+        scores(&summary)
+    };
+    let tried = [PlacementId::InKernel, PlacementId::UserProcess];
+    let narrow = PlacementId::LibraryOs;
+
+    let without = of(&tried);
+    let with = of(&[tried[0], tried[1], narrow]);
+    let alone = of(&[tried[0], narrow]);
+
+    assert_eq!(with.left_out, [narrow]);
+    assert_eq!((with.scores, with.common), (without.scores, without.common));
+    assert_eq!(alone.left_out, []);
 }
 
 /// Linux before a controller that lied about a completion.

@@ -5,21 +5,21 @@ mod run;
 mod sentences;
 
 use super::words::{places, says, symbol};
-use crate::factors::{Score, decided, scores};
+use crate::factors::{Score, Scores, decided, scores};
 use cofferdam_experiment::catalogue::placement;
 use cofferdam_experiment::summary::Summary;
 use cofferdam_experiment::verdict::Outcome;
 use maud::{Markup, html};
 
 pub(super) fn section(summary: &Summary) -> Markup {
-    let (scores, common) = scores(summary);
+    let compared = scores(summary);
     let cases = decided(summary);
     html! {
         h1 { "Where should a driver live?" }
         (run::notices(summary))
-        @if let Some(lead) = lead(&scores) { p.lead { (lead) } }
+        @if let Some(lead) = lead(&compared.scores) { p.lead { (lead) } }
         @if let Some(deciding) = sentences::deciding(&cases) { p.lead { (deciding) } }
-        (scoreboard(&scores, common))
+        (scoreboard(&compared))
         h2 #answer { "What the placement does not settle, and what it does" }
         ul.answers {
             @for sentence in sentences::sentences(summary, &cases) { li { (sentence) } }
@@ -69,7 +69,8 @@ fn times(count: u32) -> String {
     }
 }
 
-fn scoreboard(scores: &[Score], common: usize) -> Markup {
+fn scoreboard(compared: &Scores) -> Markup {
+    let scores = &compared.scores;
     let parts = |score: &Score| {
         [
             (Outcome::Contained, score.contained),
@@ -83,9 +84,13 @@ fn scoreboard(scores: &[Score], common: usize) -> Markup {
         @if !scores.is_empty() {
             table.score {
                 caption {
-                    "Outcomes of the " (common) " cells that every placement has and that are not \
-                     settled by construction; the same seeds in each. Shares of this plan, not \
+                    "Outcomes of the " (compared.common) " cells that every placement here has and that are \
+                     not settled by construction; the same seeds in each. Shares of this plan, not \
                      failure rates of the field."
+                    @if !compared.left_out.is_empty() {
+                        " Not here, because they are tried in too few of these cells: "
+                        (places(compared.left_out.iter().copied())) "; what struck them is below."
+                    }
                 }
                 thead { tr {
                     th scope="col" { "driver in" }
