@@ -18,6 +18,9 @@ pub const SYSTEM_STACK: u64 = 0x2_0000;
 pub const STACK: core::ops::Range<u64> = 0x60_0000..0x60_8000;
 /// The driver's heap.
 pub const HEAP: core::ops::Range<u64> = 0x68_0000..0x69_0000;
+/// The heap of a payload for fuzzing, which has a symbol `payload_arena`: a driver there may take much
+/// memory, and a reset leaves what it wrote there.
+pub const ARENA: core::ops::Range<u64> = 0x40_0000..0x5e_0000;
 /// The call page and the data behind it.
 pub const CALL: u64 = 0x70_0000;
 /// Where the machine's physical memory begins: its frames are at their physical address plus this, as
@@ -106,6 +109,27 @@ codes! {
     Panic = 13,
     /// An exception, described in the page; never returns
     Fault = 14,
+    /// (address, bytes, way) -> (IOVA): the driver lends the device memory of its own, of which the VMM
+    /// makes a copy
+    Share = 15,
+    /// (IOVA, bytes, address or 0) -> (whether it was lent): takes that back, with what the device wrote
+    /// if there is an address
+    Unshare = 16,
+    /// (pages, way) -> (IOVA, guest address): DMA memory that is mapped for as long as it lives
+    AllocPages = 17,
+    /// (IOVA) -> (whether they were held)
+    FreePages = 18,
+    /// (address, bytes) -> (guest address): where registers are that firmware placed there
+    Registers = 19,
+    /// (address, bytes): the driver freed memory that it had lent
+    Freed = 20,
+    /// (address, bytes) -> (whether the device can reach any of it)
+    IsLent = 21,
+    /// The driver's host cannot do what the driver needs, for the reason that is the page's text; never
+    /// returns
+    GiveUp = 22,
+    /// A loop that goes on without looking at the world has had some turns
+    Turn = 23,
 }
 
 codes! {
@@ -140,6 +164,29 @@ codes! {
     Plant = 13,
     /// (aligned, count): locked increments, across two cache lines unless aligned; sabotage
     Lock = 14,
+    /// (bug, build): probes a driver with a planted bug, or its fixed twin
+    ProbePlanted = 15,
+    /// (call of [`Planted`], number, bytes, room, deadline) -> (bytes of the answer): asks such a driver;
+    /// the data is what it is given, and then its answer
+    AskPlanted = 16,
+    /// (operation, sector, bytes) -> (a length): an operation of a virtio disk, by its place in the list
+    /// that the workload has; the data is what is written, or read
+    Operate = 17,
+}
+
+codes! {
+    /// What planted drivers are asked.
+    Planted:
+    /// (n)
+    Factorial = 0,
+    /// Data out, and back
+    RoundTrip = 1,
+    /// (sector)
+    Read = 2,
+    /// (sector)
+    Write = 3,
+    /// Who are you
+    Identify = 4,
 }
 
 codes! {
@@ -151,6 +198,10 @@ codes! {
     Nvme = 1,
     /// virtio-drivers, by its own PCI transport
     VirtioBlk = 2,
+    /// The same for fuzzing, where firmware placed the registers: all its calls
+    VirtioBlkPci = 3,
+    /// The same over a transport of the workload's
+    VirtioBlkMmio = 4,
 }
 
 /// Errors of [`Service`]s: the seam's `HostError`, its payload in word 1 and on.

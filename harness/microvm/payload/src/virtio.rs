@@ -4,9 +4,9 @@
 //! The crate never asks for interrupts, so its queue is polled. A transport that panics or loops ends
 //! the guest, as it would end a kernel.
 
-use crate::host::{GuestDma, GuestHost};
 use alloc::vec::Vec;
 use cofferdam_microvm_abi::{BAR_WINDOW, BARS};
+use cofferdam_microvm_runtime::host::{GuestDma, GuestHost};
 use cofferdam_seam::service::{Block, DriverError, SECTOR, check_sectors};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, Iova, Mapping, RawDma, Width,
