@@ -73,6 +73,12 @@ pub fn stands(stack: impl FnOnce(usize) -> Vec<u64>) {
     frames::stands(&stack(depth));
 }
 
+/// The instruction at which it stands, where what came out of its place is not the driver's.
+pub fn stands_at(instruction: u64) {
+    let _outside = arena::outside();
+    frames::stands_at(instruction);
+}
+
 /// Whether somebody looks at this execution closely.
 pub fn is_close() -> bool {
     world::try_with(|world| world.state.is_close()).unwrap_or(false)
@@ -112,21 +118,25 @@ pub fn panicked(file: &str, line: u32, words: &str) -> ! {
         file,
         line,
         if close { frames::capture() } else { Vec::new() },
-        if close { words.to_owned() } else { String::new() },
+        if close {
+            words.to_owned()
+        } else {
+            String::new()
+        },
     );
     drop(outside);
     resume_unwind(Box::new(Panicked))
 }
 
-/// The driver did what it cannot go on after, at that address.
+/// The driver did what it cannot go on after, where it stands.
 ///
 /// # Panics
 ///
 /// Outside an execution.
-pub fn faulted(oracle: Oracle, at: u64, words: impl FnOnce() -> String) -> ! {
+pub fn faulted(oracle: Oracle, words: impl FnOnce() -> String) -> ! {
     let _outside = arena::outside();
     let mut key = DefaultHasher::new();
-    at.hash(&mut key);
+    frames::innermost(1).hash(&mut key);
     let close = is_close();
     executor::on_fault(Fault {
         oracle,

@@ -30,13 +30,25 @@ pub(crate) fn stand_down() {
     STANDS.set(None);
 }
 
+fn away(at: u64) -> usize {
+    usize::try_from(at).unwrap_or(0) & (AWAY - 1) | AWAY
+}
+
+/// Its instruction.
+pub(crate) fn stands_at(instruction: u64) {
+    STANDS.with_borrow_mut(|stands| {
+        if let Some(innermost) = stands.as_mut().and_then(|stands| stands.first_mut()) {
+            *innermost = away(instruction) + 1;
+        }
+    });
+}
+
 /// Where it stands: its instruction, and what is returned to.
 pub(crate) fn stands(stack: &[u64]) {
-    let address = |at: u64| usize::try_from(at).unwrap_or(0) & (AWAY - 1) | AWAY;
     STANDS.with_borrow_mut(|stands| {
         let stands = stands.get_or_insert_default();
         stands.clear();
-        stands.extend(stack.iter().map(|at| address(*at)));
+        stands.extend(stack.iter().map(|at| away(*at)));
         if let Some(innermost) = stands.first_mut() {
             // Addresses are those that calls return to; this one is not.
             *innermost += 1;

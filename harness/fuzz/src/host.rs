@@ -113,12 +113,7 @@ impl FuzzHost {
     ///
     /// As there.
     #[inline(never)]
-    pub fn share_from(
-        &self,
-        at: usize,
-        bytes: &[u8],
-        way: Direction,
-    ) -> Result<Shared, HostError> {
+    pub fn share_from(&self, at: usize, bytes: &[u8], way: Direction) -> Result<Shared, HostError> {
         with(|world| {
             let state = &mut world.state;
             let start = state.memory.allocate(bytes.len(), ALIGN);

@@ -6,8 +6,8 @@
 
 use crate::payload::{Payload, Segment};
 use cofferdam_microvm_abi::{
-    ARENA, BAR_WINDOW, BARS, CALL, HEAP, HYPERCALL, MACHINE, MACHINE_LEN, RAM, STACK, SYSTEM_STACK, USER,
-    VECTORS, page,
+    ARENA, BAR_WINDOW, BARS, CALL, HEAP, HYPERCALL, MACHINE, MACHINE_LEN, RAM, STACK, SYSTEM_STACK,
+    USER, VECTORS, page,
 };
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use std::ops::Range;

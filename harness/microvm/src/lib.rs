@@ -26,8 +26,8 @@ mod services;
 mod vm;
 mod watchdog;
 
-pub use calls::{CallError, VmDriver};
 pub use calls::result;
+pub use calls::{CallError, VmDriver};
 pub use cofferdam_microvm_abi::{Call, Driver, MACHINE, Planted, Service};
 pub use kvm::{DEVICE, Kvm, Nature, Unavailable};
 pub use payload::Payload;

@@ -71,7 +71,11 @@ impl Target for Blk {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::Block, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Block,
+            CONFIG,
+        ))
     }
 
     /// "Blocks until the read completes or there is an error."
@@ -146,4 +150,3 @@ impl<D: Operated> Driver for Running<D> {
         Ok(())
     }
 }
-

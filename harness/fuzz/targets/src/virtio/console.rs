@@ -65,7 +65,11 @@ impl Target for Console {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::Console, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Console,
+            CONFIG,
+        ))
     }
 
     /// It waits until the device has taken what is sent.

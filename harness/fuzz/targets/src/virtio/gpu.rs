@@ -70,7 +70,11 @@ impl Target for Gpu {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::GPU, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::GPU,
+            CONFIG,
+        ))
     }
 
     /// Every command waits for its response.

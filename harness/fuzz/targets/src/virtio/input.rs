@@ -66,7 +66,11 @@ impl Target for Input {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::Input, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Input,
+            CONFIG,
+        ))
     }
 
     /// Nothing here blocks, but the configuration is read until it settles.

@@ -66,7 +66,11 @@ impl Target for Net {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::Network, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Network,
+            CONFIG,
+        ))
     }
 
     /// "Sends a TxBuffer to the network, and blocks until the request completed."

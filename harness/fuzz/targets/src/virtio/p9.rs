@@ -60,7 +60,11 @@ impl Target for Share {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::_9P, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::_9P,
+            CONFIG,
+        ))
     }
 
     /// "Sends a raw 9p request and waits for the response."

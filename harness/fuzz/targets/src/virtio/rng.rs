@@ -56,7 +56,11 @@ impl Target for Rng {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::EntropySource, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::EntropySource,
+            CONFIG,
+        ))
     }
 
     /// It waits until the device has answered.

@@ -73,7 +73,11 @@ impl Target for Socket {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::Socket, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Socket,
+            CONFIG,
+        ))
     }
 
     /// It waits until the device has taken what is sent.

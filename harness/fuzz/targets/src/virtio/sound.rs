@@ -75,7 +75,11 @@ impl Target for Sound {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(HostRegisters(host), DeviceType::Sound, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Sound,
+            CONFIG,
+        ))
     }
 
     /// "This is a blocking method that will not return until the audio playback is complete."

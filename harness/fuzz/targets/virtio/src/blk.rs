@@ -245,10 +245,7 @@ impl<H: Lending, T: Transport> Drop for Disk<H, T> {
     /// back.
     fn drop(&mut self) {
         for _ in 0..IN_FLIGHT {
-            if self
-                .complete()
-                .is_err_and(|error| error == Error::NotReady)
-            {
+            if self.complete().is_err_and(|error| error == Error::NotReady) {
                 break;
             }
         }
