@@ -11,7 +11,7 @@
 use crate::coroutine;
 use crate::executor;
 use crate::fault::Fault;
-use crate::frames::{self, Location};
+use crate::frames::{self, Resolve};
 use crate::oracle::Oracle;
 use crate::world;
 use crate::{arena, world::with};
@@ -50,7 +50,7 @@ pub fn memory() -> io::Result<Range<usize>> {
 }
 
 /// The driver of this execution runs elsewhere, at addresses that mean something to `resolve` only.
-pub fn begin(resolve: fn(u64) -> Vec<Location>) {
+pub fn begin(resolve: Resolve) {
     with(|world| world.state.goes_elsewhere());
     frames::stand_in(resolve);
 }
@@ -163,8 +163,10 @@ pub fn freed(bytes: &Range<usize>) {
     with(|world| world.state.lost(bytes, Oracle::FreedWhileMapped));
 }
 
-/// A call of the workload returned: what lies in that part of the driver's stack is gone.
+/// A call of the workload returned: what lies in that part of the driver's stack is gone, and the driver
+/// stands nowhere.
 pub fn returned(stack: &Range<usize>) {
+    frames::stand_down();
     with(|world| world.state.lost(stack, Oracle::StackWhileMapped));
 }
 

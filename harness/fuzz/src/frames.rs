@@ -8,6 +8,9 @@ use std::collections::HashMap;
 /// Frames worth keeping.
 pub(crate) const DEPTH: usize = 48;
 
+/// Says what is at an address: the innermost of functions inlined into each other first.
+pub type Resolve = fn(u64) -> Vec<Location>;
+
 /// Marks addresses of drivers that run elsewhere: no process has such.
 const AWAY: usize = 1 << 62;
 
@@ -15,18 +18,17 @@ thread_local! {
     /// Where the driver of this execution stands, if it runs elsewhere.
     static STANDS: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
     /// What its addresses mean, from then on.
-    static MEANS: Cell<Option<fn(u64) -> Vec<Location>>> = const { Cell::new(None) };
+    static MEANS: Cell<Option<Resolve>> = const { Cell::new(None) };
 }
 
 /// The driver of this execution runs elsewhere.
-pub(crate) fn stand_in(resolve: fn(u64) -> Vec<Location>) {
-    let _outside = arena::outside();
+pub(crate) fn stand_in(resolve: Resolve) {
     MEANS.set(Some(resolve));
-    STANDS.set(Some(Vec::new()));
 }
 
-/// The execution is over.
+/// It came back, or the execution is over.
 pub(crate) fn stand_down() {
+    let _outside = arena::outside();
     STANDS.set(None);
 }
 
@@ -186,8 +188,10 @@ pub fn is_inside(place: &Location, crate_name: &str) -> bool {
 /// The innermost place that belongs to the crate under test, and how it was reached; else the innermost
 /// of anything that is neither this harness nor the standard library.
 pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
-    const HARNESS: [&str; 8] = [
+    const HARNESS: [&str; 10] = [
         "cofferdam_fuzz::",
+        "cofferdam_fuzz_vm::",
+        "cofferdam_microvm",
         "cofferdam_instrument::",
         "backtrace::",
         "core::",

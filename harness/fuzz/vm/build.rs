@@ -17,6 +17,10 @@ const OUTER: [&str; 9] = [
     "RUSTC",
 ];
 
+/// By frame pointers the VMM finds out where a driver stands; a function that sets its up only where it calls
+/// another would hide its caller.
+const FRAMES: &str = "-Cforce-frame-pointers=yes -Cllvm-args=-enable-shrink-wrap=false";
+
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
@@ -46,8 +50,7 @@ fn build(manifest: &Path, target: &Path) -> PathBuf {
         command.env_remove(variable);
     }
     command
-        // By them the VMM finds out where a driver stands.
-        .env("RUSTFLAGS", "-Cforce-frame-pointers=yes")
+        .env("RUSTFLAGS", FRAMES)
         .args([
             "build",
             "--profile",

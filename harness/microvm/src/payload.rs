@@ -1,6 +1,7 @@
 //! The program inside: where it goes, and where its stubs are.
 
 use crate::vm::VmError;
+use cofferdam_microvm_abi::{DEEP_STACK, STACK};
 use object::elf::FileHeader64;
 use object::read::elf::{ElfFile, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol};
@@ -43,6 +44,11 @@ pub fn payload() -> &'static Payload {
 }
 
 impl Payload {
+    /// Its stack.
+    pub fn stack(&self) -> Range<u64> {
+        if self.arena { DEEP_STACK } else { STACK }
+    }
+
     /// Another one than that which was built with this crate.
     ///
     /// # Errors

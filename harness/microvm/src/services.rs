@@ -2,8 +2,8 @@
 
 use cofferdam_microvm_abi::Service;
 use cofferdam_seam::{
-    Bar, Deadline, Direction, DriverHost, HostError, InterruptKind, Mapping, Mmio, RawDma, Vector,
-    VectorSet, Wake, Width,
+    Bar, Deadline, Direction, DriverHost, HostError, InterruptKind, Mapping, Mmio, RawDma, Time,
+    Vector, VectorSet, Wake, Width,
 };
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -29,6 +29,16 @@ pub trait World {
     ) -> Result<[u64; 2], HostError>;
     /// A wait; nothing raised if the deadline passed.
     fn wait(&mut self, vectors: VectorSet, until: Deadline) -> Result<VectorSet, HostError>;
+
+    /// The device's time, for worlds in which it passes only while the guest is outside.
+    fn clock(&self) -> Option<Time> {
+        None
+    }
+
+    /// Whether the guest gets an interrupt where a wait ends with one, besides the wait's result.
+    fn interrupts(&self) -> bool {
+        true
+    }
 
     /// The guest left; `stack` tells the innermost return addresses of its driver, up to that many,
     /// innermost first. Called before anything else is asked.

@@ -6,8 +6,8 @@ use crate::payload::{Payload, payload};
 use crate::services::{Silence, World};
 use crate::watchdog::{Patience, Watchdog};
 use cofferdam_microvm_abi::{
-    BAR_WINDOW, BARS, CALL, Call, HYPERCALL, MACHINE, MACHINE_LEN, RAM, STACK, Service, USER,
-    VECTORS, page, refusal,
+    BAR_WINDOW, BARS, CALL, Call, HYPERCALL, MACHINE, MACHINE_LEN, RAM, Service, USER, VECTORS,
+    page, refusal,
 };
 use cofferdam_seam::{Deadline, HostError, Time, VectorSet, Width};
 use kvm_bindings::{
@@ -390,7 +390,8 @@ impl MicroVm {
 
     /// The time is up: what the world says to that. A death, if it is one.
     fn out_of_time(&mut self, world: &mut impl World) -> Result<Option<Death>, VmError> {
-        world.left(&|most| stack(&self.vcpu.sync_regs().regs, &self.memory, most));
+        let within = self.payload.stack();
+        world.left(&|most| stack(&self.vcpu.sync_regs().regs, &self.memory, &within, most));
         match world.silent() {
             Silence::Ends => {
                 let at = self.instruction();
@@ -411,7 +412,11 @@ impl MicroVm {
 
     fn leave(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
         let regs = &raw const self.vcpu.sync_regs_mut().regs;
+        let within = self.payload.stack();
         loop {
+            if let Some(now) = world.clock() {
+                self.set_word(page::CLOCK, now.nanos());
+            }
             let exit = match self.vcpu.run() {
                 // A signal of this process is not the guest's leaving.
                 Ok(VcpuExit::Intr) => continue,
@@ -430,7 +435,7 @@ impl MicroVm {
             let memory = &self.memory;
             // SAFETY: the shared page lives as long as the processor, and nobody writes registers to it
             // before the next KVM_RUN. What the exit borrows is another part of the page.
-            world.left(&|most| stack(unsafe { &*regs }, memory, most));
+            world.left(&|most| stack(unsafe { &*regs }, memory, &within, most));
             let death = match exit {
                 VcpuExit::MmioWrite(HYPERCALL, data) => {
                     let code = data.try_into().map_or(u32::MAX, u32::from_le_bytes);
@@ -544,6 +549,7 @@ impl MicroVm {
         let raised = world.wait(VectorSet(vectors), Deadline(Time(until)));
         let first = raised.ok().and_then(|raised| raised.iter().next());
         self.answer(raised.map(|raised| [raised.0, 0]));
+        let first = first.filter(|_| world.interrupts());
         let Some(vector) = first.and_then(|vector| u8::try_from(vector.0).ok()) else {
             return Ok(None);
         };
@@ -595,11 +601,12 @@ impl MicroVm {
     ///
     /// The host does not tell.
     pub fn snapshot(&mut self) -> Result<Snapshot, VmError> {
-        let parts = layout::state(self.payload)
+        let regs = self.vcpu.get_regs().step("KVM_GET_REGS")?;
+        let parts = layout::state(self.payload, regs.rsp)
             .into_iter()
             .map(part_of(&self.memory));
         Ok(Snapshot {
-            regs: self.vcpu.get_regs().step("KVM_GET_REGS")?,
+            regs,
             sregs: self.vcpu.get_sregs().step("KVM_GET_SREGS")?,
             fpu: self.vcpu.get_fpu().step("KVM_GET_FPU")?,
             parts: parts.collect::<Result<_, _>>()?,
@@ -612,6 +619,16 @@ impl MicroVm {
     ///
     /// The host refuses.
     pub fn reset(&mut self, to: &Snapshot) -> Result<(), VmError> {
+        if self.died {
+            // The next KVM_RUN would first end the access that the guest left with, and change the registers
+            // set here (Linux, Documentation/virt/kvm/api.rst, 5: KVM_EXIT_MMIO).
+            self.vcpu.set_kvm_immediate_exit(1);
+            let ended = self.vcpu.run().err();
+            self.vcpu.set_kvm_immediate_exit(0);
+            if ended.is_none_or(|error| error.errno() != libc::EINTR) {
+                return Err(VmError::at("ending an access")(&"KVM_RUN did not return"));
+            }
+        }
         for (at, bytes) in &to.parts {
             self.memory.write_slice(bytes, *at).step("a reset")?;
         }
@@ -682,12 +699,12 @@ fn part_of(
 
 /// The return addresses on a driver's stack, by its frame pointers, and its instruction first. It may have
 /// scribbled over all of them.
-fn stack(regs: &kvm_regs, memory: &GuestMemoryMmap, most: usize) -> Vec<u64> {
+fn stack(regs: &kvm_regs, memory: &GuestMemoryMmap, within: &Range<u64>, most: usize) -> Vec<u64> {
     let word = |at: u64| memory.read_obj::<u64>(GuestAddress(at)).ok();
     let mut frames = vec![regs.rip];
     let mut frame = regs.rbp;
     while frames.len() < most
-        && (STACK.start..STACK.end - 15).contains(&frame)
+        && (within.start..within.end - 15).contains(&frame)
         && let (Some(outer), Some(back)) = (word(frame), word(frame + 8))
     {
         frames.push(back);

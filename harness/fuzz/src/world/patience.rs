@@ -39,6 +39,12 @@ const PATIENCE: u32 = 64;
 /// Reads of registers that say the same, in a close look: a driver may count them instead of the time.
 const READS: u32 = 1 << 17;
 
+/// The same for a driver that runs elsewhere, where each costs a thousand times as much.
+const FAR_READS: u32 = 1 << 10;
+
+/// And idle turns there. Long before, each lets seconds pass.
+const FAR_IDLE: u32 = 1 << 9;
+
 /// So many turns after a register was read a driver still looks at the device.
 const LATELY: u32 = 64;
 
@@ -90,6 +96,8 @@ impl World {
         // A close look does the same whatever was learnt before it.
         let (patience, limit) = match state.detail {
             Detail::Fast => (1, state.idle_limit),
+            Detail::Close | Detail::Traced if state.elsewhere && state.asked > 0 => (1, FAR_READS),
+            Detail::Close | Detail::Traced if state.elsewhere => (1, FAR_IDLE),
             Detail::Close | Detail::Traced if state.asked > 0 => (PATIENCE, READS),
             Detail::Close | Detail::Traced => (PATIENCE, 2 * IDLE_MOST),
         };

@@ -11,7 +11,7 @@ use cofferdam_fuzz::elsewhere;
 use cofferdam_microvm::{
     Call, Counts, Kvm, MicroVm, Nature, Nowhere, Patience, Payload, Snapshot, Window, result,
 };
-use cofferdam_microvm_abi::STACK;
+use cofferdam_microvm_abi::DEEP_STACK;
 use cofferdam_seam::service::DriverError;
 use std::cell::RefCell;
 use std::ptr::NonNull;
@@ -87,15 +87,18 @@ pub fn counts() -> Counts {
 pub struct Held {
     guest: NonNull<Guest>,
     world: FuzzWorld,
+    /// Sabotage: where the driver's CPU stores a byte after each call.
+    wild: Option<u64>,
 }
 
 impl Held {
     /// This thread's guest, reset, in a new execution.
-    pub fn new(world: FuzzWorld) -> Result<Self, DriverError> {
+    pub fn new(world: FuzzWorld, wild: Option<u64>) -> Result<Self, DriverError> {
         let guest = GUEST.with_borrow_mut(|guest| Some(NonNull::from(&mut **guest.as_mut()?)));
         let mut held = Self {
             guest: guest.ok_or(DriverError::Unsupported("this thread has no guest"))?,
             world,
+            wild,
         };
         let (guest, _) = held.parts();
         if let Err(error) = guest.vm.reset(&guest.fresh) {
@@ -116,13 +119,24 @@ impl Held {
     ///
     /// The driver's.
     pub fn call(&mut self, call: Call, arguments: &[u64], data: &[u8]) -> Result<u64, DriverError> {
+        let done = self.make(call, arguments, data);
+        match self.wild {
+            Some(at) if !matches!(call, Call::Probe | Call::ProbePlanted | Call::Remove) => {
+                self.make(Call::Store, &[at, 0x5a, 1], &[])?;
+            }
+            _ => {}
+        }
+        done
+    }
+
+    fn make(&mut self, call: Call, arguments: &[u64], data: &[u8]) -> Result<u64, DriverError> {
         let (guest, world) = self.parts();
         if let Err(error) = guest.vm.set_data(data) {
             elsewhere::failed(error);
         }
         match guest.vm.call(call, arguments, world) {
             Ok(Ok(words)) => {
-                elsewhere::returned(&(STACK.start as usize..STACK.end as usize));
+                elsewhere::returned(&(DEEP_STACK.start as usize..DEEP_STACK.end as usize));
                 result(&words, || guest.vm.text())
             }
             Ok(Err(death)) => Err(world.died(&death)),

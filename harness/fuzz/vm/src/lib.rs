@@ -34,4 +34,4 @@ mod target;
 mod world;
 
 pub use guest::counts;
-pub use target::{NotInVm, drivers, in_vm};
+pub use target::{NotInVm, drivers, in_vm, in_vm_with_wild_stores};

@@ -104,7 +104,12 @@ impl Operated for Proxy {
     ) -> Result<Option<usize>, Refused> {
         let nth = Operation::ALL.iter().position(|it| *it == operation);
         let arguments = [nth.unwrap_or(usize::MAX), sector, sectors].map(|it| it as u64);
-        let length = self.held.call(Call::Operate, &arguments, data)?;
+        let length = self.held.call(Call::Operate, &arguments, data);
+        let length = length.map_err(|error| match error {
+            // What the payload says of the crate's errors.
+            DriverError::Protocol(said) => Refused::because(said),
+            error => error.into(),
+        })?;
         self.held.data(data);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         Ok((operation == Operation::DeviceId).then_some(length))

@@ -69,6 +69,22 @@ fn kinds() -> impl Iterator<Item = (&'static str, Kind)> {
 ///
 /// See [`NotInVm`].
 pub fn in_vm(target: &'static dyn Target) -> Result<&'static dyn Target, NotInVm> {
+    place(target, None)
+}
+
+/// The same, and sabotage: the driver's CPU stores a byte to that guest address after each call of a workload.
+///
+/// # Errors
+///
+/// See [`NotInVm`].
+pub fn in_vm_with_wild_stores(
+    target: &'static dyn Target,
+    at: u64,
+) -> Result<&'static dyn Target, NotInVm> {
+    place(target, Some(at))
+}
+
+fn place(target: &'static dyn Target, wild: Option<u64>) -> Result<&'static dyn Target, NotInVm> {
     let kind = kinds().find(|(name, _)| *name == target.name());
     let (_, kind) = kind.ok_or_else(|| NotInVm::Driver(target.name().to_owned()))?;
     let nature = guest::ready()?;
@@ -77,6 +93,7 @@ pub fn in_vm(target: &'static dyn Target) -> Result<&'static dyn Target, NotInVm
     Ok(Box::leak(Box::new(InVm {
         target,
         kind,
+        wild,
         isolation,
     })))
 }
@@ -84,6 +101,7 @@ pub fn in_vm(target: &'static dyn Target) -> Result<&'static dyn Target, NotInVm
 struct InVm {
     target: &'static dyn Target,
     kind: Kind,
+    wild: Option<u64>,
     isolation: String,
 }
 
@@ -110,9 +128,9 @@ impl Target for InVm {
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
         if let Kind::VirtioBlkPci = self.kind {
-            return placed(host);
+            return placed(host, self.wild);
         }
-        let held = Held::new(FuzzWorld::new(host, None))?;
+        let held = Held::new(FuzzWorld::new(host, None), self.wild)?;
         Ok(match self.kind {
             Kind::Edu => {
                 let edu = Proxy::probe(held, Inside::Edu)?;
@@ -155,7 +173,7 @@ impl Target for InVm {
 }
 
 /// A disk that finds its registers where firmware placed them.
-fn placed(mut host: FuzzHost) -> Result<Box<dyn Driver>, Refused> {
+fn placed(mut host: FuzzHost, wild: Option<u64>) -> Result<Box<dyn Driver>, Refused> {
     /// What firmware and the system hold for the driver; they go last.
     struct Placed {
         disk: Option<virtio::blk::Running<Proxy>>,
@@ -183,7 +201,7 @@ fn placed(mut host: FuzzHost) -> Result<Box<dyn Driver>, Refused> {
     }
 
     let addresses = host.place_bars();
-    let held = Held::new(FuzzWorld::new(host, Some(addresses)));
+    let held = Held::new(FuzzWorld::new(host, Some(addresses)), wild);
     match held.and_then(|held| Proxy::probe(held, Inside::VirtioBlkPci)) {
         Ok(disk) => Ok(Box::new(Placed {
             disk: Some(virtio::blk::Running(disk)),

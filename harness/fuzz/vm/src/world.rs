@@ -5,11 +5,11 @@ use cofferdam_fuzz::elsewhere::{self, Turned};
 use cofferdam_fuzz::host::{FuzzAddresses, FuzzDma, FuzzHost};
 use cofferdam_fuzz::oracle::Oracle;
 use cofferdam_microvm::{Death, Locate, Service, Silence, World};
-use cofferdam_microvm_abi::{BAR_WINDOW, BARS, MACHINE, MACHINE_LEN, STACK};
+use cofferdam_microvm_abi::{BAR_WINDOW, BARS, DEEP_STACK, MACHINE, MACHINE_LEN};
 use cofferdam_seam::service::DriverError;
 use cofferdam_seam::{
     Bar, Deadline, Direction, DriverHost, HostError, InterruptKind, Iova, Mapping, Mmio, RawDma,
-    Vector, VectorSet, Wake, Width,
+    Time, Vector, VectorSet, Wake, Width,
 };
 use std::mem::{self, ManuallyDrop};
 use std::ops::Range;
@@ -18,7 +18,7 @@ use std::ops::Range;
 const NULL: u64 = 64 << 10;
 
 /// Below the driver's stack: what runs over lands there.
-const GUARD: Range<u64> = STACK.start - (64 << 10)..STACK.start;
+const GUARD: Range<u64> = DEEP_STACK.start - (64 << 10)..DEEP_STACK.start;
 
 /// The world, in one execution.
 pub struct FuzzWorld {
@@ -321,6 +321,15 @@ impl World for FuzzWorld {
             Wake::Interrupt(raised) => raised,
             Wake::TimedOut => VectorSet::EMPTY,
         })
+    }
+
+    fn clock(&self) -> Option<Time> {
+        Some(self.host.now())
+    }
+
+    // Nothing in the payload does anything when one arrives.
+    fn interrupts(&self) -> bool {
+        false
     }
 
     fn left(&mut self, stack: &dyn Fn(usize) -> Vec<u64>) {

@@ -18,8 +18,10 @@ pub const SYSTEM_STACK: u64 = 0x2_0000;
 pub const STACK: core::ops::Range<u64> = 0x60_0000..0x60_8000;
 /// The driver's heap.
 pub const HEAP: core::ops::Range<u64> = 0x68_0000..0x69_0000;
-/// The heap of a payload for fuzzing, which has a symbol `payload_arena`: a driver there may take much
-/// memory, and a reset leaves what it wrote there.
+/// The stack of a payload for fuzzing, which has a symbol `payload_arena`: as deep as where drivers are
+/// fuzzed otherwise. The page below it belongs to nobody.
+pub const DEEP_STACK: core::ops::Range<u64> = 0x60_0000..0x64_0000;
+/// The heap of such a payload: a driver there may take much memory, and a reset leaves what it wrote.
 pub const ARENA: core::ops::Range<u64> = 0x40_0000..0x5e_0000;
 /// The call page and the data behind it.
 pub const CALL: u64 = 0x70_0000;
@@ -45,6 +47,8 @@ pub mod page {
     pub const TO_GUEST: u64 = 0x40;
     /// Interrupts the guest has taken.
     pub const TAKEN: u64 = 0x80;
+    /// The device's time, as of the last entry, if the VMM says it: else 0, and it has to be asked.
+    pub const CLOCK: u64 = 0x88;
     /// Five words of an exception: its number, error code, instruction, CR2, and stack pointer.
     pub const FAULT: u64 = 0xc0;
     /// Bytes of text: a panic's message, or an error's reason.

@@ -2,6 +2,7 @@
 //! window onto its frames, interrupts by halting, all else by hypercalls.
 
 use crate::{lent, page};
+use cofferdam_microvm_abi::page::CLOCK;
 use cofferdam_microvm_abi::{BAR_WINDOW, BARS, Service};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Iova,
@@ -195,6 +196,10 @@ impl DriverHost for GuestHost {
     }
 
     fn now(&self) -> Time {
+        let told = page::word(CLOCK);
+        if told != 0 {
+            return Time(told);
+        }
         // Without an answer no deadline is in the future.
         page::ask(Service::Now, &[]).map_or(Time::NEVER, |[now]| Time(now))
     }
