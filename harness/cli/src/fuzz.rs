@@ -7,6 +7,7 @@ use cofferdam_instrument::wrapper;
 use serde_json::Value;
 use std::env;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -61,16 +62,30 @@ pub struct Fuzz {
     /// Ends after so many executions.
     #[arg(long, value_name = "N")]
     execs: Option<u64>,
-    /// Where random numbers start. With --execs the same seed does the same.
+    /// Where random numbers start. With --execs and one job the same seed does the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Processes that share what they find; --time and --execs are for all of them [default: 1].
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Lets campaigns on other machines join: a port of the loopback interface, or an address and a port.
+    /// Plain TCP, without authentication.
+    #[arg(long, value_name = "[ADDRESS:]PORT")]
+    listen: Option<String>,
+    /// Joins a campaign of the same target that listens there.
+    #[arg(long, value_name = "HOST:PORT")]
+    broker: Option<String>,
+    /// An execution that takes longer, by the clock on the wall, is a finding, and its process ends
+    /// [default: 10s].
+    #[arg(long, value_name = "TIME")]
+    hang: Option<String>,
     /// Programs to start from; may be given again.
     #[arg(long, value_name = "DIR")]
     corpus: Vec<PathBuf>,
     /// Where findings and new programs go [default: reports/fuzz/DRIVER].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How progress is told: text or json; json if standard output is no terminal.
+    /// How progress is told: text or json; without this, a screen on a terminal, and json elsewhere.
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Does not look at coverage: for comparisons.
@@ -172,6 +187,18 @@ pub fn fuzz(arguments: &Fuzz) -> ExitCode {
         option("--execs", execs.to_string().into());
     }
     option("--seed", arguments.seed.to_string().into());
+    if let Some(jobs) = arguments.jobs {
+        option("--jobs", jobs.to_string().into());
+    }
+    for (name, value) in [
+        ("--listen", &arguments.listen),
+        ("--broker", &arguments.broker),
+        ("--hang", &arguments.hang),
+    ] {
+        if let Some(value) = value {
+            option(name, value.into());
+        }
+    }
     for place in &arguments.corpus {
         option("--corpus", place.into());
     }
@@ -264,22 +291,17 @@ fn run_so_often(build: &Build, what: &str, driver: &str, execs: u64) -> ExitCode
     run(build, [what, driver, "--execs", &execs].map(OsString::from))
 }
 
-/// Builds the runner, and ends as it ends.
+/// Builds the runner, and becomes it: what happens to this process happens to the campaign.
 fn run(build: &Build, told: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runner = match built(build) {
         Ok(runner) => runner,
         Err((why, code)) => return fail(&why, code),
     };
-    match Command::new(&runner).args(told).status() {
-        Ok(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
-            Some(code) => ExitCode::from(code),
-            None => fail(&format!("{}: {status}", runner.display()), INFRASTRUCTURE),
-        },
-        Err(error) => fail(
-            &format!("cannot run {}: {error}", runner.display()),
-            INFRASTRUCTURE,
-        ),
-    }
+    let error = Command::new(&runner).args(told).exec();
+    fail(
+        &format!("cannot run {}: {error}", runner.display()),
+        INFRASTRUCTURE,
+    )
 }
 
 /// The runner's path, once it is built.

@@ -9,7 +9,9 @@
 //!
 //! LibAFL keeps the corpus, schedules it, and joins processes and machines. What happens in between
 //! a hundred thousand times a second is `cofferdam_fuzz::campaign`; a stage of LibAFL calls it, and
-//! LibAFL hears of news only. This is the only crate that knows LibAFL.
+//! LibAFL hears of news only. This is the only crate that knows LibAFL. Its LLMP is not used to join
+//! processes: it keeps its messages in memory that every worker may write, and a worker runs a driver that
+//! may write anywhere; killed processes leave its segments behind; and its listener dies of a short message.
 
 mod agree;
 mod arguments;
@@ -17,10 +19,17 @@ mod bench;
 mod cover;
 mod crash;
 mod fuzz;
+mod interrupt;
 mod known;
+mod message;
+mod peer;
 mod replay;
+mod screen;
 mod status;
+mod supervisor;
 mod table;
+mod watchdog;
+mod worker;
 
 pub use cofferdam_fuzz as fuzz_crate;
 
@@ -67,10 +76,10 @@ pub fn run(targets: &[&'static dyn Target], bugs: &[Known]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Fuzz(arguments) => with(targets, &arguments.target, |target| {
-            fuzz::fuzz(target, &arguments)
+            supervisor::fuzz(target, &arguments)
         }),
         Command::Worker(arguments) => with(targets, &arguments.target, |target| {
-            fuzz::worker(target, &arguments)
+            worker::worker(target, &arguments)
         }),
         Command::Bench(arguments) => with(targets, &arguments.target, |target| {
             bench::bench(target, &arguments)

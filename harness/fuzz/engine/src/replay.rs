@@ -1,15 +1,16 @@
 //! Programs again: what they show, and smaller ones.
 
 use crate::arguments::{Minimize, Replay};
-use crate::{FOUND, INFRASTRUCTURE, USAGE, fail, named};
+use crate::{FOUND, INFRASTRUCTURE, USAGE, crash, fail, named, watchdog};
 use cofferdam_fuzz::executor::Executor;
 use cofferdam_fuzz::finding::{self, Finding, PROGRAM, explain, look, read_program, read_report};
+use cofferdam_fuzz::oracle::Oracle;
 use cofferdam_fuzz::program::{Program, text};
 use cofferdam_fuzz::target::Target;
 use cofferdam_fuzz::world::Detail;
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 /// What is to be run, and what it is to show, if that is known.
 struct Loaded {
@@ -49,6 +50,16 @@ pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
         print!("{}", test_of(&loaded));
         return ExitCode::SUCCESS;
     }
+    let expected = loaded.expected.as_ref();
+    let is_deadly = |finding: &Finding| matches!(finding.oracle, Oracle::Crash | Oracle::Hang);
+    if arguments.times > 1 && expected.is_some_and(is_deadly) {
+        return one_by_one(arguments);
+    }
+    let signature = expected.map(|expected| expected.signature.clone());
+    crash::install(loaded.executor.target(), crash::Then::Tell(signature));
+    if let Err(error) = watchdog::start(arguments.hang, || true) {
+        return fail(error, INFRASTRUCTURE);
+    }
     let mut shown = 0;
     for _ in 0..arguments.times.max(1) {
         let findings = match look(&mut loaded.executor, &loaded.program) {
@@ -66,6 +77,35 @@ pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
         Err(error) => return fail(error, INFRASTRUCTURE),
     }
     println!("\nshown {shown} of {} times", arguments.times.max(1));
+    if shown > 0 {
+        ExitCode::from(FOUND)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// What ends the process is run in a process of its own each time.
+fn one_by_one(arguments: &Replay) -> ExitCode {
+    let mut shown = 0;
+    for _ in 0..arguments.times {
+        let ended = std::env::current_exe().and_then(|me| {
+            let mut command = Command::new(me);
+            command.arg("replay").arg(&arguments.path).arg("--hang");
+            command.arg(arguments.hang.as_secs().to_string());
+            command.stdout(Stdio::null()).status()
+        });
+        match ended.map(|ended| ended.code()) {
+            Ok(Some(code)) if code == i32::from(FOUND) => shown += 1,
+            Ok(Some(0)) => {}
+            Ok(Some(code)) => return ExitCode::from(u8::try_from(code).unwrap_or(INFRASTRUCTURE)),
+            Ok(None) => return fail("the process was killed", INFRASTRUCTURE),
+            Err(error) => return fail(error, INFRASTRUCTURE),
+        }
+    }
+    println!(
+        "shown {shown} of {} times, in a process each",
+        arguments.times
+    );
     if shown > 0 {
         ExitCode::from(FOUND)
     } else {
