@@ -233,6 +233,9 @@ fn run(
         observers: (),
     };
     for program in first {
+        if shared.campaign.borrow().executions() >= shared.limit {
+            break;
+        }
         fuzzer.add_input(&mut state, &mut executor, &mut manager, Kept(program))?;
     }
     let mut stages = tuple_list!(Children {

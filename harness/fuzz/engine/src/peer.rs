@@ -6,6 +6,9 @@
 
 use crate::message::{self, Across, PROTOCOL};
 use crate::supervisor::{Event, QUEUE};
+use crate::worker::CORPUS;
+use cofferdam_fuzz::campaign::{FINDINGS, WAITS};
+use cofferdam_fuzz::finding::PROGRAM;
 use cofferdam_fuzz::program::text;
 use cofferdam_fuzz::target::Target;
 use std::fs;
@@ -61,18 +64,18 @@ pub struct Peers {
 #[derive(Clone)]
 struct Way {
     target: &'static dyn Target,
-    /// Where the programs are that a newcomer is sent.
-    corpus: PathBuf,
+    /// The campaign's directory: a newcomer is sent the programs in it.
+    out: PathBuf,
     events: SyncSender<Event>,
     open: Arc<AtomicUsize>,
 }
 
 impl Peers {
-    pub fn new(target: &'static dyn Target, corpus: PathBuf, events: SyncSender<Event>) -> Self {
+    pub fn new(target: &'static dyn Target, out: PathBuf, events: SyncSender<Event>) -> Self {
         Self {
             way: Way {
                 target,
-                corpus,
+                out,
                 events,
                 open: Arc::default(),
             },
@@ -120,9 +123,8 @@ impl Peers {
             match ready {
                 Ok((reader, stream)) => {
                     warn(address);
-                    let peer = self.way.serve(address, reader, stream);
-                    self.peers.push(peer.map_err(|error| error.to_string())?);
-                    return Ok(());
+                    let serving = self.way.serve(address, reader, stream);
+                    return serving.map_err(|error| error.to_string());
                 }
                 Err(error) => why = error.to_string(),
             }
@@ -136,7 +138,7 @@ impl Peers {
     pub fn hear(&mut self, said: Said) -> Option<String> {
         match said {
             Said::Joined(peer) => {
-                eprintln!("cofferdam: {} joined", peer.address);
+                eprintln!("cofferdam: joined with {}", peer.address);
                 self.peers.push(peer);
                 None
             }
@@ -192,15 +194,10 @@ impl Way {
             let served = self
                 .introduce(stream)
                 .and_then(|(reader, stream)| self.serve(address, reader, stream));
-            let said = match served {
-                Ok(peer) => Said::Joined(peer),
-                Err(error) => {
-                    self.open.fetch_sub(1, Ordering::Relaxed);
-                    eprintln!("cofferdam: {address} could not join: {error}");
-                    return;
-                }
-            };
-            let _ = self.events.send(Event::Peer(said));
+            if let Err(error) = served {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                eprintln!("cofferdam: {address} could not join: {error}");
+            }
         };
         // Without a thread nobody joins; the stream is closed then.
         let _ = thread::Builder::new().spawn(greet);
@@ -247,22 +244,26 @@ impl Way {
         }
     }
 
-    /// Starts the threads of a peer.
-    fn serve(&self, address: SocketAddr, mut reader: Lines, stream: TcpStream) -> io::Result<Peer> {
+    /// Starts the threads of a peer. It joins before anything else is heard of it.
+    fn serve(&self, address: SocketAddr, mut reader: Lines, stream: TcpStream) -> io::Result<()> {
         let (to, lines) = sync_channel(QUEUE);
         let way = self.clone();
         thread::Builder::new().spawn(move || {
+            let joined = Said::Joined(Peer { address, to });
+            if way.events.send(Event::Peer(joined)).is_err() {
+                return;
+            }
             let why = way.listen_to(&mut reader);
             way.open.fetch_sub(1, Ordering::Relaxed);
             let _ = way.events.send(Event::Peer(Said::Left { address, why }));
         })?;
-        let corpus = self.corpus.clone();
+        let out = self.out.clone();
         thread::Builder::new().spawn(move || {
             // The other thread tells that it ended.
-            let _ = tell(&stream, &corpus, &lines);
+            let _ = tell(&stream, &out, &lines);
             let _ = stream.shutdown(Shutdown::Both);
         })?;
-        Ok(Peer { address, to })
+        Ok(())
     }
 
     /// Hears a peer out. Why it ended.
@@ -288,13 +289,8 @@ impl Way {
 }
 
 /// Sends a peer what there is, and then what comes.
-fn tell(mut stream: &TcpStream, corpus: &Path, lines: &Receiver<Arc<[u8]>>) -> io::Result<()> {
-    let mut paths: Vec<_> = fs::read_dir(corpus)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    paths.retain(|path| path.extension().is_some_and(|it| it == "prog"));
-    paths.sort();
-    for path in paths {
+fn tell(mut stream: &TcpStream, out: &Path, lines: &Receiver<Arc<[u8]>>) -> io::Result<()> {
+    for path in programs(out) {
         let line = fs::read_to_string(path).and_then(|program| line_of(&program));
         // What cannot be read is left out.
         if let Ok(line) = line {
@@ -305,6 +301,21 @@ fn tell(mut stream: &TcpStream, corpus: &Path, lines: &Receiver<Arc<[u8]>>) -> i
         stream.write_all(&line)?;
     }
     Ok(())
+}
+
+/// The programs that were kept, and those of findings.
+fn programs(out: &Path) -> Vec<PathBuf> {
+    let entries = |place: PathBuf| fs::read_dir(place).into_iter().flatten().flatten();
+    let kept = entries(out.join(CORPUS)).map(|entry| entry.path());
+    let mut paths: Vec<_> = kept
+        .filter(|path| path.extension().is_some_and(|it| it == "prog"))
+        .collect();
+    for kind in [FINDINGS, WAITS] {
+        let found = entries(out.join(kind)).map(|entry| entry.path().join(PROGRAM));
+        paths.extend(found.filter(|path| path.exists()));
+    }
+    paths.sort();
+    paths
 }
 
 type Lines = BufReader<Timed>;

@@ -148,7 +148,7 @@ fn supervise(
     known.extend(names(&out.join(WAITS)));
     interrupt::watch();
     let (events, happened) = sync_channel(QUEUE);
-    let mut peers = Peers::new(target, corpus, events.clone());
+    let mut peers = Peers::new(target, out.to_owned(), events.clone());
     if let Some(place) = &arguments.listen {
         let bound = peers.listen(*place).map_err(|why| (why, USAGE))?;
         eprintln!("cofferdam: others join by --broker {bound}");

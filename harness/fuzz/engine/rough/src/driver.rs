@@ -70,9 +70,13 @@ fn panic_twice(answer: u32) {
     panic!("the device says {answer}");
 }
 
+/// No chance leads there, only who knows what the driver compares with.
+const HIDDEN: u32 = 0x9e37_79b1;
+
 /// Each nibble of the answer is a turning.
 #[inline(never)]
 fn wander(answer: u32) {
+    assert!(answer != HIDDEN, "the device knows the way");
     let mut place = 1_u32;
     for turning in 0..8 {
         place = match answer >> (turning * 4) & 15 {

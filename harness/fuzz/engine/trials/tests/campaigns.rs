@@ -57,8 +57,10 @@ fn jobs_share_what_they_find_and_each_finding_is_told_once() {
     assert_eq!(last["executions"], 300_000);
     for job in jobs {
         assert_eq!(job["executions"], 100_000);
-        assert!(job["imported"].as_u64() > Some(0), "{job}");
     }
+    // The first to find something has nobody to hear it from.
+    let imported = jobs.iter().filter(|it| it["imported"].as_u64() > Some(0));
+    assert!(imported.count() > 0, "{last}");
 }
 
 #[test]
@@ -234,20 +236,11 @@ fn campaigns_that_are_joined_share_programs_and_findings() {
     let line = first.wait_for_error("--broker");
     let address = line.rsplit(' ').next().expect("an address");
     assert!(address.starts_with("127.0.0.1:"), "{line}");
-    // It has something to tell whoever comes later.
-    let found = first.wait_for(|it| it["signature"].is_string());
+    let found = first.wait_for(|it| it["message"] == "the device knows the way");
 
-    // Another that finds nothing by itself: its executions are over before they began.
-    let options = [
-        "--broker",
-        address,
-        "--time",
-        LONG,
-        "--no-feedback",
-        "--execs",
-        "18446744073709551615",
-    ];
-    let second = Campaign::start("wanders", places[1].path(), &options);
+    // Without feedback nobody learns what the driver compares with: this one is told.
+    let second = ["--broker", address, "--time", LONG, "--no-feedback"];
+    let second = Campaign::start("wanders", places[1].path(), &second);
     let same = second.wait_for(|it| it["signature"] == found["signature"]);
     let third_place = tempdir().expect("a directory");
     let third = Campaign::start(
