@@ -331,12 +331,7 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         })?;
         crates.push(format!("{}{}", name.replace('-', "_"), wrapper::UNTRAPPED));
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || manifest.parent().unwrap_or(Path::new(".")).join("target"),
-        PathBuf::from,
-    );
-    let target =
-        std::path::absolute(target.join("fuzz")).map_err(|error| failed(error.to_string()))?;
+    let target = target_of(&manifest)?.join("fuzz");
     let mut cargo = wrapper::cargo_in(&wrapper, &target, &crates);
     cargo
         .env(wrapper::MANNER, wrapper::CHECKED)
@@ -370,6 +365,32 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
     };
     let found = text.lines().filter_map(program).next_back();
     found.ok_or_else(|| failed(format!("{} builds no program", manifest.display())))
+}
+
+/// The target directory of a manifest's workspace: runners of one workspace share what they have in common.
+fn target_of(manifest: &Path) -> Result<PathBuf, (String, u8)> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let told = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| {
+            let why = format!("cannot run cargo: {error}; is it installed and in PATH?");
+            (why, INFRASTRUCTURE)
+        })?;
+    if !told.status.success() {
+        let why = String::from_utf8_lossy(&told.stderr);
+        return Err((format!("{}: {}", manifest.display(), why.trim()), USAGE));
+    }
+    let found = serde_json::from_slice(&told.stdout)
+        .ok()
+        .and_then(|told: Value| Some(told.get("target_directory")?.as_str()?.into()));
+    found.ok_or_else(|| {
+        let why = format!("cargo does not say where {} is built", manifest.display());
+        (why, INFRASTRUCTURE)
+    })
 }
 
 /// The repository's runner: in the working directory or above it.

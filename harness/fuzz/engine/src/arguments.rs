@@ -140,6 +140,9 @@ pub struct Replay {
     /// Prints a test that reproduces it instead.
     #[arg(long)]
     pub emit_test: bool,
+    /// Looks for that signature, whatever is known of the program.
+    #[arg(long, hide = true)]
+    pub expect: Option<String>,
     /// How long an execution may take, by the clock on the wall.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
     pub hang: Duration,

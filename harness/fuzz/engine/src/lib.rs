@@ -14,6 +14,7 @@
 //! may write anywhere; killed processes leave its segments behind; and its listener dies of a short message.
 
 mod agree;
+mod apart;
 mod arguments;
 mod bench;
 mod cover;

@@ -1,7 +1,7 @@
 //! Programs again: what they show, and smaller ones.
 
 use crate::arguments::{Minimize, Replay};
-use crate::{FOUND, INFRASTRUCTURE, USAGE, crash, fail, named, watchdog};
+use crate::{FOUND, INFRASTRUCTURE, USAGE, apart, crash, fail, named, watchdog};
 use cofferdam_fuzz::executor::Executor;
 use cofferdam_fuzz::finding::{self, Finding, PROGRAM, explain, look, read_program, read_report};
 use cofferdam_fuzz::oracle::Oracle;
@@ -10,7 +10,8 @@ use cofferdam_fuzz::target::Target;
 use cofferdam_fuzz::world::Detail;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::time::Duration;
 
 /// What is to be run, and what it is to show, if that is known.
 struct Loaded {
@@ -19,7 +20,12 @@ struct Loaded {
     expected: Option<Finding>,
 }
 
-fn load(targets: &[&'static dyn Target], path: &Path) -> Result<Loaded, (String, u8)> {
+/// Loads it; `prepare` hears what, before a driver can run.
+fn load(
+    targets: &[&'static dyn Target],
+    path: &Path,
+    prepare: impl FnOnce(&'static dyn Target, Option<&Finding>) -> std::io::Result<()>,
+) -> Result<Loaded, (String, u8)> {
     let (program, expected) = if path.is_dir() {
         let report = read_report(path).map_err(|error| (error.to_string(), USAGE))?;
         (path.join(PROGRAM), Some(report))
@@ -31,6 +37,7 @@ fn load(targets: &[&'static dyn Target], path: &Path) -> Result<Loaded, (String,
     let target = text::target_of(&text)
         .map_err(|error| (format!("{}: {error}", program.display()), USAGE))?;
     let target = named(targets, &target).map_err(|why| (why, USAGE))?;
+    prepare(target, expected.as_ref()).map_err(|error| (error.to_string(), INFRASTRUCTURE))?;
     let executor = Executor::new(target).map_err(|error| (error.to_string(), INFRASTRUCTURE))?;
     let program = read_program(&executor, &program).map_err(|error| (error.to_string(), USAGE))?;
     Ok(Loaded {
@@ -42,7 +49,14 @@ fn load(targets: &[&'static dyn Target], path: &Path) -> Result<Loaded, (String,
 
 /// Runs a finding or a program again. 1 if it shows what it is to show, or anything; 0 if not.
 pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
-    let mut loaded = match load(targets, &arguments.path) {
+    let mut signature = arguments.expect.clone();
+    let prepare = |target, expected: Option<&Finding>| {
+        signature = signature.take().or(expected.map(|it| it.signature.clone()));
+        // Before the handlers of an executor, which pass on what they cannot use.
+        crash::install(target, crash::Then::Tell(signature.clone()));
+        watchdog::start(arguments.hang, || true)
+    };
+    let mut loaded = match load(targets, &arguments.path, prepare) {
         Ok(loaded) => loaded,
         Err((why, code)) => return fail(why, code),
     };
@@ -50,15 +64,10 @@ pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
         print!("{}", test_of(&loaded));
         return ExitCode::SUCCESS;
     }
-    let expected = loaded.expected.as_ref();
-    let is_deadly = |finding: &Finding| matches!(finding.oracle, Oracle::Crash | Oracle::Hang);
-    if arguments.times > 1 && expected.is_some_and(is_deadly) {
-        return one_by_one(arguments);
-    }
-    let signature = expected.map(|expected| expected.signature.clone());
-    crash::install(loaded.executor.target(), crash::Then::Tell(signature));
-    if let Err(error) = watchdog::start(arguments.hang, || true) {
-        return fail(error, INFRASTRUCTURE);
+    if let Some(expected) = loaded.expected.as_ref().filter(|it| is_deadly(it))
+        && arguments.times > 1
+    {
+        return one_by_one(arguments, &expected.signature);
     }
     let mut shown = 0;
     for _ in 0..arguments.times.max(1) {
@@ -66,9 +75,9 @@ pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
             Ok(findings) => findings,
             Err(error) => return fail(error, INFRASTRUCTURE),
         };
-        let same = |finding: &Finding| match &loaded.expected {
-            Some(expected) => expected.signature == finding.signature,
-            None => true,
+        let same = |finding: &Finding| {
+            let expected = signature.as_ref();
+            expected.is_none_or(|expected| *expected == finding.signature)
         };
         shown += u32::from(findings.iter().any(same));
     }
@@ -84,21 +93,12 @@ pub fn replay(targets: &[&'static dyn Target], arguments: &Replay) -> ExitCode {
     }
 }
 
-/// What ends the process is run in a process of its own each time.
-fn one_by_one(arguments: &Replay) -> ExitCode {
+/// The same for what ends the process.
+fn one_by_one(arguments: &Replay, signature: &str) -> ExitCode {
     let mut shown = 0;
     for _ in 0..arguments.times {
-        let ended = std::env::current_exe().and_then(|me| {
-            let mut command = Command::new(me);
-            command.arg("replay").arg(&arguments.path).arg("--hang");
-            command.arg(arguments.hang.as_secs().to_string());
-            command.stdout(Stdio::null()).status()
-        });
-        match ended.map(|ended| ended.code()) {
-            Ok(Some(code)) if code == i32::from(FOUND) => shown += 1,
-            Ok(Some(0)) => {}
-            Ok(Some(code)) => return ExitCode::from(u8::try_from(code).unwrap_or(INFRASTRUCTURE)),
-            Ok(None) => return fail("the process was killed", INFRASTRUCTURE),
+        match apart::shows(&arguments.path, signature, arguments.hang) {
+            Ok(again) => shown += u32::from(again),
             Err(error) => return fail(error, INFRASTRUCTURE),
         }
     }
@@ -162,10 +162,13 @@ fn test_of(loaded: &Loaded) -> String {
 
 /// Makes the program of a finding smaller, in place; of a lone program, prints the smaller one.
 pub fn minimize(targets: &[&'static dyn Target], arguments: &Minimize) -> ExitCode {
-    let mut loaded = match load(targets, &arguments.path) {
+    let mut loaded = match load(targets, &arguments.path, |_, _| Ok(())) {
         Ok(loaded) => loaded,
         Err((why, code)) => return fail(why, code),
     };
+    if let Some(expected) = loaded.expected.as_ref().filter(|it| is_deadly(it)) {
+        return minimize_deadly(&loaded, &expected.signature);
+    }
     let expected = loaded.expected.map(|expected| expected.signature);
     let found = explain(&mut loaded.executor, &loaded.program, |shown| {
         expected
@@ -181,6 +184,26 @@ pub fn minimize(targets: &[&'static dyn Target], arguments: &Minimize) -> ExitCo
                 "{}",
                 text::print(&found.program, target.name(), target.calls())
             );
+            ExitCode::from(FOUND)
+        }
+    }
+}
+
+/// Whether it ends the process.
+fn is_deadly(finding: &Finding) -> bool {
+    matches!(finding.oracle, Oracle::Crash | Oracle::Hang)
+}
+
+/// How long candidates may take: the rest hangs.
+const CANDIDATE: Duration = Duration::from_secs(1);
+
+fn minimize_deadly(loaded: &Loaded, signature: &str) -> ExitCode {
+    let target = loaded.executor.target();
+    match apart::smaller(target, &loaded.program, signature, CANDIDATE) {
+        Err(error) => fail(error, INFRASTRUCTURE),
+        Ok(None) => fail("the program does not show it", 0),
+        Ok(Some(program)) => {
+            print!("{}", text::print(&program, target.name(), target.calls()));
             ExitCode::from(FOUND)
         }
     }
