@@ -87,8 +87,7 @@ pub enum Command {
 /// Which trials of the plan.
 #[derive(Args)]
 struct Selection {
-    /// Minutes instead of hours: 3 trials a cell, 12 requests a tenant, 1 s of device time
-    /// (otherwise 30, 24 and 2 s).
+    /// Minutes instead of half an hour: 3 trials a cell and 1 s of device time (otherwise 30 and 2 s).
     #[arg(long)]
     quick: bool,
     /// Only this placement; may be given again.
