@@ -7,6 +7,7 @@ use cofferdam_instrument::wrapper;
 use serde_json::Value;
 use std::env;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -61,16 +62,30 @@ pub struct Fuzz {
     /// Ends after so many executions.
     #[arg(long, value_name = "N")]
     execs: Option<u64>,
-    /// Where random numbers start. With --execs the same seed does the same.
+    /// Where random numbers start. With --execs and one job the same seed does the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Processes that share what they find; --time and --execs are for all of them [default: 1].
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Lets campaigns on other machines join: a port of the loopback interface, or an address and a port.
+    /// Plain TCP, without authentication.
+    #[arg(long, value_name = "[ADDRESS:]PORT")]
+    listen: Option<String>,
+    /// Joins a campaign of the same target that listens there.
+    #[arg(long, value_name = "HOST:PORT")]
+    broker: Option<String>,
+    /// An execution that takes longer, by the clock on the wall, is a finding, and its process ends
+    /// [default: 10s].
+    #[arg(long, value_name = "TIME")]
+    hang: Option<String>,
     /// Programs to start from; may be given again.
     #[arg(long, value_name = "DIR")]
     corpus: Vec<PathBuf>,
     /// Where findings and new programs go [default: reports/fuzz/DRIVER].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// How progress is told: text or json; json if standard output is no terminal.
+    /// How progress is told: text or json; without this, a screen on a terminal, and json elsewhere.
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Does not look at coverage: for comparisons.
@@ -179,6 +194,18 @@ pub fn fuzz(arguments: &Fuzz) -> ExitCode {
         option("--execs", execs.to_string().into());
     }
     option("--seed", arguments.seed.to_string().into());
+    if let Some(jobs) = arguments.jobs {
+        option("--jobs", jobs.to_string().into());
+    }
+    for (name, value) in [
+        ("--listen", &arguments.listen),
+        ("--broker", &arguments.broker),
+        ("--hang", &arguments.hang),
+    ] {
+        if let Some(value) = value {
+            option(name, value.into());
+        }
+    }
     for place in &arguments.corpus {
         option("--corpus", place.into());
     }
@@ -286,22 +313,17 @@ fn run_so_often(build: &Build, what: &str, driver: &str, execs: u64) -> ExitCode
     run(build, [what, driver, "--execs", &execs].map(OsString::from))
 }
 
-/// Builds the runner, and ends as it ends.
+/// Builds the runner, and becomes it: what happens to this process happens to the campaign.
 fn run(build: &Build, told: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runner = match built(build) {
         Ok(runner) => runner,
         Err((why, code)) => return fail(&why, code),
     };
-    match Command::new(&runner).args(told).status() {
-        Ok(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
-            Some(code) => ExitCode::from(code),
-            None => fail(&format!("{}: {status}", runner.display()), INFRASTRUCTURE),
-        },
-        Err(error) => fail(
-            &format!("cannot run {}: {error}", runner.display()),
-            INFRASTRUCTURE,
-        ),
-    }
+    let error = Command::new(&runner).args(told).exec();
+    fail(
+        &format!("cannot run {}: {error}", runner.display()),
+        INFRASTRUCTURE,
+    )
 }
 
 /// The runner's path, once it is built.
@@ -331,12 +353,7 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         })?;
         crates.push(format!("{}{}", name.replace('-', "_"), wrapper::UNTRAPPED));
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || manifest.parent().unwrap_or(Path::new(".")).join("target"),
-        PathBuf::from,
-    );
-    let target =
-        std::path::absolute(target.join("fuzz")).map_err(|error| failed(error.to_string()))?;
+    let target = target_of(&manifest)?.join("fuzz");
     let mut cargo = wrapper::cargo_in(&wrapper, &target, &crates);
     cargo
         .env(wrapper::MANNER, wrapper::CHECKED)
@@ -370,6 +387,32 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
     };
     let found = text.lines().filter_map(program).next_back();
     found.ok_or_else(|| failed(format!("{} builds no program", manifest.display())))
+}
+
+/// The target directory of a manifest's workspace: runners of one workspace share what they have in common.
+fn target_of(manifest: &Path) -> Result<PathBuf, (String, u8)> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let told = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| {
+            let why = format!("cannot run cargo: {error}; is it installed and in PATH?");
+            (why, INFRASTRUCTURE)
+        })?;
+    if !told.status.success() {
+        let why = String::from_utf8_lossy(&told.stderr);
+        return Err((format!("{}: {}", manifest.display(), why.trim()), USAGE));
+    }
+    let found = serde_json::from_slice(&told.stdout)
+        .ok()
+        .and_then(|told: Value| Some(told.get("target_directory")?.as_str()?.into()));
+    found.ok_or_else(|| {
+        let why = format!("cargo does not say where {} is built", manifest.display());
+        (why, INFRASTRUCTURE)
+    })
 }
 
 /// The repository's runner: in the working directory or above it.

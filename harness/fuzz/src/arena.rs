@@ -30,15 +30,10 @@ thread_local! {
     static FIRST: Cell<usize> = const { Cell::new(0) };
     static USED: Cell<usize> = const { Cell::new(0) };
     /// What the driver asked for in this execution and nobody has.
-    static REFUSED: Cell<Option<Refused>> = const { Cell::new(None) };
-}
-
-/// An allocation that failed. The standard library tells of it on standard error, many thousand times
-/// in a campaign, so that is closed until the execution ends; here is the file it was.
-#[derive(Clone, Copy)]
-struct Refused {
-    bytes: usize,
-    errors: libc::c_int,
+    static REFUSED: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Standard error, while it is closed: the standard library tells there of what an execution may do
+    /// many thousand times in a campaign.
+    static ERRORS: Cell<Option<libc::c_int>> = const { Cell::new(None) };
 }
 
 /// The allocator. Outside driver code it is the system's.
@@ -91,12 +86,21 @@ pub(crate) unsafe fn reset() {
 
 /// Bytes that the driver asked for in this execution and did not get.
 pub(crate) fn refused() -> Option<usize> {
-    REFUSED.get().map(|refused| refused.bytes)
+    REFUSED.get()
 }
 
 #[cold]
 fn refuse(bytes: usize) {
-    if REFUSED.get().is_some() {
+    if REFUSED.get().is_none() {
+        REFUSED.set(Some(bytes));
+        hush();
+    }
+}
+
+/// Closes standard error until the execution ends.
+#[cold]
+pub(crate) fn hush() {
+    if ERRORS.get().is_some() {
         return;
     }
     // SAFETY: files of this process.
@@ -107,16 +111,17 @@ fn refuse(bytes: usize) {
         libc::close(nothing);
         errors
     };
-    REFUSED.set(Some(Refused { bytes, errors }));
+    ERRORS.set(Some(errors));
 }
 
 /// Opens standard error again, if it was closed.
 pub(crate) fn speak() {
-    if let Some(refused) = REFUSED.take() {
+    REFUSED.set(None);
+    if let Some(errors) = ERRORS.take() {
         // SAFETY: the file was kept for that.
         unsafe {
-            libc::dup2(refused.errors, libc::STDERR_FILENO);
-            libc::close(refused.errors);
+            libc::dup2(errors, libc::STDERR_FILENO);
+            libc::close(errors);
         }
     }
 }

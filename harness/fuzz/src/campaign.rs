@@ -15,6 +15,7 @@ use cofferdam_instrument::coverage::{Counters, History};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 /// Executions between two looks at what mutators could learn.
@@ -25,6 +26,13 @@ pub const FINDINGS: &str = "findings";
 
 /// Where goes what is noticed and no defect of that driver, below the directory of a campaign.
 pub const WAITS: &str = "waits";
+
+/// Executions of this process's campaign so far, for a handler of a fatal signal.
+pub fn executed() -> u64 {
+    EXECUTED.load(Ordering::Relaxed)
+}
+
+static EXECUTED: AtomicU64 = AtomicU64::new(0);
 
 /// Why a campaign cannot go on. Never a finding.
 #[derive(Debug, Error)]
@@ -146,6 +154,13 @@ impl Campaign {
         self.unconfirmed
     }
 
+    /// Somebody else found that: it is not looked at again.
+    pub fn know(&mut self, signature: &str) {
+        if !self.signatures.contains(signature) {
+            self.signatures.insert(signature.to_owned());
+        }
+    }
+
     /// A program out of nothing.
     pub fn generate(&mut self) -> Program {
         self.mutator.generate(&mut self.random)
@@ -157,6 +172,7 @@ impl Campaign {
     ///
     /// See [`CampaignError`].
     pub fn run(&mut self, program: &Program) -> Result<bool, CampaignError> {
+        EXECUTED.store(self.executions + 1, Ordering::Relaxed);
         let outcome = self.executor.run(program, Detail::Fast)?;
         self.executions += 1;
         self.abandoned += u64::from(outcome.abandoned);

@@ -13,7 +13,7 @@ use crate::trace::Trace;
 use crate::watch;
 use crate::witness::Witness;
 use crate::world::{self, Detail, Sketch};
-use cofferdam_instrument::steps::{Stepping, Turn};
+use cofferdam_instrument::steps::{self, Stepping, Turn};
 use cofferdam_instrument::{platform, trap};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -22,7 +22,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Runs programs against one target, on the thread that made it.
 pub struct Executor {
@@ -66,14 +66,23 @@ pub fn current() -> *const Program {
     CURRENT.load(Ordering::Relaxed)
 }
 
-/// For a handler of a fatal signal, which must not use the driver's heap.
+/// For a handler of a fatal signal, which must not use the driver's heap, and is not counted.
 pub fn leave_driver() {
+    steps::stop();
     RUNNING.set(false);
     arena::speak();
     std::mem::forget(arena::outside());
 }
 
 static CURRENT: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
+
+/// How many programs this process has begun to run, close looks included: it stands still while one runs,
+/// whoever looks.
+pub fn begun() -> u64 {
+    BEGUN.load(Ordering::Relaxed)
+}
+
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 /// Frames that tell one loop from another while fuzzing; about half of them are the harness's own.
 pub(crate) const GLANCE: usize = 12;
@@ -134,6 +143,7 @@ impl Executor {
         let target = self.target;
         world::with(|world| world.begin(target, program, detail));
         let stack = self.stack.addresses();
+        BEGUN.store(begun() + 1, Ordering::Relaxed);
         CURRENT.store(ptr::from_ref(program).cast_mut(), Ordering::Relaxed);
         let life = {
             let _stepping = Stepping::new(self.turn.clone());
@@ -335,8 +345,10 @@ pub(crate) fn note_panic(file: &str, line: u32, frames: Vec<usize>, words: Strin
         words,
     };
     // Of a panic while unwinding the process aborts; the first tells why.
-    PANICKED.with_borrow_mut(|first| {
-        first.get_or_insert(panicked);
+    PANICKED.with_borrow_mut(|first| match first {
+        None => *first = Some(panicked),
+        // The standard library tells of it each time.
+        Some(_) => arena::hush(),
     });
 }
 

@@ -16,6 +16,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process;
 use thiserror::Error;
 
 /// The three files.
@@ -24,6 +25,27 @@ pub const REPORT: &str = "finding.json";
 pub const PROGRAM: &str = "program.prog";
 /// See [`REPORT`].
 pub const TRACE: &str = "trace.txt";
+
+/// How directories begin that are still being written; the number of the process follows that does.
+const UNFINISHED: &str = ".new-";
+
+/// Removes below `findings` what processes left unfinished that are gone, by what `is_gone` says.
+pub fn tidy(findings: &Path, is_gone: impl Fn(u32) -> bool) {
+    let Ok(entries) = fs::read_dir(findings) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|name| {
+            let (writer, _) = name.strip_prefix(UNFINISHED)?.split_once('-')?;
+            writer.parse().ok()
+        });
+        if writer.is_some_and(&is_gone) {
+            // Who cannot remove it finds it again in the next campaign.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
 
 /// A defect, and how to see it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,7 +375,7 @@ impl Found {
         };
         fs::create_dir_all(findings).map_err(failed(findings))?;
         let beside = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(&format!("{UNFINISHED}{}-", process::id()))
             .tempdir_in(findings)
             .map_err(failed(findings))?;
         let program = text::print(&self.program, target.name(), target.calls());
@@ -363,6 +385,8 @@ impl Found {
             let path = beside.path().join(name);
             write_whole(&path, text).map_err(failed(&path))?;
         }
+        let named = fs::File::open(beside.path()).and_then(|dir| dir.sync_all());
+        named.map_err(failed(beside.path()))?;
         let beside = beside.keep();
         match fs::rename(&beside, &place) {
             Ok(()) => {

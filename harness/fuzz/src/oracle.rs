@@ -11,6 +11,8 @@ pub enum Oracle {
     Panic,
     /// The driver ended the process, or would have: an abort, or an instruction that only ends programs.
     Crash,
+    /// An execution did not end, by the clock on the wall.
+    Hang,
     /// The driver accessed memory that is not its own.
     WildAccess,
     /// The driver freed memory that the device may still write or read.
@@ -50,9 +52,10 @@ pub enum Oracle {
 }
 
 /// All of them.
-pub const ORACLES: [Oracle; 20] = [
+pub const ORACLES: [Oracle; 21] = [
     Oracle::Panic,
     Oracle::Crash,
+    Oracle::Hang,
     Oracle::WildAccess,
     Oracle::FreedWhileMapped,
     Oracle::StackWhileMapped,
@@ -79,6 +82,7 @@ impl Oracle {
         match self {
             Self::Panic => "panic",
             Self::Crash => "crash",
+            Self::Hang => "hang",
             Self::WildAccess => "wild-access",
             Self::FreedWhileMapped => "freed-while-mapped",
             Self::StackWhileMapped => "stack-while-mapped",
@@ -106,6 +110,9 @@ impl Oracle {
             Self::Panic => "the driver panicked (arithmetic overflow and index checks included)",
             Self::Crash => {
                 "the driver ended the process: an abort, memory that is not to be had, a panic within a panic, or AddressSanitizer's report"
+            }
+            Self::Hang => {
+                "an execution did not end by the clock on the wall: the driver, or its adapter, goes round without a comparison or a call that could be counted"
             }
             Self::WildAccess => {
                 "the driver read, wrote or jumped to what is not its own: a wild pointer, an address behind its registers, or its stack ran over"

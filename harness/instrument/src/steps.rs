@@ -46,6 +46,17 @@ impl Drop for Stepping {
     }
 }
 
+/// Takes no more turns on this thread, for a handler of a signal in the middle of a driver: the handler may
+/// share code with it that the compiler made once for both.
+pub fn stop() {
+    TURN.with(|turn| {
+        // If it is being changed, nobody goes on with that.
+        if let Ok(mut turn) = turn.try_borrow_mut() {
+            std::mem::forget(turn.take());
+        }
+    });
+}
+
 /// A comparison.
 #[inline]
 pub(crate) fn step() {

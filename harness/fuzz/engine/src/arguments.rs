@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_fuzz::oracle::Oracle;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub enum Command {
     Fuzz(Fuzz),
     /// One process of a campaign; started by `fuzz`.
     #[command(hide = true)]
-    Worker(Fuzz),
+    Worker(Worker),
     /// Runs a program or a finding again, and tells what happens.
     Replay(Replay),
     /// Makes a program smaller that shows a finding.
@@ -58,6 +59,15 @@ pub enum Place {
     Vm,
 }
 
+impl Place {
+    /// As the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+        }
+    }
+}
+
 #[derive(Args, Clone)]
 #[command(
     after_help = "Exit codes: 0 no findings; 1 findings; 2 wrong usage; 3 the harness failed."
@@ -71,22 +81,73 @@ pub struct Fuzz {
     /// Ends after so many executions.
     #[arg(long, value_name = "N")]
     pub execs: Option<u64>,
-    /// Where random numbers start. With --execs the same seed does the same.
+    /// Where random numbers start. With --execs and one job the same seed does the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Processes that share what they find; --time and --execs are for all of them.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = jobs)]
+    pub jobs: usize,
+    /// Lets campaigns on other machines join: a port of the loopback interface, or an address and a port.
+    /// Plain TCP, without authentication.
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen)]
+    pub listen: Option<SocketAddr>,
+    /// Joins a campaign of the same target that listens there.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub broker: Option<String>,
+    /// An execution that takes longer, by the clock on the wall, is a finding, and its process ends.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub hang: Duration,
     /// Programs to start from.
     #[arg(long, value_name = "DIR")]
     pub corpus: Vec<PathBuf>,
     /// Where findings and new programs go.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// How progress is told; JSON if standard output is no terminal.
+    /// How progress is told; without this, a screen on a terminal, and JSON elsewhere.
     #[arg(long)]
     pub format: Option<Format>,
     /// Does not look at coverage: for comparisons.
     #[arg(long)]
     pub no_feedback: bool,
     /// Where the driver runs; without it, in this process. In a VM there is no coverage.
+    #[arg(long = "in", value_name = "PLACE")]
+    pub place: Option<Place>,
+}
+
+impl Fuzz {
+    /// Where findings and new programs go.
+    pub fn out(&self) -> PathBuf {
+        let usual = || PathBuf::from("reports/fuzz").join(&self.target);
+        self.out.clone().unwrap_or_else(usual)
+    }
+}
+
+#[derive(Args)]
+pub struct Worker {
+    /// Which driver.
+    pub target: String,
+    /// The process that started it.
+    #[arg(long)]
+    pub parent: u32,
+    /// Ends after so many executions.
+    #[arg(long)]
+    pub execs: Option<u64>,
+    /// Where random numbers start.
+    #[arg(long)]
+    pub seed: u64,
+    /// Programs to start from.
+    #[arg(long)]
+    pub corpus: Vec<PathBuf>,
+    /// Where findings and new programs go.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// How long an execution may take.
+    #[arg(long, value_parser = time)]
+    pub hang: Duration,
+    /// Does not look at coverage.
+    #[arg(long)]
+    pub no_feedback: bool,
+    /// Where the driver runs.
     #[arg(long = "in", value_name = "PLACE")]
     pub place: Option<Place>,
 }
@@ -104,6 +165,12 @@ pub struct Replay {
     /// Where the driver runs; without it, in this process.
     #[arg(long = "in", value_name = "PLACE")]
     pub place: Option<Place>,
+    /// Looks for that signature, whatever is known of the program.
+    #[arg(long, hide = true)]
+    pub expect: Option<String>,
+    /// How long an execution may take, by the clock on the wall.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub hang: Duration,
 }
 
 #[derive(Args)]
@@ -215,6 +282,19 @@ pub struct Chase {
 
 fn oracle(name: &str) -> Result<Oracle, String> {
     Oracle::named(name).ok_or_else(|| "`cofferdam list oracles` lists the oracles".to_owned())
+}
+
+fn jobs(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|jobs| (1..=256).contains(jobs));
+    number.ok_or_else(|| "it takes a number from 1 to 256".to_owned())
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse()
+        .map_err(|_| "it takes a port, or an address and a port: 192.0.2.7:4567".to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {

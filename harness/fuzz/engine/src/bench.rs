@@ -1,8 +1,7 @@
 //! How fast it is, and that an honest device shows nothing.
 
-use crate::arguments::{Bench, Format, Honest};
+use crate::arguments::{Bench, Honest};
 use crate::fuzz::{Until, campaign, read_corpus};
-use crate::status::Teller;
 use crate::{FOUND, INFRASTRUCTURE, USAGE, fail};
 use cofferdam_fuzz::campaign::{Campaign, CampaignError};
 use cofferdam_fuzz::program::{Action, Mode, Program, text};
@@ -75,15 +74,13 @@ fn engine(target: &'static dyn Target, arguments: &Bench) -> Result<f64, String>
     let mut new = open(target).map_err(|error| error.to_string())?;
     let mut first = read_corpus(&mut new, &arguments.corpus)?;
     first.extend((0..32).map(|_| new.generate()));
-    let mut teller = Teller::new(target.name(), Some(Format::Text));
     let began = Instant::now();
     let until = Until {
-        teller: Some(&mut teller),
-        time: None,
+        link: None,
         execs: Some(arguments.execs),
         enough: &|_| false,
     };
-    let done = campaign(new, target, first, None, 1, until)?;
+    let done = campaign(new, first, 1, until)?;
     Ok(rate(done.executions(), began))
 }
 

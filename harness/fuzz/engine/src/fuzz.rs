@@ -1,12 +1,9 @@
 //! A campaign by LibAFL.
 
-use crate::arguments::Fuzz;
-use crate::status::Teller;
-use crate::{FOUND, INFRASTRUCTURE, crash, fail};
-use cofferdam_fuzz::campaign::{Campaign, CampaignError, FINDINGS};
-use cofferdam_fuzz::finding::{name_of, read_program};
-use cofferdam_fuzz::program::{Program, text};
-use cofferdam_fuzz::target::Target;
+use crate::worker::Link;
+use cofferdam_fuzz::campaign::{Campaign, CampaignError};
+use cofferdam_fuzz::finding::read_program;
+use cofferdam_fuzz::program::Program;
 use libafl::corpus::{Corpus, HasCurrentCorpusId, InMemoryCorpus};
 use libafl::events::{EventFirer, SimpleEventManager};
 use libafl::executors::{Executor, ExitKind, HasObservers};
@@ -25,10 +22,8 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 /// Children of a program before the next is its turn.
 const CHILDREN: u32 = 256;
@@ -46,6 +41,8 @@ impl Input for Kept {}
 pub struct Shared {
     campaign: RefCell<Campaign>,
     news: Cell<bool>,
+    /// What was kept and nobody was told of.
+    kept: RefCell<Vec<Program>>,
     failed: RefCell<Option<CampaignError>>,
     /// Executions at which it ends.
     limit: u64,
@@ -123,8 +120,6 @@ impl<EM, OT, S> Feedback<EM, Kept, OT, S> for News {
 /// Runs children of the program that LibAFL chose.
 struct Children {
     shared: Rc<Shared>,
-    keep: Option<PathBuf>,
-    target: &'static dyn Target,
 }
 
 impl<E, EM, S, Z> Stage<E, EM, S, Z> for Children
@@ -155,11 +150,7 @@ where
             *state.executions_mut() += u64::from(children);
         }
         for program in news {
-            if let Some(place) = &self.keep {
-                // The corpus on disk is a convenience: a campaign goes on without it.
-                let text = text::print(&program, self.target.name(), self.target.calls());
-                let _ = fs::write(place.join(format!("{}.prog", name_of(&program))), text);
-            }
+            self.shared.kept.borrow_mut().push(program.clone());
             fuzzer.add_input(state, executor, manager, Kept(program))?;
         }
         Ok(())
@@ -190,9 +181,8 @@ fn other<S: HasCorpus<Kept> + HasRand>(state: &mut S) -> Result<Option<Kept>, Er
 
 /// How long a campaign goes on.
 pub struct Until<'a> {
-    /// Who tells of it, if anybody does.
-    pub teller: Option<&'a mut Teller>,
-    pub time: Option<Duration>,
+    /// Who is told of it, and tells of others, if there is anybody.
+    pub link: Option<&'a mut Link>,
     pub execs: Option<u64>,
     /// Whether it has shown enough; asked every now and then.
     pub enough: &'a dyn Fn(&Campaign) -> bool,
@@ -201,19 +191,18 @@ pub struct Until<'a> {
 /// Runs a campaign with LibAFL in this process.
 pub fn campaign(
     campaign: Campaign,
-    target: &'static dyn Target,
     first: Vec<Program>,
-    keep: Option<&Path>,
     seed: u64,
     until: Until<'_>,
 ) -> Result<Campaign, String> {
     let shared = Rc::new(Shared {
         campaign: RefCell::new(campaign),
         news: Cell::new(false),
+        kept: RefCell::new(Vec::new()),
         failed: RefCell::new(None),
         limit: until.execs.unwrap_or(u64::MAX),
     });
-    let ran = run(&shared, target, first, keep, seed, until);
+    let ran = run(&shared, first, seed, until);
     if let Some(error) = shared.failed.take() {
         return Err(error.to_string());
     }
@@ -224,13 +213,10 @@ pub fn campaign(
 
 fn run(
     shared: &Rc<Shared>,
-    target: &'static dyn Target,
     first: Vec<Program>,
-    keep: Option<&Path>,
     seed: u64,
     mut until: Until<'_>,
 ) -> Result<(), Error> {
-    let began = Instant::now();
     let mut feedback = News(Rc::clone(shared));
     let mut objective = ConstFeedback::new(false);
     let mut state = StdState::new(
@@ -247,25 +233,42 @@ fn run(
         observers: (),
     };
     for program in first {
+        if shared.campaign.borrow().executions() >= shared.limit {
+            break;
+        }
         fuzzer.add_input(&mut state, &mut executor, &mut manager, Kept(program))?;
     }
     let mut stages = tuple_list!(Children {
         shared: Rc::clone(shared),
-        keep: keep.map(Path::to_owned),
-        target,
     });
     loop {
-        let campaign = shared.campaign.borrow();
-        let enough = until.time.is_some_and(|time| began.elapsed() >= time)
-            || campaign.executions() >= shared.limit
-            || (until.enough)(&campaign);
-        if let Some(teller) = &mut until.teller {
-            teller.tell(&campaign, state.corpus().count(), enough);
+        let mut campaign = shared.campaign.borrow_mut();
+        let mut enough = campaign.executions() >= shared.limit || (until.enough)(&campaign);
+        let mut foreign = Vec::new();
+        let kept = shared.kept.take();
+        if let Some(link) = &mut until.link {
+            for program in &kept {
+                link.keep(program);
+            }
+            link.tell(&campaign, state.corpus().count(), enough);
+            foreign = link.receive(&mut campaign);
+            if link.is_over() && !enough {
+                link.tell(&campaign, state.corpus().count(), true);
+                enough = true;
+            }
         }
+        drop(campaign);
         if enough {
             return Ok(());
         }
-        drop(campaign);
+        for program in foreign {
+            let kept = Kept(program.clone());
+            let (_, is_new) =
+                fuzzer.evaluate_input(&mut state, &mut executor, &mut manager, &kept)?;
+            if let (Some(_), Some(link)) = (is_new, &mut until.link) {
+                link.keep_foreign(&program);
+            }
+        }
         fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
     }
 }
@@ -287,142 +290,4 @@ pub fn read_corpus(campaign: &mut Campaign, places: &[PathBuf]) -> Result<Vec<Pr
         }
     }
     Ok(programs)
-}
-
-/// One process of a campaign.
-pub fn worker(target: &'static dyn Target, arguments: &Fuzz) -> ExitCode {
-    let out = out_of(arguments);
-    crash::install(target, &out);
-    // SAFETY: the process has this one campaign, on this thread.
-    #[expect(unsafe_code, reason = "the counters are the whole program's")]
-    let new = unsafe { Campaign::new(target, arguments.seed, !arguments.no_feedback, Some(&out)) };
-    let mut new = match new {
-        Ok(new) => new,
-        Err(error) => return fail(error, INFRASTRUCTURE),
-    };
-    if new.edges().1 == 0 {
-        return fail(
-            "the driver is not instrumented; build this program by `cofferdam fuzz`",
-            INFRASTRUCTURE,
-        );
-    }
-    let mut first = match read_corpus(&mut new, &arguments.corpus) {
-        Ok(first) => first,
-        Err(why) => return fail(why, crate::USAGE),
-    };
-    let missing = FIRST.saturating_sub(first.len());
-    first.extend((0..missing).map(|_| new.generate()));
-    let keep = out.join("corpus");
-    if let Err(error) = fs::create_dir_all(&keep) {
-        return fail(format!("{}: {error}", keep.display()), INFRASTRUCTURE);
-    }
-    let mut teller = Teller::new(target.name(), arguments.format);
-    let until = Until {
-        teller: Some(&mut teller),
-        time: arguments.time,
-        execs: arguments.execs,
-        enough: &|_| false,
-    };
-    match campaign(new, target, first, Some(&keep), arguments.seed, until) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(why) => fail(why, INFRASTRUCTURE),
-    }
-}
-
-fn out_of(arguments: &Fuzz) -> PathBuf {
-    let usual = || PathBuf::from("reports/fuzz").join(&arguments.target);
-    arguments.out.clone().unwrap_or_else(usual)
-}
-
-/// Runs a campaign: a process that may die, and this one, which starts another then.
-pub fn fuzz(target: &'static dyn Target, arguments: &Fuzz) -> ExitCode {
-    let out = out_of(arguments);
-    let began = Instant::now();
-    let before = findings(&out);
-    let mut life = 0;
-    loop {
-        let left = arguments
-            .time
-            .map(|time| time.saturating_sub(began.elapsed()));
-        if life > 0 && left.is_some_and(|left| left.is_zero()) {
-            break;
-        }
-        let ended = std::env::current_exe()
-            .and_then(|me| worker_command(&me, arguments, &out, left, life).status());
-        match ended {
-            Ok(ended) if ended.success() => break,
-            Ok(ended) => match ended.code() {
-                Some(crash::DIED) | None => life += 1,
-                Some(code) => return ExitCode::from(u8::try_from(code).unwrap_or(INFRASTRUCTURE)),
-            },
-            Err(error) => return fail(format!("cannot start a worker: {error}"), INFRASTRUCTURE),
-        }
-    }
-    let _ = target;
-    let found = findings(&out);
-    let new = found.saturating_sub(before);
-    eprintln!(
-        "cofferdam: {found} findings in {} ({new} new)",
-        out.join(FINDINGS).display()
-    );
-    if found > 0 {
-        ExitCode::from(FOUND)
-    } else {
-        ExitCode::SUCCESS
-    }
-}
-
-fn findings(out: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(out.join(FINDINGS)) else {
-        return 0;
-    };
-    let named = |name: &str| !name.starts_with('.');
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| named(name))
-        .count()
-}
-
-fn worker_command(
-    me: &Path,
-    arguments: &Fuzz,
-    out: &Path,
-    left: Option<Duration>,
-    life: u64,
-) -> Command {
-    let mut command = Command::new(me);
-    command.arg("worker").arg(&arguments.target);
-    if let Some(left) = left {
-        command.arg("--time").arg(left.as_secs().max(1).to_string());
-    }
-    if let Some(execs) = arguments.execs {
-        command.arg("--execs").arg(execs.to_string());
-    }
-    let seed = arguments
-        .seed
-        .wrapping_add(life.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    command.arg("--seed").arg(seed.to_string());
-    for place in &arguments.corpus {
-        command.arg("--corpus").arg(place);
-    }
-    if life > 0 {
-        command.arg("--corpus").arg(out.join("corpus"));
-    }
-    command.arg("--out").arg(out);
-    match arguments.format {
-        Some(crate::arguments::Format::Json) => {
-            command.args(["--format", "json"]);
-        }
-        Some(crate::arguments::Format::Text) => {
-            command.args(["--format", "text"]);
-        }
-        None => {}
-    }
-    if arguments.no_feedback {
-        command.arg("--no-feedback");
-    }
-    if let Some(crate::arguments::Place::Vm) = arguments.place {
-        command.args(["--in", "vm"]);
-    }
-    command
 }

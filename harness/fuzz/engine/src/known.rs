@@ -77,7 +77,7 @@ fn processor_time(who: libc::c_int) -> Duration {
 
 /// The campaigns of one driver, a line of JSON each.
 pub fn chase(target: &'static dyn Target, arguments: &Chase) -> ExitCode {
-    crash::install(target, &arguments.out);
+    crash::install(target, crash::Then::WriteTo(arguments.out.clone()));
     for seed in arguments.seed..=arguments.last {
         match chased(target, arguments, seed.into()) {
             Ok(chased) => println!("{}", serde_json::to_string(&chased).unwrap_or_default()),
@@ -103,12 +103,11 @@ fn chased(target: &'static dyn Target, arguments: &Chase, seed: u64) -> Result<C
     };
     let first = (0..FIRST).map(|_| new.generate()).collect();
     let until = Until {
-        teller: None,
-        time: None,
+        link: None,
         execs: None,
         enough: &|campaign| elapsed() >= limit || place(campaign).is_some(),
     };
-    let done = campaign(new, target, first, None, seed, until)?;
+    let done = campaign(new, first, seed, until)?;
     let place = place(&done);
     let oracles = done.found().iter().map(|found| found.finding.oracle);
     let mut others: Vec<Oracle> = oracles.take(place.unwrap_or(usize::MAX)).collect();

@@ -9,18 +9,28 @@
 //!
 //! LibAFL keeps the corpus, schedules it, and joins processes and machines. What happens in between
 //! a hundred thousand times a second is `cofferdam_fuzz::campaign`; a stage of LibAFL calls it, and
-//! LibAFL hears of news only. This is the only crate that knows LibAFL.
+//! LibAFL hears of news only. This is the only crate that knows LibAFL. Its LLMP is not used to join
+//! processes: it keeps its messages in memory that every worker may write, and a worker runs a driver that
+//! may write anywhere; killed processes leave its segments behind; and its listener dies of a short message.
 
 mod agree;
+mod apart;
 mod arguments;
 mod bench;
 mod cover;
 mod crash;
 mod fuzz;
+mod interrupt;
 mod known;
+mod message;
+mod peer;
 mod replay;
+mod screen;
 mod status;
+mod supervisor;
 mod table;
+mod watchdog;
+mod worker;
 
 pub use cofferdam_fuzz as fuzz_crate;
 
@@ -108,13 +118,13 @@ pub fn run(targets: &[&'static dyn Target], bugs: &[Known], vm: InVm) -> ExitCod
         Command::Fuzz(arguments) => with(targets, &arguments.target, |target| {
             // Before its workers would each find out: a thread's guest ends with this.
             match places.put(target, arguments.place) {
-                Ok(_) => fuzz::fuzz(target, &arguments),
+                Ok(_) => supervisor::fuzz(target, &arguments),
                 Err((why, code)) => fail(why, code),
             }
         }),
         Command::Worker(arguments) => with(targets, &arguments.target, |target| {
             match places.put(target, arguments.place) {
-                Ok(target) => fuzz::worker(target, &arguments),
+                Ok(target) => worker::worker(target, &arguments),
                 Err((why, code)) => fail(why, code),
             }
         }),

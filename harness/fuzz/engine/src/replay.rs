@@ -1,15 +1,17 @@
 //! Programs again: what they show, and smaller ones.
 
 use crate::arguments::{Minimize, Place, Replay};
-use crate::{FOUND, INFRASTRUCTURE, Places, USAGE, fail, named};
+use crate::{FOUND, INFRASTRUCTURE, Places, USAGE, apart, crash, fail, named, watchdog};
 use cofferdam_fuzz::executor::Executor;
 use cofferdam_fuzz::finding::{self, Finding, PROGRAM, explain, look, read_program, read_report};
+use cofferdam_fuzz::oracle::Oracle;
 use cofferdam_fuzz::program::{Program, text};
 use cofferdam_fuzz::target::Target;
 use cofferdam_fuzz::world::Detail;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What is to be run, and what it is to show, if that is known.
 struct Loaded {
@@ -18,10 +20,12 @@ struct Loaded {
     expected: Option<Finding>,
 }
 
+/// Loads it; `prepare` hears what, before a driver can run.
 fn load(
     targets: &[&'static dyn Target],
     (places, place): (Places, Option<Place>),
     path: &Path,
+    prepare: impl FnOnce(&'static dyn Target, Option<&Finding>) -> std::io::Result<()>,
 ) -> Result<Loaded, (String, u8)> {
     let (program, expected) = if path.is_dir() {
         let report = read_report(path).map_err(|error| (error.to_string(), USAGE))?;
@@ -35,6 +39,7 @@ fn load(
         .map_err(|error| (format!("{}: {error}", program.display()), USAGE))?;
     let target = named(targets, &target).map_err(|why| (why, USAGE))?;
     let target = places.put(target, place)?;
+    prepare(target, expected.as_ref()).map_err(|error| (error.to_string(), INFRASTRUCTURE))?;
     let executor = Executor::new(target).map_err(|error| (error.to_string(), INFRASTRUCTURE))?;
     let program = read_program(&executor, &program).map_err(|error| (error.to_string(), USAGE))?;
     Ok(Loaded {
@@ -46,8 +51,15 @@ fn load(
 
 /// Runs a finding or a program again. 1 if it shows what it is to show, or anything; 0 if not.
 pub fn replay(targets: &[&'static dyn Target], places: Places, arguments: &Replay) -> ExitCode {
+    let mut signature = arguments.expect.clone();
+    let prepare = |target, expected: Option<&Finding>| {
+        signature = signature.take().or(expected.map(|it| it.signature.clone()));
+        // Before the handlers of an executor, which pass on what they cannot use.
+        crash::install(target, crash::Then::Tell(signature.clone()));
+        watchdog::start(arguments.hang, || true)
+    };
     let place = (places, arguments.place);
-    let mut loaded = match load(targets, place, &arguments.path) {
+    let mut loaded = match load(targets, place, &arguments.path, prepare) {
         Ok(loaded) => loaded,
         Err((why, code)) => return fail(why, code),
     };
@@ -55,15 +67,21 @@ pub fn replay(targets: &[&'static dyn Target], places: Places, arguments: &Repla
         print!("{}", test_of(&loaded));
         return ExitCode::SUCCESS;
     }
+    if let Some(expected) = loaded.expected.as_ref().filter(|it| is_deadly(it))
+        && arguments.times > 1
+    {
+        return one_by_one(arguments, &expected.signature);
+    }
     let mut shown = 0;
     for _ in 0..arguments.times.max(1) {
         let findings = match look(&mut loaded.executor, &loaded.program) {
             Ok(findings) => findings,
             Err(error) => return fail(error, INFRASTRUCTURE),
         };
-        let same = |finding: &Finding| match &loaded.expected {
-            Some(expected) => is_same(expected, finding),
-            None => true,
+        let same = |finding: &Finding| match (&loaded.expected, &signature) {
+            (Some(expected), _) => is_same(expected, finding),
+            (None, Some(signature)) => *signature == finding.signature,
+            (None, None) => true,
         };
         shown += u32::from(findings.iter().any(same));
     }
@@ -72,6 +90,26 @@ pub fn replay(targets: &[&'static dyn Target], places: Places, arguments: &Repla
         Err(error) => return fail(error, INFRASTRUCTURE),
     }
     println!("\nshown {shown} of {} times", arguments.times.max(1));
+    if shown > 0 {
+        ExitCode::from(FOUND)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// The same for what ends the process.
+fn one_by_one(arguments: &Replay, signature: &str) -> ExitCode {
+    let mut shown = 0;
+    for _ in 0..arguments.times {
+        match apart::shows(&arguments.path, signature, arguments.hang, arguments.place) {
+            Ok(again) => shown += u32::from(again),
+            Err(error) => return fail(error, INFRASTRUCTURE),
+        }
+    }
+    println!(
+        "shown {shown} of {} times, in a process each",
+        arguments.times
+    );
     if shown > 0 {
         ExitCode::from(FOUND)
     } else {
@@ -135,10 +173,13 @@ fn test_of(loaded: &Loaded) -> String {
 /// Makes the program of a finding smaller, in place; of a lone program, prints the smaller one.
 pub fn minimize(targets: &[&'static dyn Target], places: Places, arguments: &Minimize) -> ExitCode {
     let place = (places, arguments.place);
-    let mut loaded = match load(targets, place, &arguments.path) {
+    let mut loaded = match load(targets, place, &arguments.path, |_, _| Ok(())) {
         Ok(loaded) => loaded,
         Err((why, code)) => return fail(why, code),
     };
+    if let Some(expected) = loaded.expected.as_ref().filter(|it| is_deadly(it)) {
+        return minimize_deadly(&loaded, &expected.signature, arguments.place);
+    }
     let expected = loaded.expected.map(|expected| expected.signature);
     let found = explain(&mut loaded.executor, &loaded.program, |shown| {
         expected
@@ -154,6 +195,26 @@ pub fn minimize(targets: &[&'static dyn Target], places: Places, arguments: &Min
                 "{}",
                 text::print(&found.program, target.name(), target.calls())
             );
+            ExitCode::from(FOUND)
+        }
+    }
+}
+
+/// Whether it ends the process.
+fn is_deadly(finding: &Finding) -> bool {
+    matches!(finding.oracle, Oracle::Crash | Oracle::Hang)
+}
+
+/// How long candidates may take: the rest hangs.
+const CANDIDATE: Duration = Duration::from_secs(1);
+
+fn minimize_deadly(loaded: &Loaded, signature: &str, place: Option<Place>) -> ExitCode {
+    let target = loaded.executor.target();
+    match apart::smaller(target, &loaded.program, signature, CANDIDATE, place) {
+        Err(error) => fail(error, INFRASTRUCTURE),
+        Ok(None) => fail("the program does not show it", 0),
+        Ok(Some(program)) => {
+            print!("{}", text::print(&program, target.name(), target.calls()));
             ExitCode::from(FOUND)
         }
     }
