@@ -6,8 +6,8 @@
 //! that watch both. What they notice becomes a [`finding`]: minimised, named by where in the driver
 //! it happens, and written so that it survives the process.
 //!
-//! A driver joins by a [`target`]: some fifty lines. Generators and mutators ([`mutate`]) know the
-//! types of a program and what the driver reads; which program is tried next is the business of an
+//! A driver joins by a [`target`]: some fifty lines. Generators ([`generate`]) and mutators ([`mutate`])
+//! know the types of a program and what the driver reads; which program is tried next is the business of an
 //! engine, and this crate knows none.
 //!
 //! It models one PCI function with memory BARs, an IOMMU that is exact to the byte, and one CPU.
@@ -44,6 +44,7 @@ pub mod executor;
 mod fault;
 pub mod finding;
 pub mod frames;
+pub mod generate;
 pub mod host;
 mod lies;
 mod memory;
