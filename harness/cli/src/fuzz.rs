@@ -1,8 +1,10 @@
 //! `cofferdam fuzz` and what belongs to it: builds the runner with this program as its rustc wrapper,
 //! then the runner does the work.
 
+use crate::asan;
 use crate::compare::{INFRASTRUCTURE, USAGE, fail};
 use clap::{Args, Subcommand};
+use cofferdam_fuzz::finding::read_report;
 use cofferdam_instrument::wrapper;
 use serde_json::Value;
 use std::env;
@@ -15,6 +17,9 @@ const RUNNER: &str = "harness/fuzz/engine/Cargo.toml";
 
 /// Its package.
 const PACKAGE: &str = "cofferdam-fuzz-runner";
+
+/// The feature of a runner's engine that AddressSanitizer needs.
+const ASAN: &str = "cofferdam-fuzz-engine/asan";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
@@ -35,7 +40,7 @@ const CRATES: [&str; 13] = [
 ];
 
 /// Which runner, and how it is built.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Build {
     /// The manifest of a runner of your own, instead of that of this repository.
     #[arg(long, value_name = "FILE")]
@@ -44,6 +49,23 @@ pub struct Build {
     /// runner's own crate always is.
     #[arg(long = "instrument", value_name = "CRATE", requires = "manifest_path")]
     crates: Vec<String>,
+    /// Builds drivers with AddressSanitizer, in a directory of its own: slower, and sees what reads or
+    /// writes beyond its memory without a fault. A finding that only this shows is replayed with it
+    /// in any case.
+    #[arg(long)]
+    asan: bool,
+}
+
+impl Build {
+    /// The same, with AddressSanitizer if nothing else shows the finding there. A program that is no
+    /// finding needs it only if asked for; what is wrong with a directory the runner tells.
+    fn as_found(&self, path: &Path) -> Self {
+        let needs = read_report(path).is_ok_and(|found| found.oracle.needs_asan());
+        Self {
+            asan: self.asan || needs,
+            ..self.clone()
+        }
+    }
 }
 
 #[derive(Args)]
@@ -116,6 +138,9 @@ pub struct TimeToBug {
     /// Without the campaigns that do not look at coverage, which the others are compared with.
     #[arg(long)]
     feedback_only: bool,
+    /// With AddressSanitizer, and the bugs that only it sees.
+    #[arg(long)]
+    asan: bool,
     /// Where the table goes, in Markdown, instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -190,7 +215,8 @@ pub fn fuzz(arguments: &Fuzz) -> ExitCode {
 /// Makes the program of a finding smaller.
 pub fn minimize(arguments: &Minimize) -> ExitCode {
     let path = arguments.path.clone().into();
-    run(&arguments.build, ["minimize".into(), path])
+    let build = arguments.build.as_found(&arguments.path);
+    run(&build, ["minimize".into(), path])
 }
 
 /// Measures a target.
@@ -216,6 +242,7 @@ pub fn time_to_bug(arguments: &TimeToBug) -> ExitCode {
     let build = Build {
         manifest_path: None,
         crates: Vec::new(),
+        asan: arguments.asan,
     };
     run(&build, told)
 }
@@ -255,7 +282,7 @@ pub fn replay(build: &Build, path: &Path, times: u32, emit_test: bool) -> ExitCo
     if emit_test {
         told.push("--emit-test".into());
     }
-    run(build, told)
+    run(&build.as_found(path), told)
 }
 
 /// Has the runner do so many executions of something for a driver.
@@ -313,11 +340,23 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         || manifest.parent().unwrap_or(Path::new(".")).join("target"),
         PathBuf::from,
     );
+    let mut manner = wrapper::CHECKED.to_owned();
+    let mut own = "fuzz";
+    if build.asan {
+        asan::available().map_err(failed)?;
+        manner = format!("{manner},{}", wrapper::SANITIZED);
+        own = "fuzz-asan";
+        if build.manifest_path.is_none() {
+            // The runtime is linked to what is built so.
+            let program = PACKAGE.replace('-', "_");
+            crates.push(format!("{program}{}", wrapper::UNTRAPPED));
+        }
+    }
     let target =
-        std::path::absolute(target.join("fuzz")).map_err(|error| failed(error.to_string()))?;
+        std::path::absolute(target.join(own)).map_err(|error| failed(error.to_string()))?;
     let mut cargo = wrapper::cargo_in(&wrapper, &target, &crates);
     cargo
-        .env(wrapper::MANNER, wrapper::CHECKED)
+        .env(wrapper::MANNER, manner)
         .env("COFFERDAM_TOOLCHAIN", toolchain())
         .args([
             "build",
@@ -331,6 +370,9 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         .stderr(Stdio::inherit());
     if build.manifest_path.is_none() {
         cargo.args(["--package", PACKAGE]);
+    }
+    if build.asan {
+        cargo.args(["--features", ASAN]);
     }
     eprintln!("cofferdam: building the runner in {}", target.display());
     let ran = cargo.output().map_err(|error| {

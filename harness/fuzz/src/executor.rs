@@ -7,6 +7,7 @@ use crate::frames;
 use crate::host::FuzzHost;
 use crate::oracle::{Oracle, Sighting};
 use crate::program::Program;
+use crate::sanitized;
 use crate::target::{Call, Target};
 use crate::trace::Trace;
 use crate::watch;
@@ -97,6 +98,7 @@ impl Executor {
         world::with(|world| world.state.forget());
         install_hook();
         fault::install()?;
+        sanitized::install();
         Ok(Self {
             target,
             stack: DriverStack::new()?,

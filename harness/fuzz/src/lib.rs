@@ -53,6 +53,7 @@ pub mod mutate;
 pub mod oracle;
 pub mod program;
 pub mod random;
+mod sanitized;
 mod script;
 pub mod served;
 pub mod target;

@@ -1,6 +1,7 @@
 //! The rustc wrapper: cargo calls it as `wrapper rustc ARGS...` for every crate, and for the listed
 //! ones it adds LLVM's SanitizerCoverage, which works on stable Rust.
 
+use crate::asan::CALLS;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -46,10 +47,12 @@ pub const CHECKED: &str = "checked";
 /// With AddressSanitizer. It makes the compiler accept what is otherwise nightly only.
 pub const SANITIZED: &str = "asan";
 
-/// See [`SANITIZED`].
-const ASAN: [&str; 2] = [
+/// See [`SANITIZED`]. Checks are made in place, however long a function is: failed ones have to call
+/// [`CALLS`].
+const ASAN: [&str; 3] = [
     "-Zsanitizer=address",
     "-Cunsafe-allow-abi-mismatch=sanitizer",
+    "-Cllvm-args=-asan-instrumentation-with-call-threshold=-1",
 ];
 
 /// Whether cargo calls this program as its wrapper: the variable is set, and the first argument is
@@ -88,6 +91,10 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         }
         if lists(&manner, SANITIZED) {
             command.args(ASAN).env("RUSTC_BOOTSTRAP", "1");
+            if is_program(&args) {
+                let wrap = |call: &&str| format!("-Clink-arg=-Wl,--wrap={call}");
+                command.args(CALLS.iter().map(wrap));
+            }
         }
     }
     match command.status() {
@@ -109,6 +116,12 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 fn crate_name(args: &[OsString]) -> Option<&str> {
     let at = args.iter().position(|arg| arg == "--crate-name")?;
     args.get(at + 1)?.to_str()
+}
+
+/// Whether it is linked.
+fn is_program(args: &[OsString]) -> bool {
+    let kinds = args.windows(2).filter(|pair| pair[0] == "--crate-type");
+    kinds.map(|pair| &pair[1]).any(|kind| kind == "bin")
 }
 
 /// Whether the list names the crate.

@@ -9,6 +9,7 @@ use cofferdam_fuzz::finding::{Finding, Found};
 use cofferdam_fuzz::frames::{self, Location};
 use cofferdam_fuzz::oracle::Oracle;
 use cofferdam_fuzz::target::Target;
+use cofferdam_instrument::asan;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
@@ -89,14 +90,19 @@ fn write(signal: &str, address: usize) {
     let stack = frames::stack(&frames::capture());
     let driver = context.target.driver();
     let location = frames::of_driver(&stack, driver.name).unwrap_or_default();
-    let trace = told(signal, address, &stack);
+    let (oracle, message) = match asan::reported() {
+        // Its report is on standard error.
+        Some(report) => (Oracle::MemoryError, format!("AddressSanitizer: {report}")),
+        None => (Oracle::Crash, format!("{signal} at address {address:#x}")),
+    };
+    let trace = told(&message, &stack);
     let finding = Finding {
-        signature: format!("crash-{}", short(&location)),
-        oracle: Oracle::Crash,
+        signature: format!("{}-{}", oracle.name(), short(&location)),
+        oracle,
         defect: true,
         location,
         during: String::new(),
-        message: format!("{signal} at address {address:#x}"),
+        message,
         target: context.target.name().to_owned(),
         driver: driver.name.to_owned(),
         driver_version: driver.version.to_owned(),
@@ -114,8 +120,8 @@ fn write(signal: &str, address: usize) {
     }
 }
 
-fn told(signal: &str, address: usize, stack: &[Location]) -> String {
-    let mut text = format!("{signal} at address {address:#x}\n\n");
+fn told(message: &str, stack: &[Location]) -> String {
+    let mut text = format!("{message}\n\n");
     for place in stack {
         text += &format!("  {} ({}:{})\n", place.function, place.file, place.line);
     }
