@@ -349,7 +349,7 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         if build.manifest_path.is_none() {
             // The runtime is linked to what is built so.
             let program = PACKAGE.replace('-', "_");
-            crates.push(format!("{program}{}", wrapper::UNTRAPPED));
+            crates.push(format!("{program}{}", wrapper::LINKED));
         }
     }
     let target =

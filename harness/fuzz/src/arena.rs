@@ -28,6 +28,9 @@ use std::ptr;
 /// Bytes a driver may allocate in an execution; what goes beyond comes from the system.
 const WHOLE: usize = 32 << 20;
 
+/// Bytes of the largest block under AddressSanitizer.
+const MOST: usize = 1 << 30;
+
 thread_local! {
     /// Driver code runs.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -133,6 +136,11 @@ pub(crate) fn speak() {
     }
 }
 
+/// Whether a driver asks for more than AddressSanitizer, which marks every byte, can be asked for.
+fn is_too_much(len: usize) -> bool {
+    asan::ON && INSIDE.get() && len > MOST
+}
+
 fn first() -> Option<usize> {
     if FIRST.get() == 0 {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -181,6 +189,10 @@ unsafe impl GlobalAlloc for Heap {
         {
             return block;
         }
+        if is_too_much(layout.size()) {
+            refuse(layout.size());
+            return ptr::null_mut();
+        }
         // SAFETY: the caller's promise.
         let block = unsafe { System.alloc(layout) };
         if block.is_null() && INSIDE.get() {
@@ -212,6 +224,10 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: the block is that long. Older executions' bytes are in it.
             unsafe { block.write_bytes(0, layout.size()) };
             return block;
+        }
+        if is_too_much(layout.size()) {
+            refuse(layout.size());
+            return ptr::null_mut();
         }
         // SAFETY: the caller's promise.
         let block = unsafe { System.alloc_zeroed(layout) };

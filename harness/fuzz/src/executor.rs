@@ -278,6 +278,10 @@ struct Turns;
 
 impl Turn for Turns {
     fn turn(&self) {
+        // What a handler of a fatal signal does is no step of the driver's.
+        if !RUNNING.get() {
+            return;
+        }
         let exhausted = world::try_with(|world| {
             world.turn();
             world.is_exhausted()

@@ -87,16 +87,17 @@ mod runtime {
     use super::{Access, Range};
     use std::ffi::{CStr, c_char, c_void};
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     // The runtime's interface: compiler-rt, include/sanitizer/asan_interface.h.
     unsafe extern "C" {
         fn __asan_poison_memory_region(first: *const c_void, len: usize);
         fn __asan_unpoison_memory_region(first: *const c_void, len: usize);
         fn __asan_region_is_poisoned(first: *const c_void, len: usize) -> *const c_void;
-        fn __asan_report_present() -> i32;
         fn __asan_get_report_description() -> *const c_char;
     }
 
+    static REPORTS: AtomicBool = AtomicBool::new(false);
     static HANDLER: OnceLock<fn(Access)> = OnceLock::new();
     static STACK: OnceLock<fn() -> Range<usize>> = OnceLock::new();
 
@@ -106,7 +107,7 @@ mod runtime {
     /// handle.
     const OPTIONS: &CStr = c"handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:handle_abort=0:\
         use_sigaltstack=0:abort_on_error=1:detect_leaks=0:detect_stack_use_after_return=0:replace_intrin=0:\
-        allocator_may_return_null=1:max_allocation_size_mb=1024:quarantine_size_mb=16:malloc_context_size=1";
+        allocator_may_return_null=1:quarantine_size_mb=16:malloc_context_size=1";
 
     pub(super) fn answer(handler: fn(Access)) {
         HANDLER.get_or_init(|| handler);
@@ -127,14 +128,23 @@ mod runtime {
     }
 
     pub(super) fn reported() -> Option<&'static str> {
-        // SAFETY: both only read what the runtime has written, and the description is for good.
-        unsafe {
-            if __asan_report_present() == 0 {
-                return None;
-            }
-            let told = __asan_get_report_description();
-            (!told.is_null()).then(|| CStr::from_ptr(told).to_str().unwrap_or("an error"))
+        if !REPORTS.load(Ordering::Relaxed) {
+            return None;
         }
+        // SAFETY: it reads what the runtime has written.
+        let told = unsafe { __asan_get_report_description() };
+        if told.is_null() {
+            return Some("an error");
+        }
+        // SAFETY: the runtime's own words, which are for good.
+        let told = unsafe { CStr::from_ptr(told) };
+        Some(told.to_str().unwrap_or("an error"))
+    }
+
+    /// The runtime begins a report.
+    #[unsafe(no_mangle)]
+    extern "C" fn __asan_on_error() {
+        REPORTS.store(true, Ordering::Relaxed);
     }
 
     /// The runtime asks before `main`.

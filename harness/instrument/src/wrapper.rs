@@ -37,6 +37,10 @@ const TRAPS: [&str; 2] = [
 /// through its host.
 pub const UNTRAPPED: char = '-';
 
+/// Ends the name of a program in the list that is itself nothing to instrument: it is only linked with what
+/// the other crates call.
+pub const LINKED: char = '!';
+
 /// The environment variable that says how listed crates are built for fuzzing, words separated by
 /// commas: [`CHECKED`], [`SANITIZED`].
 pub const MANNER: &str = "COFFERDAM_INSTRUMENT_MANNER";
@@ -78,6 +82,8 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let name = crate_name(&args);
     let trapped = name.is_some_and(|name| lists(&list, name));
     let listed = trapped || name.is_some_and(|name| lists(&list, &format!("{name}{UNTRAPPED}")));
+    let linked = name.is_some_and(|name| lists(&list, &format!("{name}{LINKED}")));
+    let manner = env::var(MANNER).unwrap_or_default();
     let mut command = Command::new(&rustc);
     command.args(&args);
     if listed {
@@ -85,16 +91,15 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         if trapped {
             command.args(TRAPS);
         }
-        let manner = env::var(MANNER).unwrap_or_default();
         if lists(&manner, CHECKED) {
             command.arg("-Coverflow-checks=on");
         }
-        if lists(&manner, SANITIZED) {
-            command.args(ASAN).env("RUSTC_BOOTSTRAP", "1");
-            if is_program(&args) {
-                let wrap = |call: &&str| format!("-Clink-arg=-Wl,--wrap={call}");
-                command.args(CALLS.iter().map(wrap));
-            }
+    }
+    if (listed || linked) && lists(&manner, SANITIZED) {
+        command.args(ASAN).env("RUSTC_BOOTSTRAP", "1");
+        if is_program(&args) {
+            let wrap = |call: &&str| format!("-Clink-arg=-Wl,--wrap={call}");
+            command.args(CALLS.iter().map(wrap));
         }
     }
     match command.status() {

@@ -1,5 +1,6 @@
 //! The arena's blocks under AddressSanitizer: each has bytes around it that nobody may access, a freed
 //! one is closed until the execution ends, and an access beyond can be told by the block it belongs to.
+//! What touches headers is never inlined: the allocator may be compiled in a crate that is checked.
 
 use cofferdam_instrument::asan;
 use std::cell::Cell;
@@ -37,6 +38,7 @@ fn header(block: usize) -> *mut Header {
 }
 
 /// A block begins, behind as many bytes of its own as [`LEAD`].
+#[inline(never)]
 pub(super) fn begin(block: usize, len: usize) {
     let before = LAST.replace(block);
     let new = Header {
@@ -50,6 +52,7 @@ pub(super) fn begin(block: usize, len: usize) {
 }
 
 /// The block is freed; whether it was not before.
+#[inline(never)]
 pub(super) fn end(block: usize) -> bool {
     // SAFETY: written by `begin`, and no driver's access reaches it.
     let header = unsafe { &mut *header(block) };
@@ -58,12 +61,14 @@ pub(super) fn end(block: usize) -> bool {
 }
 
 /// There are no blocks any more.
+#[inline(never)]
 pub(super) fn forget(used: &Range<usize>) {
     LAST.set(0);
     asan::poison(used);
 }
 
 /// What the address is to the last block that begins before it: the same words each time.
+#[inline(never)]
 pub(super) fn around(address: usize) -> Option<String> {
     let mut block = LAST.get();
     while block != 0 {
