@@ -23,7 +23,7 @@ const ASAN: &str = "cofferdam-fuzz-engine/asan";
 
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 13] = [
+pub const CRATES: [&str; 13] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
     "cofferdam_fuzz_targets_pci",
@@ -418,7 +418,7 @@ fn package(manifest: &Path) -> Option<String> {
 }
 
 /// What the compiler says it is.
-fn toolchain() -> String {
+pub fn toolchain() -> String {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let said = Command::new(rustc).arg("--version").output();
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned());

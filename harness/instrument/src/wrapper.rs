@@ -42,11 +42,31 @@ pub const UNTRAPPED: char = '-';
 pub const LINKED: char = '!';
 
 /// The environment variable that says how listed crates are built for fuzzing, words separated by
-/// commas: [`CHECKED`], [`SANITIZED`].
+/// commas: [`CHECKED`], [`SANITIZED`], [`LIBFUZZER`].
 pub const MANNER: &str = "COFFERDAM_INSTRUMENT_MANNER";
 
 /// With overflow checks, whatever the profile says.
 pub const CHECKED: &str = "checked";
+
+/// For libFuzzer, which wants to know where the counters are. What cargo-fuzz adds to every crate is taken
+/// from all: the callbacks must not be called from what they call.
+pub const LIBFUZZER: &str = "libfuzzer";
+
+/// See [`LIBFUZZER`].
+const PLACES: &str = "-Cllvm-args=-sanitizer-coverage-pc-table";
+
+/// Callbacks that a program of libFuzzer has twice, as the linker must wrap them.
+pub const SHARED: [&str; 9] = [
+    "__sanitizer_cov_trace_cmp1",
+    "__sanitizer_cov_trace_cmp2",
+    "__sanitizer_cov_trace_cmp4",
+    "__sanitizer_cov_trace_cmp8",
+    "__sanitizer_cov_trace_const_cmp1",
+    "__sanitizer_cov_trace_const_cmp2",
+    "__sanitizer_cov_trace_const_cmp4",
+    "__sanitizer_cov_trace_const_cmp8",
+    "__sanitizer_cov_trace_switch",
+];
 
 /// With AddressSanitizer. It makes the compiler accept what is otherwise nightly only.
 pub const SANITIZED: &str = "asan";
@@ -77,19 +97,26 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("cofferdam: a rustc wrapper is called with the compiler's path; cargo does so");
         return ExitCode::from(2);
     };
-    let args: Vec<OsString> = args.collect();
+    let mut args: Vec<OsString> = args.collect();
+    let manner = env::var(MANNER).unwrap_or_default();
+    let for_libfuzzer = lists(&manner, LIBFUZZER);
+    if for_libfuzzer {
+        args.retain(|arg| !is_coverage(arg));
+    }
     let list = env::var(VARIABLE).unwrap_or_default();
     let name = crate_name(&args);
     let trapped = name.is_some_and(|name| lists(&list, name));
     let listed = trapped || name.is_some_and(|name| lists(&list, &format!("{name}{UNTRAPPED}")));
     let linked = name.is_some_and(|name| lists(&list, &format!("{name}{LINKED}")));
-    let manner = env::var(MANNER).unwrap_or_default();
     let mut command = Command::new(&rustc);
     command.args(&args);
     if listed {
         command.args(FLAGS);
         if trapped {
             command.args(TRAPS);
+        }
+        if for_libfuzzer {
+            command.arg(PLACES);
         }
         if lists(&manner, CHECKED) {
             command.arg("-Coverflow-checks=on");
@@ -121,6 +148,13 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 fn crate_name(args: &[OsString]) -> Option<&str> {
     let at = args.iter().position(|arg| arg == "--crate-name")?;
     args.get(at + 1)?.to_str()
+}
+
+/// Whether it is one of the arguments by which cargo-fuzz asks for coverage.
+fn is_coverage(arg: &OsStr) -> bool {
+    let asks = ["-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage"];
+    arg.to_str()
+        .is_some_and(|arg| asks.iter().any(|asks| arg.starts_with(asks)))
 }
 
 /// Whether it is linked.
@@ -171,6 +205,18 @@ mod tests {
         assert_eq!(crate_name(&compile), Some("nvme_driver"));
         assert_eq!(crate_name(&args(&["-vV"])), None);
         assert_eq!(crate_name(&args(&["--crate-name"])), None);
+    }
+
+    #[test]
+    fn coverage_that_cargo_fuzz_asks_for_is_told_from_other_arguments() {
+        let given = args(&[
+            "-Cpasses=sancov-module",
+            "-Cllvm-args=-sanitizer-coverage-level=4",
+            "-Cllvm-args=-inline-threshold=5",
+            "-Cdebug-assertions",
+        ]);
+        let is: Vec<_> = given.iter().map(|arg| is_coverage(arg)).collect();
+        assert_eq!(is, [true, true, false, false]);
     }
 
     #[test]
