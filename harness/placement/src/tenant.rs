@@ -7,7 +7,7 @@
 use crate::bystander::Bystander;
 use crate::call::Call;
 use crate::hardware::NEXT_BELL;
-use crate::link::Link;
+use crate::link::{BEAT, Link};
 use crate::placement::RingAt;
 use crate::ring::{Ask, PAGES, Ring, SLOTS, Status};
 use crate::sabotage::{BYSTANDER, Mix};
@@ -169,10 +169,18 @@ impl<'a> Tenant<'a> {
     /// Stays alive until one of these bells rings.
     fn rest(&mut self, bells: u64) {
         loop {
-            if self.link.wait_alive(bells, Deadline(Time::NEVER)) != 0 {
+            if self.link.wait_alive(bells, self.until_sibling()) != 0 {
                 return;
             }
             self.look_after_sibling();
+        }
+    }
+
+    /// When to look after its own device, if it has one.
+    fn until_sibling(&self) -> Deadline {
+        match self.sibling {
+            Some(_) => self.link.deadline(BEAT),
+            None => Deadline(Time::NEVER),
         }
     }
 
@@ -339,7 +347,7 @@ impl<'a> Tenant<'a> {
                 Way::None => return Status::Failed,
                 Way::Ring(server) => {
                     let bell = Link::bit(server);
-                    self.link.wait_alive(bell, Deadline(Time::NEVER)) != 0
+                    self.link.wait_alive(bell, self.until_sibling()) != 0
                 }
                 Way::Within(driver) => {
                     driver.suspend(());

@@ -49,6 +49,10 @@ fn enter(service: Service) {
 }
 
 /// Asks the VMM; its answer from word 1 on.
+///
+/// # Errors
+///
+/// What the VMM says.
 pub fn ask<const N: usize>(service: Service, arguments: &[u64]) -> Result<[u64; N], HostError> {
     for (at, argument) in (0..).zip(arguments) {
         set_word(page::FROM_GUEST + 8 * at, *argument);
@@ -87,6 +91,14 @@ fn answer<const N: usize>() -> Result<[u64; N], HostError> {
 /// Asks for the next call, whose words the page then holds.
 pub fn next() {
     enter(Service::Next);
+}
+
+/// Ends this guest: its host cannot do what the driver needs, for that reason.
+pub fn give_up(reason: &str) -> ! {
+    set_text(reason.as_bytes());
+    loop {
+        enter(Service::GiveUp);
+    }
 }
 
 /// Ends this guest with a panic's message, which is the page's text.
