@@ -165,6 +165,8 @@ bugs! {
     LengthUnderflow: "virtio-length-underflow", Virtio, virtio::length_underflow;
     /// Returns the used length.
     IdentifyLength: "virtio-identify-length", Virtio, virtio::identify_length;
+    /// Scans as many bytes as the device says.
+    IdentifyScan: "virtio-identify-scan", Virtio, virtio::identify_scan;
     /// Returns what the device never wrote.
     FabricatedData: "virtio-fabricated-data", Virtio, virtio::fabricated_data;
     /// Fetches a used length twice.

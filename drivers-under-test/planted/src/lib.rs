@@ -13,7 +13,7 @@
 //! `driver-edu`.
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 extern crate alloc;
 

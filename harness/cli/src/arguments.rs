@@ -234,7 +234,7 @@ pub struct Replay {
     #[arg(long)]
     pub emit_test: bool,
     /// Of a finding: where the driver runs: vm, a KVM guest of its own; without it, in the runner's process.
-    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"], conflicts_with_all = ["on", "emit_test"])]
+    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"], conflicts_with_all = ["on", "emit_test", "asan"])]
     pub place: Option<String>,
     /// Of a finding or program: runs its driver on each of these, and tells the first access in which one
     /// differs from the first of them. Exit code 1 if one does, 3 if one is not available.

@@ -1,8 +1,10 @@
 //! `cofferdam fuzz` and what belongs to it: builds the runner with this program as its rustc wrapper,
 //! then the runner does the work.
 
+use crate::asan;
 use crate::compare::{INFRASTRUCTURE, USAGE, fail};
 use clap::{Args, Subcommand};
+use cofferdam_fuzz::finding::read_report;
 use cofferdam_instrument::wrapper;
 use serde_json::Value;
 use std::env;
@@ -17,9 +19,12 @@ const RUNNER: &str = "harness/fuzz/engine/Cargo.toml";
 /// Its package.
 const PACKAGE: &str = "cofferdam-fuzz-runner";
 
+/// The feature of a runner's engine that AddressSanitizer needs.
+const ASAN: &str = "cofferdam-fuzz-engine/asan";
+
 /// The crates of its targets: drivers, and adapters, where generic drivers are compiled. Loads and
 /// stores are reported of those only that reach registers through pointers.
-const CRATES: [&str; 13] = [
+pub const CRATES: [&str; 13] = [
     "cofferdam_fuzz_planted-",
     "cofferdam_fuzz_targets-",
     "cofferdam_fuzz_targets_pci",
@@ -36,7 +41,7 @@ const CRATES: [&str; 13] = [
 ];
 
 /// Which runner, and how it is built.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Build {
     /// The manifest of a runner of your own, instead of that of this repository.
     #[arg(long, value_name = "FILE")]
@@ -45,6 +50,23 @@ pub struct Build {
     /// runner's own crate always is.
     #[arg(long = "instrument", value_name = "CRATE", requires = "manifest_path")]
     crates: Vec<String>,
+    /// Builds drivers with AddressSanitizer, in a directory of its own: slower, and sees what reads or
+    /// writes beyond its memory without a fault. A finding that only this shows is replayed with it
+    /// in any case.
+    #[arg(long)]
+    asan: bool,
+}
+
+impl Build {
+    /// The same, with AddressSanitizer if nothing else shows the finding there. A program that is no
+    /// finding needs it only if asked for; what is wrong with a directory the runner tells.
+    fn as_found(&self, path: &Path) -> Self {
+        let needs = read_report(path).is_ok_and(|found| found.oracle.needs_asan());
+        Self {
+            asan: self.asan || needs,
+            ..self.clone()
+        }
+    }
 }
 
 #[derive(Args)]
@@ -93,7 +115,7 @@ pub struct Fuzz {
     no_feedback: bool,
     /// Where the driver runs: vm, a KVM guest of its own; without it, in the runner's process. In a VM there is
     /// no coverage.
-    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"])]
+    #[arg(long = "in", value_name = "PLACE", conflicts_with = "asan", value_parser = ["vm"])]
     place: Option<String>,
 }
 
@@ -104,7 +126,7 @@ pub struct Minimize {
     /// The directory of a finding, or a program.
     path: PathBuf,
     /// Where the driver runs: vm; without it, in the runner's process.
-    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"])]
+    #[arg(long = "in", value_name = "PLACE", conflicts_with = "asan", value_parser = ["vm"])]
     place: Option<String>,
 }
 
@@ -138,6 +160,9 @@ pub struct TimeToBug {
     /// Without the campaigns that do not look at coverage, which the others are compared with.
     #[arg(long)]
     feedback_only: bool,
+    /// With AddressSanitizer, and the bugs that only it sees.
+    #[arg(long)]
+    asan: bool,
     /// Where the table goes, in Markdown, instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -230,7 +255,7 @@ pub fn minimize(arguments: &Minimize) -> ExitCode {
     if let Some(place) = &arguments.place {
         told.extend(["--in".into(), place.into()]);
     }
-    run(&arguments.build, told)
+    run(&arguments.build.as_found(&arguments.path), told)
 }
 
 /// Measures a target.
@@ -256,6 +281,7 @@ pub fn time_to_bug(arguments: &TimeToBug) -> ExitCode {
     let build = Build {
         manifest_path: None,
         crates: Vec::new(),
+        asan: arguments.asan,
     };
     run(&build, told)
 }
@@ -304,7 +330,7 @@ pub fn replay(
     if let Some(place) = place {
         told.extend(["--in".into(), place.into()]);
     }
-    run(build, told)
+    run(&build.as_found(path), told)
 }
 
 /// Has the runner do so many executions of something for a driver.
@@ -353,10 +379,22 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         })?;
         crates.push(format!("{}{}", name.replace('-', "_"), wrapper::UNTRAPPED));
     }
-    let target = target_of(&manifest)?.join("fuzz");
+    let mut manner = wrapper::CHECKED.to_owned();
+    let mut own = "fuzz";
+    if build.asan {
+        asan::available().map_err(failed)?;
+        manner = format!("{manner},{}", wrapper::SANITIZED);
+        own = "fuzz-asan";
+        if build.manifest_path.is_none() {
+            // The runtime is linked to what is built so.
+            let program = PACKAGE.replace('-', "_");
+            crates.push(format!("{program}{}", wrapper::LINKED));
+        }
+    }
+    let target = target_of(&manifest)?.join(own);
     let mut cargo = wrapper::cargo_in(&wrapper, &target, &crates);
     cargo
-        .env(wrapper::MANNER, wrapper::CHECKED)
+        .env(wrapper::MANNER, manner)
         .env("COFFERDAM_TOOLCHAIN", toolchain())
         .args([
             "build",
@@ -370,6 +408,9 @@ fn built(build: &Build) -> Result<PathBuf, (String, u8)> {
         .stderr(Stdio::inherit());
     if build.manifest_path.is_none() {
         cargo.args(["--package", PACKAGE]);
+    }
+    if build.asan {
+        cargo.args(["--features", ASAN]);
     }
     eprintln!("cofferdam: building the runner in {}", target.display());
     let ran = cargo.output().map_err(|error| {
@@ -441,7 +482,7 @@ fn package(manifest: &Path) -> Option<String> {
 }
 
 /// What the compiler says it is.
-fn toolchain() -> String {
+pub fn toolchain() -> String {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let said = Command::new(rustc).arg("--version").output();
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned());

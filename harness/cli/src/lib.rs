@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod arguments;
+mod asan;
 mod compare;
 mod fuzz;
 mod instrument;

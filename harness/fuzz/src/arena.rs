@@ -11,18 +11,25 @@
 //! ```
 //!
 //! Without it, as in unit tests, what abandoned drivers held is lost for good. Freed blocks are not
-//! reused within an execution: whoever still uses one sees its old bytes, the same every time.
+//! reused within an execution: whoever still uses one sees its old bytes, the same every time. Under
+//! AddressSanitizer that is a finding, as is whatever a driver does between [`blocks`].
 
 #![expect(unsafe_code, reason = "it is an allocator")]
 
+mod blocks;
+
 use crate::oracle::Oracle;
-use crate::world;
+use crate::{sanitized, world};
+use cofferdam_instrument::asan;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr;
 
 /// Bytes a driver may allocate in an execution; what goes beyond comes from the system.
 const WHOLE: usize = 32 << 20;
+
+/// Bytes of the largest block under AddressSanitizer.
+const MOST: usize = 1 << 30;
 
 thread_local! {
     /// Driver code runs.
@@ -81,7 +88,15 @@ impl Drop for Switched {
 pub(crate) unsafe fn reset() {
     speak();
     INSIDE.set(false);
-    USED.set(0);
+    let used = USED.replace(0);
+    if asan::ON {
+        blocks::forget(&(FIRST.get()..FIRST.get() + used));
+    }
+}
+
+/// What an address is to a block of the arena, in words, if it is in the arena.
+pub(crate) fn around(address: usize) -> Option<String> {
+    is_ours(address as *mut u8).then(|| blocks::around(address))?
 }
 
 /// Bytes that the driver asked for in this execution and did not get.
@@ -126,6 +141,11 @@ pub(crate) fn speak() {
     }
 }
 
+/// Whether a driver asks for more than AddressSanitizer, which marks every byte, can be asked for.
+fn is_too_much(len: usize) -> bool {
+    asan::ON && INSIDE.get() && len > MOST
+}
+
 fn first() -> Option<usize> {
     if FIRST.get() == 0 {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -136,6 +156,7 @@ fn first() -> Option<usize> {
             return None;
         }
         FIRST.set(mapped as usize);
+        asan::poison(&(FIRST.get()..FIRST.get() + WHOLE));
     }
     Some(FIRST.get())
 }
@@ -146,12 +167,20 @@ fn is_ours(block: *mut u8) -> bool {
 
 fn allocate(layout: Layout) -> Option<*mut u8> {
     let first = first()?;
-    let start = (first + USED.get()).checked_next_multiple_of(layout.align())?;
+    let (lead, align, trail) = if asan::ON {
+        (blocks::LEAD, blocks::ALIGN, blocks::trail(layout.size()))
+    } else {
+        (0, 1, 0)
+    };
+    let start = (first + USED.get() + lead).checked_next_multiple_of(layout.align().max(align))?;
     let end = start.checked_add(layout.size())?.checked_sub(first)?;
-    if end > WHOLE {
+    if end + trail > WHOLE {
         return None;
     }
-    USED.set(end);
+    USED.set(end + trail);
+    if asan::ON {
+        blocks::begin(start, layout.size());
+    }
     Some(start as *mut u8)
 }
 
@@ -164,6 +193,10 @@ unsafe impl GlobalAlloc for Heap {
             && let Some(block) = allocate(layout)
         {
             return block;
+        }
+        if is_too_much(layout.size()) {
+            refuse(layout.size());
+            return ptr::null_mut();
         }
         // SAFETY: the caller's promise.
         let block = unsafe { System.alloc(layout) };
@@ -178,6 +211,9 @@ unsafe impl GlobalAlloc for Heap {
         if is_ours(block) {
             if INSIDE.get() {
                 freed(block as usize, layout.size());
+                if asan::ON && !blocks::end(block as usize) {
+                    sanitized::freed_twice(block as usize);
+                }
             }
             return;
         }
@@ -193,6 +229,10 @@ unsafe impl GlobalAlloc for Heap {
             // SAFETY: the block is that long. Older executions' bytes are in it.
             unsafe { block.write_bytes(0, layout.size()) };
             return block;
+        }
+        if is_too_much(layout.size()) {
+            refuse(layout.size());
+            return ptr::null_mut();
         }
         // SAFETY: the caller's promise.
         let block = unsafe { System.alloc_zeroed(layout) };

@@ -203,7 +203,7 @@ impl Campaign {
     fn learn(&mut self) {
         self.mutator.learn(self.executor.sketch());
         if self.feedback {
-            self.mutator.constants = constants::seen();
+            self.mutator.try_values(constants::seen());
             // Most are seen soon, and to note them costs.
             constants::note(self.executions < LEARN * 4);
         }

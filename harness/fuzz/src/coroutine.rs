@@ -9,6 +9,7 @@
 )]
 
 use crate::arena;
+use cofferdam_instrument::asan;
 use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::Cell;
@@ -67,6 +68,8 @@ impl DriverStack {
                 // SAFETY: it is abandoned in driver code or on its way out of the host, where no
                 // borrow of the harness is on its stack; what the driver holds goes with the arena.
                 unsafe { driver.force_reset() };
+                // Nobody is left who could open the places between variables.
+                asan::unpoison(&addresses());
                 None
             }
         };

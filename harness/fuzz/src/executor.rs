@@ -8,6 +8,7 @@ use crate::frames;
 use crate::host::FuzzHost;
 use crate::oracle::{Oracle, Sighting};
 use crate::program::Program;
+use crate::sanitized;
 use crate::target::{Call, Target};
 use crate::trace::Trace;
 use crate::watch;
@@ -107,6 +108,7 @@ impl Executor {
         world::with(|world| world.state.forget());
         install_hook();
         fault::install()?;
+        sanitized::install();
         Ok(Self {
             target,
             stack: DriverStack::new()?,
@@ -296,6 +298,10 @@ struct Turns;
 
 impl Turn for Turns {
     fn turn(&self) {
+        // What a handler of a fatal signal does is no step of the driver's.
+        if !RUNNING.get() {
+            return;
+        }
         let exhausted = world::try_with(|world| {
             world.turn();
             world.is_exhausted()

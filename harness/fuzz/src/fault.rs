@@ -17,7 +17,7 @@
 
 use crate::oracle::Oracle;
 use crate::{arena, coroutine, executor, frames, watch, world};
-use cofferdam_instrument::trap;
+use cofferdam_instrument::{asan, trap};
 use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
@@ -164,11 +164,15 @@ fn before(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c
 
 /// Whether it was driver code that was interrupted, and nothing of the harness's is half done.
 fn is_driver(signal: libc::c_int, info: &libc::siginfo_t) -> bool {
-    let own = info.si_code > 0 || signal == libc::SIGABRT;
-    own && coroutine::is_running()
-        && arena::is_inside()
-        && !trap::is_busy()
-        && !std::thread::panicking()
+    // AddressSanitizer holds locks when it ends the process.
+    let abort = signal == libc::SIGABRT && asan::reported().is_none();
+    let own = abort || signal != libc::SIGABRT && info.si_code > 0;
+    own && is_driver_alone()
+}
+
+/// Whether driver code runs, and nothing of the harness's is half done.
+pub(crate) fn is_driver_alone() -> bool {
+    coroutine::is_running() && arena::is_inside() && !trap::is_busy() && !std::thread::panicking()
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

@@ -188,7 +188,7 @@ pub fn is_inside(place: &Location, crate_name: &str) -> bool {
 /// The innermost place that belongs to the crate under test, and how it was reached; else the innermost
 /// of anything that is neither this harness nor the standard library.
 pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
-    const HARNESS: [&str; 10] = [
+    const HARNESS: [&str; 12] = [
         "cofferdam_fuzz::",
         "cofferdam_fuzz_vm::",
         "cofferdam_microvm",
@@ -198,6 +198,8 @@ pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
         "std::",
         "alloc::",
         "__rust",
+        "__asan",
+        "__wrap___asan",
         "rust_",
     ];
     let foreign = |place: &&Location| {

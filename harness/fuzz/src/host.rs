@@ -192,7 +192,7 @@ impl FuzzHost {
     #[inline(never)]
     pub fn free_pages(&self, iova: Iova) -> bool {
         with(|world| match world.state.mapping_at(iova) {
-            Some(id) => world.state.unmap(id),
+            Some(id) => world.state.unmap_and_close(id),
             None => {
                 world.state.sight(Oracle::BadUnmap, "free pages", || {
                     format!("no pages are held at {iova}")
@@ -506,6 +506,10 @@ impl Drop for FuzzDma {
         with(|world| {
             let reachable = world.is_bus_master();
             world.state.end_region(self.number, reachable);
+            world
+                .state
+                .memory
+                .close(&(self.start..self.start + self.len));
         });
     }
 }

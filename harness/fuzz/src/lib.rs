@@ -6,8 +6,8 @@
 //! that watch both. What they notice becomes a [`finding`]: minimised, named by where in the driver
 //! it happens, and written so that it survives the process.
 //!
-//! A driver joins by a [`target`]: some fifty lines. Generators and mutators ([`mutate`]) know the
-//! types of a program and what the driver reads; which program is tried next is the business of an
+//! A driver joins by a [`target`]: some fifty lines. Generators ([`generate`]) and mutators ([`mutate`])
+//! know the types of a program and what the driver reads; which program is tried next is the business of an
 //! engine, and this crate knows none.
 //!
 //! It models one PCI function with memory BARs, an IOMMU that is exact to the byte, and one CPU.
@@ -45,6 +45,7 @@ pub mod executor;
 mod fault;
 pub mod finding;
 pub mod frames;
+pub mod generate;
 pub mod host;
 mod lies;
 mod memory;
@@ -53,6 +54,7 @@ pub mod mutate;
 pub mod oracle;
 pub mod program;
 pub mod random;
+mod sanitized;
 mod script;
 pub mod served;
 pub mod target;

@@ -8,7 +8,9 @@
     reason = "drivers hold pointers to memory that devices change, which no reference may cover"
 )]
 
+use cofferdam_instrument::asan;
 use std::io;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 
 /// The unit of allocation.
@@ -16,6 +18,9 @@ pub const PAGE: usize = 4096;
 
 /// All there is. Reserved at once, and backed by the system where it is touched.
 const WHOLE: usize = 64 << 20;
+
+/// Bytes between two pieces that are nobody's, where AddressSanitizer looks.
+const GAP: usize = if asan::ON { 64 } else { 0 };
 
 /// The memory, and how much of it this execution has handed out.
 pub struct Memory {
@@ -39,12 +44,16 @@ impl Memory {
         // SAFETY: fresh addresses, chosen by the system.
         let mapped = unsafe { libc::mmap(ptr::null_mut(), WHOLE, protection, flags, -1, 0) };
         match NonNull::new(mapped.cast()) {
-            Some(first) if mapped != libc::MAP_FAILED => Ok(Self {
-                first,
-                used: 0,
-                dirty: 0,
-                exhausted: false,
-            }),
+            Some(first) if mapped != libc::MAP_FAILED => {
+                let memory = Self {
+                    first,
+                    used: 0,
+                    dirty: 0,
+                    exhausted: false,
+                };
+                asan::poison(&memory.addresses());
+                Ok(memory)
+            }
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -52,6 +61,7 @@ impl Memory {
     /// Takes everything back.
     pub fn reset(&mut self) {
         self.dirty = self.dirty.max(self.used);
+        self.close(&(0..self.used));
         self.used = 0;
         self.exhausted = false;
     }
@@ -61,7 +71,7 @@ impl Memory {
     pub fn allocate(&mut self, len: usize, align: usize) -> Option<usize> {
         let start = self.used.checked_next_multiple_of(align)?;
         let end = start.checked_add(len)?;
-        if end > WHOLE {
+        if end > WHOLE - GAP {
             self.exhausted = true;
             return None;
         }
@@ -70,8 +80,16 @@ impl Memory {
             // SAFETY: inside the range, which is ours and lives for good.
             unsafe { self.first.add(start).write_bytes(0, stale) };
         }
-        self.used = end;
+        self.used = end + GAP;
+        let first = self.addresses().start;
+        asan::unpoison(&(first + start..first + end));
         Some(start)
+    }
+
+    /// The driver gave memory back: it may not be accessed through a pointer any more.
+    pub fn close(&self, bytes: &Range<usize>) {
+        let first = self.addresses().start;
+        asan::poison(&(first + bytes.start..first + bytes.end));
     }
 
     /// Whether there was too little in this execution: then some of what a driver gives back it never got.
@@ -92,7 +110,7 @@ impl Memory {
     }
 
     /// Where the memory lies in this process.
-    pub fn addresses(&self) -> std::ops::Range<usize> {
+    pub fn addresses(&self) -> Range<usize> {
         let first = self.first.as_ptr() as usize;
         first..first + WHOLE
     }

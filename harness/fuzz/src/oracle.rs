@@ -15,6 +15,8 @@ pub enum Oracle {
     Hang,
     /// The driver accessed memory that is not its own.
     WildAccess,
+    /// AddressSanitizer saw the driver access memory that is not its own, or no longer.
+    MemoryError,
     /// The driver freed memory that the device may still write or read.
     FreedWhileMapped,
     /// A call returned and left part of its stack to the device.
@@ -52,11 +54,12 @@ pub enum Oracle {
 }
 
 /// All of them.
-pub const ORACLES: [Oracle; 21] = [
+pub const ORACLES: [Oracle; 22] = [
     Oracle::Panic,
     Oracle::Crash,
     Oracle::Hang,
     Oracle::WildAccess,
+    Oracle::MemoryError,
     Oracle::FreedWhileMapped,
     Oracle::StackWhileMapped,
     Oracle::DmaOutOfBounds,
@@ -84,6 +87,7 @@ impl Oracle {
             Self::Crash => "crash",
             Self::Hang => "hang",
             Self::WildAccess => "wild-access",
+            Self::MemoryError => "memory-error",
             Self::FreedWhileMapped => "freed-while-mapped",
             Self::StackWhileMapped => "stack-while-mapped",
             Self::DmaOutOfBounds => "dma-out-of-bounds",
@@ -109,13 +113,16 @@ impl Oracle {
         match self {
             Self::Panic => "the driver panicked (arithmetic overflow and index checks included)",
             Self::Crash => {
-                "the driver ended the process: an abort, memory that is not to be had, a panic within a panic, or AddressSanitizer's report"
+                "the driver ended the process: an abort, memory that is not to be had, or a panic within a panic"
             }
             Self::Hang => {
                 "an execution did not end by the clock on the wall: the driver, or its adapter, goes round without a comparison or a call that could be counted"
             }
             Self::WildAccess => {
                 "the driver read, wrote or jumped to what is not its own: a wild pointer, an address behind its registers, or its stack ran over"
+            }
+            Self::MemoryError => {
+                "AddressSanitizer (`--asan`) saw the driver read or write beyond a block of its heap, a variable on its stack or DMA memory, or what it freed"
             }
             Self::FreedWhileMapped => {
                 "heap or DMA memory was freed while the device could still reach it"
@@ -162,6 +169,11 @@ impl Oracle {
     /// driver promises to come back.
     pub const fn is_defect(self, driver_blocks: bool) -> bool {
         !(matches!(self, Self::UnboundedWait) && driver_blocks)
+    }
+
+    /// Whether only a driver that is built with AddressSanitizer shows it.
+    pub const fn needs_asan(self) -> bool {
+        matches!(self, Self::MemoryError)
     }
 
     /// What the ledger's verdict on an honest device's request says about the driver.

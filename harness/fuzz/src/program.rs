@@ -7,6 +7,7 @@
 
 pub mod text;
 
+use arbitrary::Arbitrary;
 use cofferdam_seam::{Bar, Purpose, Width};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ impl Register {
 }
 
 /// Something that is counted, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Arbitrary)]
 pub enum Event {
     /// A call of the workload begins.
     Call,
@@ -98,7 +99,7 @@ pub struct Trigger {
 }
 
 /// What a DMA write of the model carries, as far as an edit can aim at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Arbitrary)]
 pub enum Carried {
     /// The data of a request.
     Payload,

@@ -18,6 +18,16 @@ impl Random {
         self.0.number()
     }
 
+    /// The next bytes.
+    #[inline]
+    pub fn bytes<const LEN: usize>(&mut self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
+        for some in bytes.chunks_mut(size_of::<u64>()) {
+            some.copy_from_slice(&self.number().to_le_bytes()[..some.len()]);
+        }
+        bytes
+    }
+
     /// Below `bound`; 0 if that is 0.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "below a bound of 32 bits")]

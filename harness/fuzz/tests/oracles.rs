@@ -305,10 +305,11 @@ fn each_wrong_is_noticed_and_its_twin_is_not() {
 
 #[test]
 fn every_oracle_is_shown_here_or_elsewhere() {
-    // The first two in tests/faults.rs, the third by the planted bugs, the last above.
+    // The first two in tests/faults.rs, the next by the planted bugs, the last above.
     let elsewhere = [
         Oracle::Crash,
         Oracle::WildAccess,
+        Oracle::MemoryError,
         Oracle::Runaway,
         Oracle::InterruptMisuse,
     ];

@@ -176,8 +176,9 @@ impl Counters {
     }
 }
 
-/// LLVM calls this from a constructor of every instrumented compilation unit.
-#[unsafe(no_mangle)]
+/// LLVM calls this from a constructor of every instrumented compilation unit. In a program of libFuzzer the
+/// counters are libFuzzer's.
+#[cfg_attr(not(feature = "libfuzzer"), unsafe(no_mangle))]
 extern "C" fn __sanitizer_cov_8bit_counters_init(start: *const AtomicU8, stop: *const AtomicU8) {
     let len = (stop as usize).saturating_sub(start as usize);
     if len == 0 {

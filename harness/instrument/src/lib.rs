@@ -4,12 +4,13 @@
 //! - [`platform`]: the operating system that drivers of the `dma_api` and `mmio_api` family expect,
 //!   over any [`DriverHost`](cofferdam_seam::DriverHost);
 //! - [`wrapper`]: the rustc wrapper that instruments single crates, and what instrumented code does at
-//!   run time: [`trap::callbacks`], [`steps`], [`coverage`], [`constants`].
+//!   run time: [`trap::callbacks`], [`steps`], [`coverage`], [`constants`], [`asan`].
 //!
 //! The crate sees the seam and nothing else of the harness, so adapters may depend on it. It trusts
 //! the host, the compiler and the kernel; neither the driver, whose wild accesses stay deadly, nor the
 //! device.
 
+pub mod asan;
 pub mod constants;
 pub mod coverage;
 pub mod platform;

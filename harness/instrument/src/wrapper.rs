@@ -1,6 +1,7 @@
 //! The rustc wrapper: cargo calls it as `wrapper rustc ARGS...` for every crate, and for the listed
 //! ones it adds LLVM's SanitizerCoverage, which works on stable Rust.
 
+use crate::asan::CALLS;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -36,20 +37,46 @@ const TRAPS: [&str; 2] = [
 /// through its host.
 pub const UNTRAPPED: char = '-';
 
+/// Ends the name of a program in the list that is itself nothing to instrument: it is only linked with what
+/// the other crates call.
+pub const LINKED: char = '!';
+
 /// The environment variable that says how listed crates are built for fuzzing, words separated by
-/// commas: [`CHECKED`], [`SANITIZED`].
+/// commas: [`CHECKED`], [`SANITIZED`], [`LIBFUZZER`].
 pub const MANNER: &str = "COFFERDAM_INSTRUMENT_MANNER";
 
 /// With overflow checks, whatever the profile says.
 pub const CHECKED: &str = "checked";
 
+/// For libFuzzer, which wants to know where the counters are. What cargo-fuzz adds to every crate is taken
+/// from all: the callbacks must not be called from what they call.
+pub const LIBFUZZER: &str = "libfuzzer";
+
+/// See [`LIBFUZZER`].
+const PLACES: &str = "-Cllvm-args=-sanitizer-coverage-pc-table";
+
+/// Callbacks that a program of libFuzzer has twice, as the linker must wrap them.
+pub const SHARED: [&str; 9] = [
+    "__sanitizer_cov_trace_cmp1",
+    "__sanitizer_cov_trace_cmp2",
+    "__sanitizer_cov_trace_cmp4",
+    "__sanitizer_cov_trace_cmp8",
+    "__sanitizer_cov_trace_const_cmp1",
+    "__sanitizer_cov_trace_const_cmp2",
+    "__sanitizer_cov_trace_const_cmp4",
+    "__sanitizer_cov_trace_const_cmp8",
+    "__sanitizer_cov_trace_switch",
+];
+
 /// With AddressSanitizer. It makes the compiler accept what is otherwise nightly only.
 pub const SANITIZED: &str = "asan";
 
-/// See [`SANITIZED`].
-const ASAN: [&str; 2] = [
+/// See [`SANITIZED`]. Checks are made in place, however long a function is: failed ones have to call
+/// [`CALLS`].
+const ASAN: [&str; 3] = [
     "-Zsanitizer=address",
     "-Cunsafe-allow-abi-mismatch=sanitizer",
+    "-Cllvm-args=-asan-instrumentation-with-call-threshold=-1",
 ];
 
 /// Whether cargo calls this program as its wrapper: the variable is set, and the first argument is
@@ -70,11 +97,17 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("cofferdam: a rustc wrapper is called with the compiler's path; cargo does so");
         return ExitCode::from(2);
     };
-    let args: Vec<OsString> = args.collect();
+    let mut args: Vec<OsString> = args.collect();
+    let manner = env::var(MANNER).unwrap_or_default();
+    let for_libfuzzer = lists(&manner, LIBFUZZER);
+    if for_libfuzzer {
+        args.retain(|arg| !is_coverage(arg));
+    }
     let list = env::var(VARIABLE).unwrap_or_default();
     let name = crate_name(&args);
     let trapped = name.is_some_and(|name| lists(&list, name));
     let listed = trapped || name.is_some_and(|name| lists(&list, &format!("{name}{UNTRAPPED}")));
+    let linked = name.is_some_and(|name| lists(&list, &format!("{name}{LINKED}")));
     let mut command = Command::new(&rustc);
     command.args(&args);
     if listed {
@@ -82,12 +115,18 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         if trapped {
             command.args(TRAPS);
         }
-        let manner = env::var(MANNER).unwrap_or_default();
+        if for_libfuzzer {
+            command.arg(PLACES);
+        }
         if lists(&manner, CHECKED) {
             command.arg("-Coverflow-checks=on");
         }
-        if lists(&manner, SANITIZED) {
-            command.args(ASAN).env("RUSTC_BOOTSTRAP", "1");
+    }
+    if (listed || linked) && lists(&manner, SANITIZED) {
+        command.args(ASAN).env("RUSTC_BOOTSTRAP", "1");
+        if is_program(&args) {
+            let wrap = |call: &&str| format!("-Clink-arg=-Wl,--wrap={call}");
+            command.args(CALLS.iter().map(wrap));
         }
     }
     match command.status() {
@@ -109,6 +148,19 @@ pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
 fn crate_name(args: &[OsString]) -> Option<&str> {
     let at = args.iter().position(|arg| arg == "--crate-name")?;
     args.get(at + 1)?.to_str()
+}
+
+/// Whether it is one of the arguments by which cargo-fuzz asks for coverage.
+fn is_coverage(arg: &OsStr) -> bool {
+    let asks = ["-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage"];
+    arg.to_str()
+        .is_some_and(|arg| asks.iter().any(|asks| arg.starts_with(asks)))
+}
+
+/// Whether it is linked.
+fn is_program(args: &[OsString]) -> bool {
+    let kinds = args.windows(2).filter(|pair| pair[0] == "--crate-type");
+    kinds.map(|pair| &pair[1]).any(|kind| kind == "bin")
 }
 
 /// Whether the list names the crate.
@@ -153,6 +205,18 @@ mod tests {
         assert_eq!(crate_name(&compile), Some("nvme_driver"));
         assert_eq!(crate_name(&args(&["-vV"])), None);
         assert_eq!(crate_name(&args(&["--crate-name"])), None);
+    }
+
+    #[test]
+    fn coverage_that_cargo_fuzz_asks_for_is_told_from_other_arguments() {
+        let given = args(&[
+            "-Cpasses=sancov-module",
+            "-Cllvm-args=-sanitizer-coverage-level=4",
+            "-Cllvm-args=-inline-threshold=5",
+            "-Cdebug-assertions",
+        ]);
+        let is: Vec<_> = given.iter().map(|arg| is_coverage(arg)).collect();
+        assert_eq!(is, [true, true, false, false]);
     }
 
     #[test]

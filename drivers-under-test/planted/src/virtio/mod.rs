@@ -19,6 +19,7 @@ pub(crate) mod double_fetch;
 pub(crate) mod fabricated_data;
 pub(crate) mod free_list_in_ring;
 pub(crate) mod identify_length;
+pub(crate) mod identify_scan;
 pub(crate) mod length_underflow;
 pub(crate) mod queue_size;
 pub(crate) mod retry_direction;

@@ -11,6 +11,7 @@ use cofferdam_fuzz::finding::{Finding, Found};
 use cofferdam_fuzz::frames::{self, Location};
 use cofferdam_fuzz::oracle::Oracle;
 use cofferdam_fuzz::target::Target;
+use cofferdam_instrument::asan;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::OnceLock;
@@ -108,7 +109,15 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
         libc::SIGABRT => "the driver ends the process".to_owned(),
         _ => format!("{name} at address {address:#x}"),
     };
-    end(Oracle::Crash, &message, &stack)
+    match asan::reported() {
+        // Its report is on standard error.
+        Some(report) => end(
+            Oracle::MemoryError,
+            &format!("AddressSanitizer: {report}"),
+            &stack,
+        ),
+        None => end(Oracle::Crash, &message, &stack),
+    }
 }
 
 extern "C" fn hung(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {

@@ -42,6 +42,9 @@ use cofferdam_fuzz::target::Target;
 use std::fmt::Display;
 use std::process::ExitCode;
 
+/// Whether drivers are built with AddressSanitizer.
+pub const SANITIZED: bool = cofferdam_instrument::asan::ON;
+
 /// Findings, or a finding that is still there.
 pub const FOUND: u8 = 1;
 /// Wrong usage.

@@ -97,6 +97,15 @@ impl State {
         true
     }
 
+    /// Takes a mapping back whose memory goes with it; whether the driver held it.
+    pub fn unmap_and_close(&mut self, id: u64) -> bool {
+        let map = usize::try_from(id).ok().and_then(|id| self.maps.get(id));
+        if let Some(map) = map {
+            self.memory.close(&(map.start..map.start + map.len));
+        }
+        self.unmap(id)
+    }
+
     /// The live mapping that starts at an address.
     pub fn mapping_at(&self, at: Iova) -> Option<u64> {
         let start = usize::try_from(at.0.checked_sub(self.first_iova)?).ok()?;

@@ -170,45 +170,64 @@ hooks! {
         __sanitizer_cov_store8 = 8, __sanitizer_cov_store16 = 16;
 }
 
-macro_rules! compares {
-    ($($name:ident: $operand:ty),+ $(,)?) => {$(
-        #[unsafe(no_mangle)]
-        extern "C" fn $name(_: $operand, _: $operand) {
-            compare();
+/// Callbacks that libFuzzer has too: in its programs the linker wraps them, and each goes on to libFuzzer's.
+macro_rules! shared {
+    ($($name:ident, $wrapped:literal, $others:ident($($argument:ident: $kind:ty),+) $own:block)+) => {$(
+        #[cfg_attr(not(feature = "libfuzzer"), unsafe(no_mangle))]
+        #[cfg_attr(feature = "libfuzzer", unsafe(export_name = $wrapped))]
+        extern "C" fn $name($($argument: $kind),+) {
+            $own
+            #[cfg(feature = "libfuzzer")]
+            {
+                unsafe extern "C" {
+                    fn $others($($argument: $kind),+);
+                }
+                // SAFETY: with the arguments of the call to it.
+                unsafe { $others($($argument),+) };
+            }
         }
     )+};
 }
 
-compares! {
-    __sanitizer_cov_trace_cmp1: u8,
-    __sanitizer_cov_trace_cmp2: u16,
-    __sanitizer_cov_trace_cmp4: u32,
-    __sanitizer_cov_trace_cmp8: u64,
-}
+shared! {
+    __sanitizer_cov_trace_cmp1, "__wrap___sanitizer_cov_trace_cmp1",
+    __real___sanitizer_cov_trace_cmp1(_a: u8, _b: u8) { compare(); }
 
-macro_rules! constant_compares {
-    ($($name:ident: $operand:ty),+ $(,)?) => {$(
-        #[unsafe(no_mangle)]
-        extern "C" fn $name(constant: $operand, _: $operand) {
-            constants::compared(constant.into());
-            compare();
+    __sanitizer_cov_trace_cmp2, "__wrap___sanitizer_cov_trace_cmp2",
+    __real___sanitizer_cov_trace_cmp2(_a: u16, _b: u16) { compare(); }
+
+    __sanitizer_cov_trace_cmp4, "__wrap___sanitizer_cov_trace_cmp4",
+    __real___sanitizer_cov_trace_cmp4(_a: u32, _b: u32) { compare(); }
+
+    __sanitizer_cov_trace_cmp8, "__wrap___sanitizer_cov_trace_cmp8",
+    __real___sanitizer_cov_trace_cmp8(_a: u64, _b: u64) { compare(); }
+
+    __sanitizer_cov_trace_const_cmp1, "__wrap___sanitizer_cov_trace_const_cmp1",
+    __real___sanitizer_cov_trace_const_cmp1(constant: u8, _b: u8) { compare_with(constant.into()); }
+
+    __sanitizer_cov_trace_const_cmp2, "__wrap___sanitizer_cov_trace_const_cmp2",
+    __real___sanitizer_cov_trace_const_cmp2(constant: u16, _b: u16) { compare_with(constant.into()); }
+
+    __sanitizer_cov_trace_const_cmp4, "__wrap___sanitizer_cov_trace_const_cmp4",
+    __real___sanitizer_cov_trace_const_cmp4(constant: u32, _b: u32) { compare_with(constant.into()); }
+
+    __sanitizer_cov_trace_const_cmp8, "__wrap___sanitizer_cov_trace_const_cmp8",
+    __real___sanitizer_cov_trace_const_cmp8(constant: u64, _b: u64) { compare_with(constant); }
+
+    // The value, and the cases: how many, how wide, and each.
+    __sanitizer_cov_trace_switch, "__wrap___sanitizer_cov_trace_switch",
+    __real___sanitizer_cov_trace_switch(_value: u64, cases: *const u64) {
+        if constants::are_noted() {
+            note_cases(cases);
         }
-    )+};
-}
-
-constant_compares! {
-    __sanitizer_cov_trace_const_cmp1: u8,
-    __sanitizer_cov_trace_const_cmp2: u16,
-    __sanitizer_cov_trace_const_cmp4: u32,
-    __sanitizer_cov_trace_const_cmp8: u64,
-}
-
-/// The value, and the cases: how many, how wide, and each.
-#[unsafe(no_mangle)]
-extern "C" fn __sanitizer_cov_trace_switch(_: u64, cases: *const u64) {
-    if constants::are_noted() {
-        note_cases(cases);
+        compare();
     }
+}
+
+/// A comparison with a constant.
+#[inline]
+fn compare_with(constant: u64) {
+    constants::compared(constant);
     compare();
 }
 

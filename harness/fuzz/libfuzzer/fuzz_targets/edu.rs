@@ -1,0 +1,5 @@
+//! edu under libFuzzer.
+
+#![no_main]
+
+cofferdam_libfuzzer::fuzz!(&cofferdam_fuzz_targets::edu::EDU);

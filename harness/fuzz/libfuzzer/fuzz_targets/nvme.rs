@@ -1,0 +1,5 @@
+//! nvme under libFuzzer.
+
+#![no_main]
+
+cofferdam_libfuzzer::fuzz!(&cofferdam_fuzz_targets::nvme::OURS);

@@ -1,0 +1,5 @@
+//! virtio-blk under libFuzzer.
+
+#![no_main]
+
+cofferdam_libfuzzer::fuzz!(&cofferdam_fuzz_targets::virtio::blk::BLK);

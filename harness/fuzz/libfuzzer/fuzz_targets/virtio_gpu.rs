@@ -1,0 +1,5 @@
+//! virtio-gpu under libFuzzer.
+
+#![no_main]
+
+cofferdam_libfuzzer::fuzz!(&cofferdam_fuzz_targets::virtio::gpu::GPU);

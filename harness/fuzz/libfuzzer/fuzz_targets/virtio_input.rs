@@ -1,0 +1,5 @@
+//! virtio-input under libFuzzer.
+
+#![no_main]
+
+cofferdam_libfuzzer::fuzz!(&cofferdam_fuzz_targets::virtio::input::INPUT);
