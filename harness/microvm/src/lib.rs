@@ -27,7 +27,7 @@ mod vm;
 mod watchdog;
 
 pub use calls::{CallError, VmDriver};
-pub use cofferdam_microvm_abi::{Call, Driver, MACHINE};
+pub use cofferdam_microvm_abi::{Call, Driver, MACHINE, Service, bell, complaint, tenant};
 pub use kvm::{DEVICE, Kvm, Nature, Unavailable};
-pub use services::{HostWorld, Nowhere, World};
+pub use services::{HostWorld, Locate, Nowhere, World};
 pub use vm::{Counts, Death, MicroVm, Snapshot, VmError, Window};

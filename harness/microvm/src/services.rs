@@ -207,6 +207,16 @@ impl<H: RawDma> World for HostWorld<H> {
             Service::Next | Service::Wait | Service::Panic | Service::Fault => {
                 Err(HostError::Refused)
             }
+            // A tenant's.
+            Service::Ring
+            | Service::Await
+            | Service::Publish
+            | Service::Complain
+            | Service::Finished
+            | Service::NextTrial
+            | Service::SiblingRead
+            | Service::SiblingWrite
+            | Service::GiveBack => Err(HostError::Refused),
         }
     }
 

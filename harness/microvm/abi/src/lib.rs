@@ -106,6 +106,24 @@ codes! {
     Panic = 13,
     /// An exception, described in the page; never returns
     Fault = 14,
+    /// A tenant's, as all that follow: it rings its server's doorbell. () -> (0, nanoseconds)
+    Ring = 15,
+    /// (what for, of [`bell`]; deadline) -> (whether it rang, nanoseconds)
+    Await = 16,
+    /// (six words of counters)
+    Publish = 17,
+    /// (what of, of [`complaint`]) -> (0, nanoseconds)
+    Complain = 18,
+    /// It made all its requests. () -> (0, nanoseconds)
+    Finished = 19,
+    /// () -> (seed, requests)
+    NextTrial = 20,
+    /// (offset) -> (value, nanoseconds)
+    SiblingRead = 21,
+    /// (offset, value) -> (0, nanoseconds)
+    SiblingWrite = 22,
+    /// (the machine's physical address) -> (whether it was taken, nanoseconds)
+    GiveBack = 23,
 }
 
 codes! {
@@ -140,6 +158,9 @@ codes! {
     Plant = 13,
     /// (aligned, count): locked increments, across two cache lines unless aligned; sabotage
     Lock = 14,
+    /// (number, properties of [`tenant`], seed, requests, the machine's physical address of its ring, from
+    /// which request on it gives a page back, nanoseconds): a tenant lives here; never returns
+    Tenant = 15,
 }
 
 codes! {
@@ -151,6 +172,38 @@ codes! {
     Nvme = 1,
     /// virtio-drivers, by its own PCI transport
     VirtioBlk = 2,
+}
+
+/// Properties of a tenant, by bit.
+pub mod tenant {
+    /// Its server has a disk.
+    pub const BLOCK: u64 = 1 << 0;
+    /// Its first request is no part of a trial.
+    pub const WARM: u64 = 1 << 1;
+    /// It has a device of its own.
+    pub const SIBLING: u64 = 1 << 2;
+    /// It gives a page back.
+    pub const GIVES_BACK: u64 = 1 << 3;
+}
+
+/// What a tenant waits for beside a deadline.
+pub mod bell {
+    /// Nothing.
+    pub const NONE: u64 = 0;
+    /// Its server.
+    pub const SERVER: u64 = 1;
+    /// The next trial.
+    pub const NEXT: u64 = 2;
+}
+
+/// What a tenant complains of.
+pub mod complaint {
+    /// An error.
+    pub const FAILED: u64 = 0;
+    /// Wrong data.
+    pub const WRONG: u64 = 1;
+    /// Its own device.
+    pub const DEVICE: u64 = 2;
 }
 
 /// Errors of [`Service`]s: the seam's `HostError`, its payload in word 1 and on.
