@@ -2,8 +2,8 @@
 
 use cofferdam_microvm_abi::Service;
 use cofferdam_seam::{
-    Bar, Deadline, Direction, DriverHost, HostError, InterruptKind, Mapping, Mmio, RawDma, Vector,
-    VectorSet, Wake, Width,
+    Bar, Deadline, Direction, DriverHost, HostError, InterruptKind, Mapping, Mmio, RawDma, Time,
+    Vector, VectorSet, Wake, Width,
 };
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
@@ -27,6 +27,8 @@ pub trait World {
         arguments: &[u64; 8],
         locate: Locate<'_>,
     ) -> Result<[u64; 2], HostError>;
+    /// The time.
+    fn now(&self) -> Time;
     /// A wait; nothing raised if the deadline passed.
     fn wait(&mut self, vectors: VectorSet, until: Deadline) -> Result<VectorSet, HostError>;
 }
@@ -127,6 +129,10 @@ impl World for Nowhere {
         Err(HostError::Refused)
     }
 
+    fn now(&self) -> Time {
+        Time::NEVER
+    }
+
     fn wait(&mut self, _: VectorSet, _: Deadline) -> Result<VectorSet, HostError> {
         Err(HostError::Refused)
     }
@@ -218,6 +224,10 @@ impl<H: RawDma> World for HostWorld<H> {
             | Service::SiblingWrite
             | Service::GiveBack => Err(HostError::Refused),
         }
+    }
+
+    fn now(&self) -> Time {
+        self.host.now()
     }
 
     fn wait(&mut self, vectors: VectorSet, until: Deadline) -> Result<VectorSet, HostError> {

@@ -359,6 +359,7 @@ impl MicroVm {
     /// Runs until the guest asks for the next call.
     fn run(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
         self.watchdog.begin().step("its watchdog")?;
+        self.tell_time(world);
         let ended = self.leave(world)?;
         self.died |= ended.is_err();
         Ok(ended)
@@ -418,6 +419,7 @@ impl MicroVm {
             if let Some(death) = death {
                 return Ok(Err(death));
             }
+            self.tell_time(world);
             // A guest that keeps leaving is out of time, too. Not asked at each exit: the clock costs.
             if self.counts.exits.is_multiple_of(64) && self.watchdog.passed() {
                 return Ok(Err(Death::TimedOut {
@@ -425,6 +427,12 @@ impl MicroVm {
                 }));
             }
         }
+    }
+
+    /// Before the guest goes on: to know the time costs it no exit then. Not after a signal, which comes at
+    /// any time.
+    fn tell_time(&mut self, world: &impl World) {
+        self.set_word(page::NOW, world.now().nanos());
     }
 
     /// A hypercall but the one for more work.

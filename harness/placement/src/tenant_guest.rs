@@ -95,6 +95,10 @@ impl World for Vmm<'_> {
         }
     }
 
+    fn now(&self) -> Time {
+        self.around.now()
+    }
+
     fn wait(&mut self, _: VectorSet, _: Deadline) -> Result<VectorSet, HostError> {
         self.left();
         Err(HostError::Refused)

@@ -42,6 +42,9 @@ pub mod page {
     pub const TO_GUEST: u64 = 0x40;
     /// Interrupts the guest has taken.
     pub const TAKEN: u64 = 0x80;
+    /// The time when the guest was entered last, nanoseconds; all ones once it has been read, so that a
+    /// guest that does nothing but look at the time asks for it.
+    pub const NOW: u64 = 0x88;
     /// Five words of an exception: its number, error code, instruction, CR2, and stack pointer.
     pub const FAULT: u64 = 0xc0;
     /// Bytes of text: a panic's message, or an error's reason.

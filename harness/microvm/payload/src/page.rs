@@ -1,7 +1,7 @@
 //! The call page, and hypercalls over it.
 
 use cofferdam_microvm_abi::{CALL, HYPERCALL, Service, page};
-use cofferdam_seam::HostError;
+use cofferdam_seam::{HostError, Time};
 use core::arch::asm;
 use core::slice;
 
@@ -82,6 +82,13 @@ fn answer<const N: usize>() -> Result<[u64; N], HostError> {
         code::INFRASTRUCTURE => Err(HostError::Infrastructure(answer[1] as u32)),
         _ => Err(HostError::Refused),
     }
+}
+
+/// The time at which this guest was entered, once each time; then [`Time::NEVER`].
+pub fn take_time() -> Time {
+    let now = Time(word(page::NOW));
+    set_word(page::NOW, Time::NEVER.nanos());
+    now
 }
 
 /// Asks for the next call, whose words the page then holds.
