@@ -302,7 +302,7 @@ fn tenants_guest_reaches_no_frame_but_its_tenants_and_ends_at_anothers_ring() {
             vm.reset(&fresh).expect("KVM resets it");
             // The tenant itself, sent to frames that are not its own.
             let (number, block, seed, requests) = (1, 1, 1, 12);
-            let astray = [number, block, seed, requests, at, 0, 0];
+            let astray = [number, block, seed, requests, at, 0];
             let lived = vm.call(Call::Tenant, &astray, &mut Nowhere).expect("KVM");
             assert!(
                 matches!(lived, Err(Death::Wild { address, of_machine: true, .. })

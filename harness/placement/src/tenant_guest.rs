@@ -27,7 +27,7 @@ impl Vmm<'_> {
         self.around.link().page().pay(Toll::Left, 1);
     }
 
-    /// What a hypercall comes to, without the time.
+    /// What a hypercall comes to.
     fn value(&mut self, service: Service, arguments: &[u64; 8]) -> Result<u64, HostError> {
         let [first, second, ..] = *arguments;
         let narrow = |value: u64| u32::try_from(value).map_err(|_| HostError::Refused);
@@ -83,15 +83,11 @@ impl World for Vmm<'_> {
     ) -> Result<[u64; 2], HostError> {
         self.left();
         match service {
-            Service::Now => Ok([self.around.now().nanos(), 0]),
             Service::NextTrial => {
                 let (seed, requests) = self.around.next();
                 Ok([seed, requests.into()])
             }
-            service => {
-                let value = self.value(service, arguments)?;
-                Ok([value, self.around.now().nanos()])
-            }
+            service => Ok([self.value(service, arguments)?, 0]),
         }
     }
 
@@ -107,7 +103,7 @@ impl World for Vmm<'_> {
 
 /// Lets tenant `number` of a trial live in that guest.
 pub fn run(mut vm: MicroVm, link: Rc<Link>, spec: &TrialSpec, number: u8, way: Way<'_>) -> ! {
-    let arguments = words(&tenant::task(spec, number, way), link.now());
+    let arguments = words(&tenant::task(spec, number, way));
     let mut vmm = Vmm {
         around: Surroundings::new(Rc::clone(&link), spec, number, way),
     };
@@ -119,7 +115,7 @@ pub fn run(mut vm: MicroVm, link: Rc<Link>, spec: &TrialSpec, number: u8, way: W
 }
 
 /// A tenant's task, as its guest is told it.
-fn words(task: &Task, now: Time) -> [u64; 7] {
+fn words(task: &Task) -> [u64; 6] {
     use cofferdam_microvm::tenant as is;
     let properties = [
         (task.block, is::BLOCK),
@@ -135,6 +131,5 @@ fn words(task: &Task, now: Time) -> [u64; 7] {
         task.requests.into(),
         ring::ring_start(RingAt::Tenant(task.number)),
         task.gives_back.unwrap_or(0).into(),
-        now.nanos(),
     ]
 }

@@ -109,23 +109,23 @@ codes! {
     Panic = 13,
     /// An exception, described in the page; never returns
     Fault = 14,
-    /// A tenant's, as all that follow: it rings its server's doorbell. () -> (0, nanoseconds)
+    /// A tenant's, as all that follow: it rings its server's doorbell. ()
     Ring = 15,
-    /// (what for, of [`bell`]; deadline) -> (whether it rang, nanoseconds)
+    /// (what for, of [`bell`]; deadline) -> (whether it rang)
     Await = 16,
     /// (six words of counters)
     Publish = 17,
-    /// (what of, of [`complaint`]) -> (0, nanoseconds)
+    /// (what of, of [`complaint`])
     Complain = 18,
-    /// It made all its requests. () -> (0, nanoseconds)
+    /// It made all its requests. ()
     Finished = 19,
     /// () -> (seed, requests)
     NextTrial = 20,
-    /// (offset) -> (value, nanoseconds)
+    /// (offset) -> (value)
     SiblingRead = 21,
-    /// (offset, value) -> (0, nanoseconds)
+    /// (offset, value)
     SiblingWrite = 22,
-    /// (the machine's physical address) -> (whether it was taken, nanoseconds)
+    /// (the machine's physical address) -> (whether it was taken)
     GiveBack = 23,
 }
 
@@ -162,7 +162,7 @@ codes! {
     /// (aligned, count): locked increments, across two cache lines unless aligned; sabotage
     Lock = 14,
     /// (number, properties of [`tenant`], seed, requests, the machine's physical address of its ring, from
-    /// which request on it gives a page back, nanoseconds): a tenant lives here; never returns
+    /// which request on it gives a page back): a tenant lives here; never returns
     Tenant = 15,
 }
 

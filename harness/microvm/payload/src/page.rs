@@ -84,9 +84,14 @@ fn answer<const N: usize>() -> Result<[u64; N], HostError> {
     }
 }
 
+/// The time at which this guest was entered, unless it was taken.
+pub fn time() -> Time {
+    Time(word(page::NOW))
+}
+
 /// The time at which this guest was entered, once each time; then [`Time::NEVER`].
 pub fn take_time() -> Time {
-    let now = Time(word(page::NOW));
+    let now = time();
     set_word(page::NOW, Time::NEVER.nanos());
     now
 }

@@ -36,30 +36,24 @@ impl Shared for Frames {
     }
 }
 
-/// The world by hypercalls. Most answers carry the time, so that to know it costs no exit.
-struct Outside {
-    now: Time,
-}
+/// The world by hypercalls.
+struct Outside;
 
 impl Outside {
-    /// A hypercall whose answer is a value and the time. Without an answer nothing is so, and no
-    /// deadline is in the future.
+    /// A hypercall whose answer is a value.
     fn ask(&mut self, service: Service, arguments: &[u64]) -> Result<u64, HostError> {
-        let answer = page::ask::<2>(service, arguments);
-        let [value, now] = answer.inspect_err(|_| self.now = Time::NEVER)?;
-        self.now = Time(now);
-        Ok(value)
+        page::ask(service, arguments).map(|[value]| value)
     }
 
     fn tell(&mut self, service: Service, arguments: &[u64]) {
         // A VMM that refuses is as deaf as one that does nothing.
-        let _ = self.ask(service, arguments);
+        let _ = page::ask::<0>(service, arguments);
     }
 }
 
 impl World for Outside {
     fn now(&self) -> Time {
-        self.now
+        page::time()
     }
 
     fn ring(&mut self) {
@@ -95,9 +89,6 @@ impl World for Outside {
 
     fn next(&mut self) -> (u64, u32) {
         let [seed, requests] = page::ask(Service::NextTrial, &[]).unwrap_or_default();
-        if let Ok([now]) = page::ask(Service::Now, &[]) {
-            self.now = Time(now);
-        }
         (seed, requests as u32)
     }
 
@@ -117,7 +108,7 @@ impl World for Outside {
 }
 
 /// Lets the tenant live that a call describes.
-pub fn live([number, is, seed, requests, ring, gives_back, now]: [u64; 7]) -> ! {
+pub fn live([number, is, seed, requests, ring, gives_back]: [u64; 6]) -> ! {
     let task = Task {
         number: number as u8,
         block: is & tenant::BLOCK != 0,
@@ -127,6 +118,5 @@ pub fn live([number, is, seed, requests, ring, gives_back, now]: [u64; 7]) -> ! 
         sibling: is & tenant::SIBLING != 0,
         gives_back: (is & tenant::GIVES_BACK != 0).then_some(gives_back as u32),
     };
-    let world = Outside { now: Time(now) };
-    Tenant::new(world, Ring::new(Frames(ring), ring), task).run()
+    Tenant::new(Outside, Ring::new(Frames(ring), ring), task).run()
 }
