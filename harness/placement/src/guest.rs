@@ -59,13 +59,20 @@ pub fn boot<'a>(
     window: Window,
 ) -> Result<MicroVm, GuestError> {
     let kvm = Kvm::open()?;
-    let windows: Vec<_> = runs
-        .map(|run| cofferdam_microvm::Window {
-            at: run.bytes().start,
-            host: window.pointer(run.bytes().start),
-            len: run.bytes().end - run.bytes().start,
-        })
-        .collect();
+    let mut windows: Vec<cofferdam_microvm::Window> = Vec::new();
+    for run in runs {
+        let bytes = run.bytes();
+        let len = bytes.end - bytes.start;
+        match windows.last_mut() {
+            // KVM takes milliseconds for each slot on a busy host.
+            Some(last) if last.at + last.len == bytes.start => last.len += len,
+            _ => windows.push(cofferdam_microvm::Window {
+                at: bytes.start,
+                host: window.pointer(bytes.start),
+                len,
+            }),
+        }
+    }
     // SAFETY: the window is mapped for the life of the process, and devices, other domains and the
     // guest's own host all expect its bytes to change.
     let mut vm = unsafe { MicroVm::boot(&kvm, &windows) }?;
