@@ -87,8 +87,7 @@ pub enum Command {
 /// Which trials of the plan.
 #[derive(Args)]
 struct Selection {
-    /// Minutes instead of hours: 3 trials a cell, 12 requests a tenant, 1 s of device time
-    /// (otherwise 30, 24 and 2 s).
+    /// Minutes instead of half an hour: 3 trials a cell and 1 s of device time (otherwise 30 and 2 s).
     #[arg(long)]
     quick: bool,
     /// Only this placement; may be given again.
@@ -234,6 +233,9 @@ pub struct Replay {
     /// Of a finding: prints a test that reproduces it.
     #[arg(long)]
     pub emit_test: bool,
+    /// Of a finding: where the driver runs: vm, a KVM guest of its own; without it, in the runner's process.
+    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"], conflicts_with_all = ["on", "emit_test"])]
+    pub place: Option<String>,
     /// Of a finding or program: runs its driver on each of these, and tells the first access in which one
     /// differs from the first of them. Exit code 1 if one does, 3 if one is not available.
     #[arg(long, value_name = "BACKEND", value_delimiter = ',', conflicts_with_all = ["times", "emit_test", "out", "perfetto"])]

@@ -76,6 +76,10 @@ pub struct Fuzz {
     /// Does not look at coverage: for comparisons.
     #[arg(long)]
     no_feedback: bool,
+    /// Where the driver runs: vm, a KVM guest of its own; without it, in the runner's process. In a VM there is
+    /// no coverage.
+    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"])]
+    place: Option<String>,
 }
 
 #[derive(Args)]
@@ -84,6 +88,9 @@ pub struct Minimize {
     build: Build,
     /// The directory of a finding, or a program.
     path: PathBuf,
+    /// Where the driver runs: vm; without it, in the runner's process.
+    #[arg(long = "in", value_name = "PLACE", value_parser = ["vm"])]
+    place: Option<String>,
 }
 
 #[derive(Args)]
@@ -184,13 +191,19 @@ pub fn fuzz(arguments: &Fuzz) -> ExitCode {
     if arguments.no_feedback {
         told.push("--no-feedback".into());
     }
+    if let Some(place) = &arguments.place {
+        told.extend(["--in".into(), place.into()]);
+    }
     run(&arguments.build, told)
 }
 
 /// Makes the program of a finding smaller.
 pub fn minimize(arguments: &Minimize) -> ExitCode {
-    let path = arguments.path.clone().into();
-    run(&arguments.build, ["minimize".into(), path])
+    let mut told: Vec<OsString> = vec!["minimize".into(), arguments.path.clone().into()];
+    if let Some(place) = &arguments.place {
+        told.extend(["--in".into(), place.into()]);
+    }
+    run(&arguments.build, told)
 }
 
 /// Measures a target.
@@ -249,11 +262,20 @@ pub fn corpus(arguments: &Corpus) -> ExitCode {
 }
 
 /// Runs a finding or a program again.
-pub fn replay(build: &Build, path: &Path, times: u32, emit_test: bool) -> ExitCode {
+pub fn replay(
+    build: &Build,
+    path: &Path,
+    times: u32,
+    emit_test: bool,
+    place: Option<&str>,
+) -> ExitCode {
     let mut told: Vec<OsString> = vec!["replay".into(), path.into()];
     told.extend(["--times".into(), times.to_string().into()]);
     if emit_test {
         told.push("--emit-test".into());
+    }
+    if let Some(place) = place {
+        told.extend(["--in".into(), place.into()]);
     }
     run(build, told)
 }

@@ -21,10 +21,16 @@ pub fn replay(arguments: &Replay) -> ExitCode {
             &"--on takes a program or a finding of the fuzzer; a trial runs in its placement",
             USAGE,
         ),
+        Again::Trial(_) if arguments.place.is_some() => fail(
+            &"--in takes a program or a finding of the fuzzer; a trial runs in its placement",
+            USAGE,
+        ),
         Again::Trial(address) => replay_trial(address, arguments),
         Again::Program(path) if !arguments.on.is_empty() => across(path, arguments),
         Again::Program(path) => {
-            fuzz::replay(&arguments.build, path, arguments.times, arguments.emit_test)
+            let place = arguments.place.as_deref();
+            let (times, emit_test) = (arguments.times, arguments.emit_test);
+            fuzz::replay(&arguments.build, path, times, emit_test, place)
         }
     }
 }

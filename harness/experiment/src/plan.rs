@@ -78,7 +78,7 @@ impl Settings {
         clock: ClockKind::Leap,
         trials: 30,
         horizon_ns: 2_000_000_000,
-        requests: 24,
+        requests: 12,
         seed: 1,
         injections: None,
         injections_per_boot: 1,

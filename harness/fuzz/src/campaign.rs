@@ -77,6 +77,8 @@ impl Campaign {
         feedback: bool,
         out: Option<&Path>,
     ) -> io::Result<Self> {
+        // What is counted here is not the driver's, if that runs elsewhere.
+        let feedback = feedback && target.isolation().is_none();
         // SAFETY: the caller's promise.
         let mut counters = unsafe { Counters::take() };
         counters.clear();
@@ -116,8 +118,11 @@ impl Campaign {
         self.executions
     }
 
-    /// Edges that were taken, and all there are.
+    /// Edges that were taken, and all there are: none where the driver runs elsewhere.
     pub fn edges(&self) -> (usize, usize) {
+        if self.executor.target().isolation().is_some() {
+            return (0, 0);
+        }
         (self.history.edges(), self.history.len())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::arena;
 use crate::coroutine::{self, DriverStack};
+use crate::elsewhere;
 use crate::fault;
 use crate::frames;
 use crate::host::FuzzHost;
@@ -75,7 +76,7 @@ pub fn leave_driver() {
 static CURRENT: AtomicPtr<Program> = AtomicPtr::new(ptr::null_mut());
 
 /// Frames that tell one loop from another while fuzzing; about half of them are the harness's own.
-const GLANCE: usize = 12;
+pub(crate) const GLANCE: usize = 12;
 
 /// How a driver's life ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// The system has no memory left: no finding.
+    /// The system has no memory left, or the place that the driver runs in failed: no finding.
     pub fn run(&mut self, program: &Program, detail: Detail) -> io::Result<Outcome> {
         let target = self.target;
         world::with(|world| world.begin(target, program, detail));
@@ -143,6 +144,7 @@ impl Executor {
             life?
         };
         watch::end();
+        let failed = elsewhere::end();
         // SAFETY of the arena's reset: the driver is gone, and what it returned is plain data.
         let ended = world::with(|world| {
             let master = world.is_bus_master();
@@ -161,6 +163,9 @@ impl Executor {
             forget_driver();
         }
         reset_arena();
+        if let Some(error) = failed {
+            return Err(error);
+        }
         Ok(Outcome {
             sightings: ended.sightings,
             acted: ended.acted,
@@ -253,13 +258,18 @@ fn report_panic() {
 
 /// Called right before a driver's stack is left.
 pub(crate) fn on_abandon() {
+    let touched = watch::end();
+    abandoned(touched);
+}
+
+/// The driver does not come back, and `touched` the device's memory while it was watched.
+pub(crate) fn abandoned(touched: bool) {
     let close = world::try_with(|world| world.state.is_close()).unwrap_or(true);
     let frames = if close {
         frames::capture()
     } else {
         frames::innermost(GLANCE)
     };
-    let touched = watch::end();
     world::with(|world| world.abandon(&frames, touched));
     RUNNING.set(false);
 }
@@ -310,11 +320,18 @@ fn note(info: &PanicHookInfo<'_>) {
     } else {
         String::new()
     };
+    let file = place.map_or("", |place| place.file());
+    let line = place.map_or(0, panic::Location::line);
+    let frames = if close { frames::capture() } else { Vec::new() };
+    note_panic(file, line, frames, words);
+}
+
+/// Remembers a panic of the driver's for when its stack was unwound.
+pub(crate) fn note_panic(file: &str, line: u32, frames: Vec<usize>, words: String) {
     let panicked = Panicked {
-        // The compiler's own strings live as long as the program.
-        file: place.map_or("", |place| known_file(place.file())),
-        line: place.map_or(0, panic::Location::line),
-        frames: if close { frames::capture() } else { Vec::new() },
+        file: known_file(file),
+        line,
+        frames,
         words,
     };
     // Of a panic while unwinding the process aborts; the first tells why.

@@ -50,6 +50,9 @@ pub struct Finding {
     pub toolchain: String,
     /// Lines of the program that are actions.
     pub actions: usize,
+    /// Where the driver ran, if that was not the fuzzer's own process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
 }
 
 /// Why a finding could not be written or read.
@@ -236,6 +239,7 @@ fn describe(executor: &Executor, sighting: &Sighting, program: &Program) -> Find
             .unwrap_or("unknown")
             .to_owned(),
         actions: program.actions.len(),
+        isolation: target.isolation().map(str::to_owned),
     }
 }
 

@@ -1,11 +1,62 @@
 //! Where in a driver something happened: the stack, and what its addresses are called.
 
+use crate::arena;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 /// Frames worth keeping.
-const DEPTH: usize = 48;
+pub(crate) const DEPTH: usize = 48;
+
+/// Says what is at an address: the innermost of functions inlined into each other first.
+pub type Resolve = fn(u64) -> Vec<Location>;
+
+/// Marks addresses of drivers that run elsewhere: no process has such.
+const AWAY: usize = 1 << 62;
+
+thread_local! {
+    /// Where the driver of this execution stands, if it runs elsewhere.
+    static STANDS: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
+    /// What its addresses mean, from then on.
+    static MEANS: Cell<Option<Resolve>> = const { Cell::new(None) };
+}
+
+/// The driver of this execution runs elsewhere.
+pub(crate) fn stand_in(resolve: Resolve) {
+    MEANS.set(Some(resolve));
+}
+
+/// It came back, or the execution is over.
+pub(crate) fn stand_down() {
+    let _outside = arena::outside();
+    STANDS.set(None);
+}
+
+fn away(at: u64) -> usize {
+    usize::try_from(at).unwrap_or(0) & (AWAY - 1) | AWAY
+}
+
+/// Its instruction.
+pub(crate) fn stands_at(instruction: u64) {
+    STANDS.with_borrow_mut(|stands| {
+        if let Some(innermost) = stands.as_mut().and_then(|stands| stands.first_mut()) {
+            *innermost = away(instruction) + 1;
+        }
+    });
+}
+
+/// Where it stands: its instruction, and what is returned to.
+pub(crate) fn stands(stack: &[u64]) {
+    STANDS.with_borrow_mut(|stands| {
+        let stands = stands.get_or_insert_default();
+        stands.clear();
+        stands.extend(stack.iter().map(|at| away(*at)));
+        if let Some(innermost) = stands.first_mut() {
+            // Addresses are those that calls return to; this one is not.
+            *innermost += 1;
+        }
+    });
+}
 
 /// A place in a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +79,13 @@ pub fn capture() -> Vec<usize> {
 
 /// The innermost of them. Each costs about a microsecond.
 pub fn innermost(depth: usize) -> Vec<usize> {
+    let away = STANDS.with_borrow(|stands| {
+        let stands = stands.as_ref()?;
+        Some(stands[..stands.len().min(depth)].to_vec())
+    });
+    if let Some(away) = away {
+        return away;
+    }
     let mut frames = Vec::with_capacity(depth);
     backtrace::trace(|frame| {
         frames.push(frame.ip() as usize);
@@ -46,6 +104,17 @@ fn resolve(address: usize) -> Vec<Location> {
         return known;
     }
     let mut found = Vec::new();
+    if address & AWAY != 0 {
+        let call = (address & (AWAY - 1)).wrapping_sub(1);
+        if let Some(resolve) = MEANS.get() {
+            found = resolve(call as u64);
+        }
+        for place in &mut found {
+            place.function = plain(&place.function);
+        }
+        KNOWN.with_borrow_mut(|known| known.insert(address, found.clone()));
+        return found;
+    }
     // The instruction before the one that is returned to.
     let call = address.wrapping_sub(1) as *mut _;
     backtrace::resolve(call, |symbol| {
@@ -119,8 +188,10 @@ pub fn is_inside(place: &Location, crate_name: &str) -> bool {
 /// The innermost place that belongs to the crate under test, and how it was reached; else the innermost
 /// of anything that is neither this harness nor the standard library.
 pub fn of_driver(stack: &[Location], crate_name: &str) -> Option<Location> {
-    const HARNESS: [&str; 8] = [
+    const HARNESS: [&str; 10] = [
         "cofferdam_fuzz::",
+        "cofferdam_fuzz_vm::",
+        "cofferdam_microvm",
         "cofferdam_instrument::",
         "backtrace::",
         "core::",

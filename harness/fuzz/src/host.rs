@@ -104,12 +104,22 @@ impl FuzzHost {
     /// There is no memory left.
     #[inline(never)]
     pub fn share(&self, bytes: &[u8], way: Direction) -> Result<Shared, HostError> {
+        self.share_from(bytes.as_ptr() as usize, bytes, way)
+    }
+
+    /// The same for a driver that runs elsewhere, at whose address `at` those bytes are.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline(never)]
+    pub fn share_from(&self, at: usize, bytes: &[u8], way: Direction) -> Result<Shared, HostError> {
         with(|world| {
             let state = &mut world.state;
             let start = state.memory.allocate(bytes.len(), ALIGN);
             let start = start.ok_or(HostError::OutOfMemory(bytes.len()))?;
             state.memory.write(start, bytes);
-            let stands_for = Some(bytes.as_ptr() as usize);
+            let stands_for = Some(at);
             let id = state.map(start..start + bytes.len(), way, stands_for, None);
             Ok(Shared {
                 iova: state.iova(start),

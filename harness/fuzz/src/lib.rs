@@ -40,6 +40,7 @@ pub mod answers;
 pub mod arena;
 pub mod campaign;
 mod coroutine;
+pub mod elsewhere;
 pub mod executor;
 mod fault;
 pub mod finding;

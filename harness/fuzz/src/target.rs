@@ -108,6 +108,11 @@ pub trait Target: Sync {
         None
     }
 
+    /// Where the driver runs, in words, if it is not this process.
+    fn isolation(&self) -> Option<&str> {
+        None
+    }
+
     /// Words for registers and memory, for traces.
     fn decoder(&self) -> Box<dyn Decode> {
         Box::new(Undecoded)

@@ -113,6 +113,10 @@ pub struct State {
     asked: u32,
     /// Turns since the call began.
     turns: u32,
+    /// The driver runs elsewhere: its accesses to the device's memory are nobody's here.
+    elsewhere: bool,
+    /// How often anything happened.
+    moves: u64,
     /// The device's memory is being watched, for so many turns more.
     watched: bool,
     extra: u32,
@@ -405,6 +409,8 @@ impl State {
             longest: 0,
             asked: 0,
             turns: 0,
+            elsewhere: false,
+            moves: 0,
             watched: false,
             extra: 0,
             looked: 0,
@@ -450,6 +456,7 @@ impl State {
         self.removed = false;
         self.acted = 0;
         self.lies = Lies::none(target, program.mode);
+        self.elsewhere = false;
         self.detail = detail;
         self.sightings.clear();
         self.over = 0;
@@ -495,6 +502,11 @@ impl State {
     /// Whether somebody looks closely.
     pub fn is_close(&self) -> bool {
         self.detail != Detail::Fast
+    }
+
+    /// The driver runs elsewhere, in this execution.
+    pub(crate) fn goes_elsewhere(&mut self) {
+        self.elsewhere = true;
     }
 
     /// Whether the device was pulled out.

@@ -251,8 +251,12 @@ impl<H: RawDma> Compute for VmDriver<H> {
     }
 }
 
-/// A call's result from the words the guest left.
-fn result(words: &[u64; 8], text: impl Fn() -> String) -> Result<u64, DriverError> {
+/// A call's result from the words the guest left, and the text that may go with them.
+///
+/// # Errors
+///
+/// The driver's.
+pub fn result(words: &[u64; 8], text: impl Fn() -> String) -> Result<u64, DriverError> {
     let size = |nth: usize| usize::try_from(words[nth]).unwrap_or(usize::MAX);
     Err(match words[0] {
         0 => return Ok(words[1]),

@@ -6,7 +6,7 @@
 
 use crate::payload::{Payload, Segment};
 use cofferdam_microvm_abi::{
-    BAR_WINDOW, BARS, CALL, HEAP, HYPERCALL, MACHINE, MACHINE_LEN, RAM, STACK, SYSTEM_STACK, USER,
+    ARENA, BAR_WINDOW, BARS, CALL, HEAP, HYPERCALL, MACHINE, MACHINE_LEN, RAM, SYSTEM_STACK, USER,
     VECTORS, page,
 };
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
@@ -110,25 +110,43 @@ fn pages(memory: &mut impl Fill, payload: &Payload) {
             level | write | execute,
         );
     }
-    for range in [STACK, HEAP, CALL..CALL + page::DATA + page::DATA_MAX] {
+    let arena = payload.arena.then_some(ARENA);
+    let own_data = [
+        payload.stack(),
+        HEAP,
+        CALL..CALL + page::DATA + page::DATA_MAX,
+    ];
+    for range in own_data.into_iter().chain(arena) {
         own(range, LEVEL_3 | WRITE | NO_EXECUTE);
     }
 
+    windows(memory, true);
     let rights = PRESENT | WRITE | LEVEL_3 | IS_LARGE | NO_EXECUTE;
-    for at in (0..MACHINE_LEN).step_by(LARGE as usize) {
-        memory.word(WINDOWS + 8 * (at / LARGE), (MACHINE + at) | rights);
-    }
     let base = HYPERCALL & !(0x4000_0000 - 1);
     for at in (HYPERCALL..BARS + 6 * BAR_WINDOW).step_by(LARGE as usize) {
         memory.word(DEVICES + 8 * ((at - base) / LARGE), at | rights);
     }
 }
 
-/// What is writable for level 3 and private: all of a guest's state but its processor's.
-pub fn state(payload: &Payload) -> Vec<Range<u64>> {
+/// Lets the driver see the windows onto the machine's memory, or takes them from its sight.
+pub fn windows(memory: &mut impl Fill, seen: bool) {
+    let rights = PRESENT | WRITE | LEVEL_3 | IS_LARGE | NO_EXECUTE;
+    for at in (0..MACHINE_LEN).step_by(LARGE as usize) {
+        let entry = if seen { (MACHINE + at) | rights } else { 0 };
+        memory.word(WINDOWS + 8 * (at / LARGE), entry);
+    }
+}
+
+/// What is writable for level 3 and private: all of a guest's state but its processor's, for a guest whose
+/// stack is used down to that address. Not what nobody may rely on: an arena, and what is below the stack.
+pub fn state(payload: &Payload, stack: u64) -> Vec<Range<u64>> {
     let data = payload.segments.iter().filter(|segment| segment.write);
+    let heap = (!payload.arena).then_some(HEAP);
+    // Functions keep 128 bytes below their stack without saying so (System V ABI, 3.2.2).
+    let used = stack.saturating_sub(128).max(payload.stack().start)..payload.stack().end;
     data.map(|segment| segment.range.clone())
-        .chain([STACK, HEAP, CALL..CALL + page::DATA])
+        .chain(heap)
+        .chain([used, CALL..CALL + page::DATA])
         .collect()
 }
 
@@ -184,7 +202,7 @@ pub fn special_registers(sregs: &mut kvm_sregs) {
 pub fn registers(payload: &Payload) -> kvm_regs {
     kvm_regs {
         rip: payload.entry,
-        rsp: STACK.end,
+        rsp: payload.stack().end,
         rflags: 0x202,
         ..Default::default()
     }

@@ -26,8 +26,11 @@ mod services;
 mod vm;
 mod watchdog;
 
+pub use calls::result;
 pub use calls::{CallError, VmDriver};
-pub use cofferdam_microvm_abi::{Call, Driver, MACHINE, Service, bell, complaint, tenant};
+pub use cofferdam_microvm_abi::{Call, Driver, MACHINE, Planted, Service, bell, complaint, tenant};
 pub use kvm::{DEVICE, Kvm, Nature, Unavailable};
-pub use services::{HostWorld, Locate, Nowhere, World};
+pub use payload::Payload;
+pub use services::{HostWorld, Locate, Nowhere, Silence, World};
 pub use vm::{Counts, Death, MicroVm, Snapshot, VmError, Window};
+pub use watchdog::Patience;

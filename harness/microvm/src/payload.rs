@@ -1,5 +1,7 @@
 //! The program inside: where it goes, and where its stubs are.
 
+use crate::vm::VmError;
+use cofferdam_microvm_abi::{DEEP_STACK, STACK};
 use object::elf::FileHeader64;
 use object::read::elf::{ElfFile, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol};
@@ -9,7 +11,7 @@ use std::sync::OnceLock;
 /// Built by the build script from `payload/`.
 static ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/payload"));
 
-/// Where the parts of the payload go.
+/// A program for guests: where its parts go.
 pub struct Payload {
     /// Loaded ranges.
     pub segments: Vec<Segment>,
@@ -19,6 +21,8 @@ pub struct Payload {
     pub exceptions: u64,
     /// The stub of interrupts.
     pub interrupt: u64,
+    /// Whether it has the heap that a reset leaves alone.
+    pub arena: bool,
 }
 
 /// A loaded range.
@@ -37,6 +41,22 @@ pub struct Segment {
 pub fn payload() -> &'static Payload {
     static PAYLOAD: OnceLock<Payload> = OnceLock::new();
     PAYLOAD.get_or_init(|| parse(ELF).expect("the payload was linked by its own script"))
+}
+
+impl Payload {
+    /// Its stack.
+    pub fn stack(&self) -> Range<u64> {
+        if self.arena { DEEP_STACK } else { STACK }
+    }
+
+    /// Another one than that which was built with this crate.
+    ///
+    /// # Errors
+    ///
+    /// It is no program for this processor.
+    pub fn parse(elf: &'static [u8]) -> Result<Self, VmError> {
+        parse(elf).map_err(|error| VmError::at("the payload")(&error))
+    }
 }
 
 fn parse(elf: &'static [u8]) -> object::Result<Payload> {
@@ -66,6 +86,7 @@ fn parse(elf: &'static [u8]) -> object::Result<Payload> {
         entry: file.entry(),
         exceptions: symbol("payload_exceptions"),
         interrupt: symbol("payload_interrupt"),
+        arena: symbol("payload_arena") != 0,
     })
 }
 

@@ -27,10 +27,65 @@ pub trait World {
         arguments: &[u64; 8],
         locate: Locate<'_>,
     ) -> Result<[u64; 2], HostError>;
-    /// The time.
-    fn now(&self) -> Time;
     /// A wait; nothing raised if the deadline passed.
     fn wait(&mut self, vectors: VectorSet, until: Deadline) -> Result<VectorSet, HostError>;
+
+    /// The device's time, for worlds in which it passes only while the guest is outside.
+    fn clock(&self) -> Option<Time> {
+        None
+    }
+
+    /// Whether the guest gets an interrupt where a wait ends with one, besides the wait's result.
+    fn interrupts(&self) -> bool {
+        true
+    }
+
+    /// The guest left; `stack` tells the innermost return addresses of its driver, up to that many,
+    /// innermost first. Called before anything else is asked.
+    fn left(&mut self, stack: &dyn Fn(usize) -> Vec<u64>) {
+        let _ = stack;
+    }
+
+    /// The driver lends memory of its own, at a guest address: those bytes. What the device calls it.
+    ///
+    /// # Errors
+    ///
+    /// This world lends nothing.
+    fn share(&mut self, at: u64, bytes: &[u8], way: u64) -> Result<u64, HostError> {
+        let _ = (at, bytes, way);
+        Err(HostError::Refused)
+    }
+
+    /// The driver takes it back, `len` bytes, and has `back` filled, if it is given. Whether it was lent.
+    ///
+    /// # Errors
+    ///
+    /// This world lends nothing.
+    fn unshare(
+        &mut self,
+        iova: u64,
+        len: usize,
+        back: Option<&mut [u8]>,
+    ) -> Result<bool, HostError> {
+        let _ = (iova, len, back);
+        Err(HostError::Refused)
+    }
+
+    /// The guest's time is up. What becomes of it; it gets the same time once more unless it ends.
+    fn silent(&mut self) -> Silence {
+        Silence::Ends
+    }
+}
+
+/// What becomes of a guest whose time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// It dies.
+    Ends,
+    /// It goes on.
+    GoesOn,
+    /// It goes on, and faults as soon as it touches the machine's memory, until its next reset.
+    GoesOnBlind,
 }
 
 /// A host as a guest's world. It owns what the guest was given, so all goes back with it.
@@ -129,10 +184,6 @@ impl World for Nowhere {
         Err(HostError::Refused)
     }
 
-    fn now(&self) -> Time {
-        Time::NEVER
-    }
-
     fn wait(&mut self, _: VectorSet, _: Deadline) -> Result<VectorSet, HostError> {
         Err(HostError::Refused)
     }
@@ -210,9 +261,20 @@ impl<H: RawDma> World for HostWorld<H> {
             }
             Service::Now => Ok([self.host.now().nanos(), 0]),
             // The guest's own affair, which does not come here.
-            Service::Next | Service::Wait | Service::Panic | Service::Fault => {
-                Err(HostError::Refused)
-            }
+            Service::Next
+            | Service::Wait
+            | Service::Panic
+            | Service::Fault
+            | Service::GiveUp
+            | Service::Share
+            | Service::Unshare => Err(HostError::Refused),
+            // For worlds whose drivers are fuzzed.
+            Service::AllocPages
+            | Service::FreePages
+            | Service::Registers
+            | Service::Freed
+            | Service::IsLent
+            | Service::Turn => Err(HostError::Refused),
             // A tenant's.
             Service::Ring
             | Service::Await
@@ -224,10 +286,6 @@ impl<H: RawDma> World for HostWorld<H> {
             | Service::SiblingWrite
             | Service::GiveBack => Err(HostError::Refused),
         }
-    }
-
-    fn now(&self) -> Time {
-        self.host.now()
     }
 
     fn wait(&mut self, vectors: VectorSet, until: Deadline) -> Result<VectorSet, HostError> {

@@ -3,11 +3,11 @@
 use crate::kvm::Kvm;
 use crate::layout::{self, Fill};
 use crate::payload::{Payload, payload};
-use crate::services::World;
-use crate::watchdog::Watchdog;
+use crate::services::{Silence, World};
+use crate::watchdog::{Patience, Watchdog};
 use cofferdam_microvm_abi::{
-    BAR_WINDOW, BARS, CALL, Call, HYPERCALL, MACHINE, MACHINE_LEN, RAM, Service, VECTORS, page,
-    refusal,
+    BAR_WINDOW, BARS, CALL, Call, HYPERCALL, MACHINE, MACHINE_LEN, RAM, Service, USER, VECTORS,
+    page, refusal,
 };
 use cofferdam_seam::{Deadline, HostError, Time, VectorSet, Width};
 use kvm_bindings::{
@@ -108,6 +108,8 @@ pub enum Death {
     },
     /// It locked the bus and the host's KVM said so.
     BusLock,
+    /// The driver's host inside cannot do what the driver needs, for that reason.
+    GaveUp(String),
     /// It broke the rules of the call page, or left in a way that has no meaning here.
     Broke(String),
 }
@@ -156,6 +158,7 @@ impl fmt::Display for Death {
             Self::TripleFault => f.write_str("triple fault"),
             Self::TimedOut { at } => write!(f, "no end in sight, at instruction {at:#x}"),
             Self::BusLock => f.write_str("the driver locked the bus"),
+            Self::GaveUp(reason) => f.write_str(reason),
             Self::Broke(how) => write!(f, "the guest broke its protocol: {how}"),
         }
     }
@@ -185,6 +188,8 @@ pub struct MicroVm {
     counts: Counts,
     /// Since the last reset.
     died: bool,
+    /// The driver does not see the windows.
+    blind: bool,
     payload: &'static Payload,
 }
 
@@ -217,6 +222,24 @@ impl MicroVm {
     ///
     /// The host cannot make it.
     pub unsafe fn boot(kvm: &Kvm, windows: &[Window]) -> Result<Self, VmError> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::boot_with(kvm, windows, payload()) }
+    }
+
+    /// The same with another payload.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub unsafe fn boot_with(
+        kvm: &Kvm,
+        windows: &[Window],
+        payload: &'static Payload,
+    ) -> Result<Self, VmError> {
         let vm = kvm.kvm.create_vm().step("KVM_CREATE_VM")?;
         let len = usize::try_from(RAM).step("its memory's size")?;
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), len)]).step("its memory")?;
@@ -240,7 +263,6 @@ impl MicroVm {
             // the windows.
             unsafe { vm.set_user_memory_region(region) }.step("a memory slot")?;
         }
-        let payload = payload();
         layout::tables(&mut Fresh(&memory), payload);
         for segment in &payload.segments {
             let at = GuestAddress(segment.range.start);
@@ -272,16 +294,16 @@ impl MicroVm {
             _vm: vm,
             memory,
             windows: windows.to_vec(),
-            watchdog: Watchdog::new(Some(PATIENCE)),
+            watchdog: Watchdog::new(Patience::Real(PATIENCE)),
             counts: Counts::default(),
             died: false,
+            blind: false,
             payload,
         })
     }
 
-    /// How long a call may take, by the host's clock; `None` where somebody else ends a guest that
-    /// does not leave.
-    pub fn set_patience(&mut self, patience: impl Into<Option<Duration>>) {
+    /// How long a call may take.
+    pub fn set_patience(&mut self, patience: impl Into<Patience>) {
         self.watchdog = Watchdog::new(patience.into());
     }
 
@@ -359,29 +381,61 @@ impl MicroVm {
     /// Runs until the guest asks for the next call.
     fn run(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
         self.watchdog.begin().step("its watchdog")?;
-        self.tell_time(world);
+        // A world may leave this call for good, from within.
+        let died = std::mem::replace(&mut self.died, true);
         let ended = self.leave(world)?;
-        self.died |= ended.is_err();
+        self.died = died || ended.is_err();
         Ok(ended)
     }
 
+    /// The time is up: what the world says to that. A death, if it is one.
+    fn out_of_time(&mut self, world: &mut impl World) -> Result<Option<Death>, VmError> {
+        let within = self.payload.stack();
+        world.left(&|most| stack(&self.vcpu.sync_regs().regs, &self.memory, &within, most));
+        match world.silent() {
+            Silence::Ends => {
+                let at = self.instruction();
+                return Ok(Some(Death::TimedOut { at }));
+            }
+            Silence::GoesOn => {}
+            Silence::GoesOnBlind => {
+                self.blind = true;
+                layout::windows(&mut Fresh(&self.memory), false);
+                // To set them makes the processor forget what it knew of the tables.
+                let sregs = self.vcpu.get_sregs().step("KVM_GET_SREGS")?;
+                self.vcpu.set_sregs(&sregs).step("KVM_SET_SREGS")?;
+            }
+        }
+        self.watchdog.begin().step("its watchdog")?;
+        Ok(None)
+    }
+
     fn leave(&mut self, world: &mut impl World) -> Result<Result<[u64; 8], Death>, VmError> {
+        let regs = &raw const self.vcpu.sync_regs_mut().regs;
+        let within = self.payload.stack();
         loop {
+            if let Some(now) = world.clock() {
+                self.set_word(page::CLOCK, now.nanos());
+            }
             let exit = match self.vcpu.run() {
                 // A signal of this process is not the guest's leaving.
                 Ok(VcpuExit::Intr) => continue,
                 Ok(exit) => exit,
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                    if self.watchdog.passed() {
-                        return Ok(Err(Death::TimedOut {
-                            at: self.instruction(),
-                        }));
+                    if self.watchdog.passed()
+                        && let Some(death) = self.out_of_time(world)?
+                    {
+                        return Ok(Err(death));
                     }
                     continue;
                 }
                 Err(error) => return Err(VmError::at("KVM_RUN")(&error)),
             };
             self.counts.exits += 1;
+            let memory = &self.memory;
+            // SAFETY: the shared page lives as long as the processor, and nobody writes registers to it
+            // before the next KVM_RUN. What the exit borrows is another part of the page.
+            world.left(&|most| stack(unsafe { &*regs }, memory, &within, most));
             let death = match exit {
                 VcpuExit::MmioWrite(HYPERCALL, data) => {
                     let code = data.try_into().map_or(u32::MAX, u32::from_le_bytes);
@@ -419,20 +473,14 @@ impl MicroVm {
             if let Some(death) = death {
                 return Ok(Err(death));
             }
-            self.tell_time(world);
             // A guest that keeps leaving is out of time, too. Not asked at each exit: the clock costs.
-            if self.counts.exits.is_multiple_of(64) && self.watchdog.passed() {
-                return Ok(Err(Death::TimedOut {
-                    at: self.instruction(),
-                }));
+            if self.counts.exits.is_multiple_of(64)
+                && self.watchdog.passed()
+                && let Some(death) = self.out_of_time(world)?
+            {
+                return Ok(Err(death));
             }
         }
-    }
-
-    /// Before the guest goes on: to know the time costs it no exit then. Not after a signal, which comes at
-    /// any time.
-    fn tell_time(&mut self, world: &impl World) {
-        self.set_word(page::NOW, world.now().nanos());
     }
 
     /// A hypercall but the one for more work.
@@ -440,6 +488,7 @@ impl MicroVm {
         let words = self.words(page::FROM_GUEST);
         match service {
             Service::Panic => return Some(Death::Panicked(self.text())),
+            Service::GiveUp => return Some(Death::GaveUp(self.text())),
             Service::Fault => {
                 let of = |nth: u64| self.word(page::FAULT + 8 * nth);
                 return Some(Death::Exception {
@@ -452,10 +501,45 @@ impl MicroVm {
             }
             _ => {}
         }
-        let pointer = |at: NonNull<u8>| self.guest_address(at);
-        let answer = world.serve(service, &words, &pointer);
+        let answer = match service {
+            Service::Share => self.share(&words, world),
+            Service::Unshare => self.unshare(&words, world),
+            _ => {
+                let pointer = |at: NonNull<u8>| self.guest_address(at);
+                world.serve(service, &words, &pointer)
+            }
+        };
         self.answer(answer);
         None
+    }
+
+    /// Bytes of its private memory that a driver names, if they are its own.
+    fn own_bytes(&self, at: u64, len: u64) -> Result<(GuestAddress, Vec<u8>), HostError> {
+        let end = at.checked_add(len).filter(|end| *end <= RAM);
+        let end = end.filter(|_| at >= USER).ok_or(HostError::Refused)?;
+        let mut bytes = vec![0; (end - at) as usize];
+        let read = self.memory.read_slice(&mut bytes, GuestAddress(at));
+        read.map_err(|_| HostError::Refused)?;
+        Ok((GuestAddress(at), bytes))
+    }
+
+    fn share(&mut self, words: &[u64; 8], world: &mut impl World) -> Result<[u64; 2], HostError> {
+        let [at, len, way, ..] = *words;
+        let (_, bytes) = self.own_bytes(at, len)?;
+        Ok([world.share(at, &bytes, way)?, 0])
+    }
+
+    fn unshare(&mut self, words: &[u64; 8], world: &mut impl World) -> Result<[u64; 2], HostError> {
+        let [iova, len, at, ..] = *words;
+        if at == 0 {
+            let len = usize::try_from(len).map_err(|_| HostError::Refused)?;
+            return Ok([world.unshare(iova, len, None)?.into(), 0]);
+        }
+        let (at, mut bytes) = self.own_bytes(at, len)?;
+        let held = world.unshare(iova, bytes.len(), Some(&mut bytes))?;
+        let written = self.memory.write_slice(&bytes, at);
+        written.map_err(|_| HostError::Refused)?;
+        Ok([held.into(), 0])
     }
 
     /// The guest waits for an interrupt. Its answer says which vectors were raised; the lowest of them is
@@ -465,6 +549,7 @@ impl MicroVm {
         let raised = world.wait(VectorSet(vectors), Deadline(Time(until)));
         let first = raised.ok().and_then(|raised| raised.iter().next());
         self.answer(raised.map(|raised| [raised.0, 0]));
+        let first = first.filter(|_| world.interrupts());
         let Some(vector) = first.and_then(|vector| u8::try_from(vector.0).ok()) else {
             return Ok(None);
         };
@@ -516,11 +601,12 @@ impl MicroVm {
     ///
     /// The host does not tell.
     pub fn snapshot(&mut self) -> Result<Snapshot, VmError> {
-        let parts = layout::state(self.payload)
+        let regs = self.vcpu.get_regs().step("KVM_GET_REGS")?;
+        let parts = layout::state(self.payload, regs.rsp)
             .into_iter()
             .map(part_of(&self.memory));
         Ok(Snapshot {
-            regs: self.vcpu.get_regs().step("KVM_GET_REGS")?,
+            regs,
             sregs: self.vcpu.get_sregs().step("KVM_GET_SREGS")?,
             fpu: self.vcpu.get_fpu().step("KVM_GET_FPU")?,
             parts: parts.collect::<Result<_, _>>()?,
@@ -533,8 +619,21 @@ impl MicroVm {
     ///
     /// The host refuses.
     pub fn reset(&mut self, to: &Snapshot) -> Result<(), VmError> {
+        if self.died {
+            // The next KVM_RUN would first end the access that the guest left with, and change the registers
+            // set here (Linux, Documentation/virt/kvm/api.rst, 5: KVM_EXIT_MMIO).
+            self.vcpu.set_kvm_immediate_exit(1);
+            let ended = self.vcpu.run().err();
+            self.vcpu.set_kvm_immediate_exit(0);
+            if ended.is_none_or(|error| error.errno() != libc::EINTR) {
+                return Err(VmError::at("ending an access")(&"KVM_RUN did not return"));
+            }
+        }
         for (at, bytes) in &to.parts {
             self.memory.write_slice(bytes, *at).step("a reset")?;
+        }
+        if std::mem::take(&mut self.blind) {
+            layout::windows(&mut Fresh(&self.memory), true);
         }
         self.vcpu.sync_regs_mut().regs = to.regs;
         self.vcpu.set_sync_dirty_reg(SyncReg::Register);
@@ -596,6 +695,25 @@ fn part_of(
         memory.read_slice(&mut bytes, at).step("a snapshot")?;
         Ok((at, bytes))
     }
+}
+
+/// The return addresses on a driver's stack, by its frame pointers, and its instruction first. It may have
+/// scribbled over all of them.
+fn stack(regs: &kvm_regs, memory: &GuestMemoryMmap, within: &Range<u64>, most: usize) -> Vec<u64> {
+    let word = |at: u64| memory.read_obj::<u64>(GuestAddress(at)).ok();
+    let mut frames = vec![regs.rip];
+    let mut frame = regs.rbp;
+    while frames.len() < most
+        && (within.start..within.end - 15).contains(&frame)
+        && let (Some(outer), Some(back)) = (word(frame), word(frame + 8))
+    {
+        frames.push(back);
+        if outer <= frame {
+            break;
+        }
+        frame = outer;
+    }
+    frames
 }
 
 /// Which register lies at a guest address.

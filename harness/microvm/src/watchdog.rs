@@ -7,7 +7,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Nobody else here uses it.
 const SIGNAL: Signal = Signal::SIGALRM;
@@ -16,14 +16,47 @@ const SIGNAL: Signal = Signal::SIGALRM;
 /// one for each call would cost more than the call.
 pub struct Watchdog {
     timer: Option<Timer>,
-    patience: Option<Duration>,
-    until: Option<Instant>,
+    patience: Patience,
+    until: Option<Duration>,
+}
+
+/// How long a guest may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// For ever: somebody else ends a guest that does not leave.
+    Endless,
+    /// By the host's clock.
+    Real(Duration),
+    /// By the time of the processor that its thread uses, which a busy host does not take from it.
+    Processor(Duration),
+}
+
+impl From<Duration> for Patience {
+    fn from(time: Duration) -> Self {
+        Self::Real(time)
+    }
+}
+
+impl From<Option<Duration>> for Patience {
+    fn from(time: Option<Duration>) -> Self {
+        time.map_or(Self::Endless, Self::Real)
+    }
+}
+
+impl Patience {
+    fn clock(self) -> Option<(ClockId, Duration)> {
+        match self {
+            Self::Endless => None,
+            Self::Real(time) => Some((ClockId::CLOCK_MONOTONIC, time)),
+            Self::Processor(time) => Some((ClockId::CLOCK_THREAD_CPUTIME_ID, time)),
+        }
+    }
 }
 
 extern "C" fn nothing(_: i32) {}
 
 /// A timer that ticks several times within that patience, so a guest outlives it by a part of it only.
-fn ticking(patience: Duration) -> Result<Timer, Errno> {
+fn ticking(clock: ClockId, patience: Duration) -> Result<Timer, Errno> {
     // KVM_RUN returns all the same; other system calls of this thread go on.
     let action = SigAction::new(
         SigHandler::Handler(nothing),
@@ -37,7 +70,7 @@ fn ticking(patience: Duration) -> Result<Timer, Errno> {
         thread_id: gettid().as_raw(),
         si_value: 0,
     });
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
+    let mut timer = Timer::new(clock, event)?;
     // A tick may come just before KVM_RUN, which then sees nothing of it.
     let ticks = Expiration::Interval(TimeSpec::from(patience / 4));
     timer.set(ticks, TimerSetTimeFlags::empty())?;
@@ -45,8 +78,8 @@ fn ticking(patience: Duration) -> Result<Timer, Errno> {
 }
 
 impl Watchdog {
-    /// What each call has; without a limit somebody else has to end the guest, and there is no timer.
-    pub fn new(patience: Option<Duration>) -> Self {
+    /// What each call has; without a limit there is no timer.
+    pub fn new(patience: Patience) -> Self {
         Self {
             timer: None,
             patience,
@@ -57,17 +90,21 @@ impl Watchdog {
     /// A call begins.
     pub fn begin(&mut self) -> Result<(), Errno> {
         self.until = None;
-        if let Some(patience) = self.patience {
+        if let Some((clock, patience)) = self.patience.clock() {
             if self.timer.is_none() {
-                self.timer = Some(ticking(patience)?);
+                self.timer = Some(ticking(clock, patience)?);
             }
-            self.until = Some(Instant::now() + patience);
+            self.until = Some(Duration::from(clock.now()?) + patience);
         }
         Ok(())
     }
 
     /// Whether the call's time is up.
     pub fn passed(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+        let Some(((clock, _), until)) = self.patience.clock().zip(self.until) else {
+            return false;
+        };
+        // A clock that was read before can be read again.
+        clock.now().is_ok_and(|now| Duration::from(now) >= until)
     }
 }

@@ -98,6 +98,8 @@ pub enum Call {
         bells: u64,
         /// Device time at which to give up, ns.
         until: u64,
+        /// Whether it shows meanwhile that it is alive.
+        alive: bool,
     },
     /// Lets others run for a moment.
     Relax,
@@ -187,6 +189,14 @@ const fn way_of(code: u64) -> Option<Direction> {
     }
 }
 
+const fn flag(code: u64) -> Option<bool> {
+    match code {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
 impl Call {
     /// The words to put into the port page.
     pub const fn encode(self) -> [u64; WORDS] {
@@ -226,7 +236,8 @@ impl Call {
                 vectors,
                 bells,
                 until,
-            } => [10, vectors.0, bells, until, 0, 0],
+                alive,
+            } => [10, vectors.0, bells, until, alive as u64, 0],
             Self::Relax => [11, 0, 0, 0, 0, 0],
             Self::Now => [12, 0, 0, 0, 0, 0],
             Self::Ring { peers } => [13, peers, 0, 0, 0, 0],
@@ -283,11 +294,7 @@ impl Call {
                 phys: a,
                 len: b,
                 way: way_of(c)?,
-                coherent: match d {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                },
+                coherent: flag(d)?,
             },
             30 => Self::MapAt {
                 iova: d,
@@ -300,6 +307,7 @@ impl Call {
                 vectors: VectorSet(a),
                 bells: b,
                 until: c,
+                alive: flag(d)?,
             },
             11 => Self::Relax,
             12 => Self::Now,
@@ -411,6 +419,7 @@ mod tests {
                 vectors: VectorSet(1),
                 bells: 6,
                 until: 10,
+                alive: true,
             },
             Call::Relax,
             Call::Now,

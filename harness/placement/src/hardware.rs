@@ -703,6 +703,7 @@ impl Hardware {
                 vectors,
                 bells,
                 until,
+                beats,
             } = unit.state
             else {
                 continue;
@@ -715,6 +716,7 @@ impl Hardware {
             };
             if rang != 0 || !raised.is_empty() || until <= now {
                 unit.bells &= !rang;
+                unit.revives = beats.is_some();
                 unit.state = State::Ready(Answer::with(raised.0, rang));
                 if let Some(recorder) = &mut self.recorder {
                     recorder.wakes(now, index, raised, rang);

@@ -70,6 +70,17 @@ pub fn open(ports: BorrowedFd<'_>, index: usize) -> io::Result<&'static PortPage
     Ok(unsafe { at.cast::<PortPage>().as_ref() })
 }
 
+/// Wakes a hardware that waits for a call of that domain, which will not come any more.
+pub fn rouse(ports: BorrowedFd<'_>, index: usize) -> io::Result<()> {
+    let at = shared::map(ports, (index * PAGE) as u64, PAGE)?;
+    // SAFETY: as in `open`, but for as long as it is borrowed here.
+    let page = unsafe { at.cast::<PortPage>().as_ref() };
+    futex::wake(&page.state);
+    // SAFETY: it was mapped above, and the borrow has ended.
+    unsafe { shared::unmap(at, PAGE) };
+    Ok(())
+}
+
 /// What a domain counts itself: what it costs to get a request from one domain to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toll {

@@ -47,6 +47,16 @@ pub fn map(fd: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<NonNull<u8
     NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mmap returned null"))
 }
 
+/// Takes back what [`map`] made.
+///
+/// # Safety
+///
+/// `at` and `len` are those of a mapping that nobody uses any more.
+pub unsafe fn unmap(at: NonNull<u8>, len: usize) {
+    // SAFETY: the caller's promise. A mapping that stays only costs memory.
+    unsafe { libc::munmap(at.as_ptr().cast(), len) };
+}
+
 /// A domain's window on the machine's memory.
 ///
 /// Not `Send`: it belongs to the one thread of the domain that made it.

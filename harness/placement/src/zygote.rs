@@ -20,6 +20,7 @@ use crate::shared;
 use crate::trace::{Event, Trace};
 use crate::trial::{ClockKind, DataPath, DriverId, Fault, PlacementId, TrialReport, TrialSpec};
 use crate::wire::Channel;
+use cofferdam_machine::Memory;
 use cofferdam_machine::frames::MEMORY;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -330,6 +331,7 @@ fn live() -> io::Result<()> {
     // SAFETY: the coordinator put one end of a socket pair there, and nobody else reads stdin.
     let channel = Channel::over(unsafe { OwnedFd::from_raw_fd(COORDINATOR) });
     let cores = Cores::here()?;
+    Memory::prepare_pattern();
     loop {
         let job = match channel.receive::<Job>(Duration::from_secs(3600)) {
             Ok(Some(job)) => job,
@@ -678,6 +680,7 @@ impl<'a> Trial<'a> {
                     foreign,
                 };
                 self.hardware.send(&died)?;
+                port::rouse(self.ports.as_fd(), gone.index)?;
             }
         }
     }

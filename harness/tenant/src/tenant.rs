@@ -21,6 +21,8 @@ const THINK: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long it looks at its memory before the request at which it looks again.
 const QUIET: Duration = Duration::from_millis(10);
+/// How often it looks after its own device.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// How often a request is tried before the tenant gives it up.
 const TRIES: u32 = 8;
 /// Sectors each tenant works on.
@@ -159,10 +161,19 @@ impl<M: Shared, W: World> Tenant<M, W> {
     /// Stays alive until that bell rings.
     fn rest(&mut self, bell: Bell) {
         loop {
-            if self.world.wait(bell, Deadline(Time::NEVER)) {
+            let until = self.until_sibling();
+            if self.world.wait(bell, until) {
                 return;
             }
             self.look_after_sibling();
+        }
+    }
+
+    /// When to look after its own device, if it has one.
+    fn until_sibling(&self) -> Deadline {
+        match self.sibling {
+            Some(_) => self.world.deadline(LOOK_AFTER),
+            None => Deadline(Time::NEVER),
         }
     }
 
@@ -304,7 +315,8 @@ impl<M: Shared, W: World> Tenant<M, W> {
             if self.world.look(nth + 1, true) {
                 continue;
             }
-            if !self.world.wait(Bell::Server, Deadline(Time::NEVER)) {
+            let until = self.until_sibling();
+            if !self.world.wait(Bell::Server, until) {
                 // Whatever keeps the answer away need not keep this from its own device.
                 self.look_after_sibling();
             }

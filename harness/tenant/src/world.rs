@@ -34,8 +34,8 @@ pub trait World {
     /// Tells the server that there is a request.
     fn ring(&mut self);
 
-    /// Waits for a bell, no longer than until the next heartbeat is due, and beats when it is. Whether
-    /// the bell rang.
+    /// Waits for a bell and shows meanwhile that it is alive. Whether the bell rang: it may come back
+    /// before, when a heartbeat was due.
     fn wait(&mut self, bell: Bell, until: Deadline) -> bool;
 
     /// Shows the counters.

@@ -51,6 +51,13 @@ pub enum Format {
     Json,
 }
 
+/// Where a driver can run, if not in the runner's own process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// In a KVM guest of its own.
+    Vm,
+}
+
 #[derive(Args, Clone)]
 #[command(
     after_help = "Exit codes: 0 no findings; 1 findings; 2 wrong usage; 3 the harness failed."
@@ -79,6 +86,9 @@ pub struct Fuzz {
     /// Does not look at coverage: for comparisons.
     #[arg(long)]
     pub no_feedback: bool,
+    /// Where the driver runs; without it, in this process. In a VM there is no coverage.
+    #[arg(long = "in", value_name = "PLACE")]
+    pub place: Option<Place>,
 }
 
 #[derive(Args)]
@@ -91,12 +101,18 @@ pub struct Replay {
     /// Prints a test that reproduces it instead.
     #[arg(long)]
     pub emit_test: bool,
+    /// Where the driver runs; without it, in this process.
+    #[arg(long = "in", value_name = "PLACE")]
+    pub place: Option<Place>,
 }
 
 #[derive(Args)]
 pub struct Minimize {
     /// The directory of a finding, or a program.
     pub path: PathBuf,
+    /// Where the driver runs; without it, in this process.
+    #[arg(long = "in", value_name = "PLACE")]
+    pub place: Option<Place>,
 }
 
 #[derive(Args)]

@@ -102,6 +102,7 @@ fn write(signal: &str, address: usize) {
         driver_version: driver.version.to_owned(),
         toolchain: String::new(),
         actions: program.actions.len(),
+        isolation: context.target.isolation().map(str::to_owned),
     };
     let found = Found {
         finding,

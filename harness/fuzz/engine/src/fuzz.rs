@@ -421,5 +421,8 @@ fn worker_command(
     if arguments.no_feedback {
         command.arg("--no-feedback");
     }
+    if let Some(crate::arguments::Place::Vm) = arguments.place {
+        command.args(["--in", "vm"]);
+    }
     command
 }

@@ -26,7 +26,7 @@ pub use cofferdam_fuzz as fuzz_crate;
 
 pub use known::Known;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Place};
 use clap::Parser;
 use cofferdam_fuzz::target::Target;
 use std::fmt::Display;
@@ -40,24 +40,63 @@ pub const USAGE: u8 = 2;
 pub const INFRASTRUCTURE: u8 = 3;
 
 /// The program of a runner: its targets, a slice of `&'static dyn Target`; and the known bugs among them,
-/// a slice of [`Known`], if there are any.
+/// a slice of [`Known`], if there are any; and what puts a target's driver into a VM ([`InVm`]), if anything
+/// does.
 #[macro_export]
 macro_rules! main {
     ($targets:expr) => {
         $crate::main!($targets, &[]);
     };
     ($targets:expr, $known:expr) => {
+        $crate::main!($targets, $known, $crate::no_vm);
+    };
+    ($targets:expr, $known:expr, $vm:expr) => {
         #[global_allocator]
         static HEAP: $crate::fuzz_crate::arena::Heap = $crate::fuzz_crate::arena::Heap;
 
         fn main() -> ::std::process::ExitCode {
-            $crate::run($targets, $known)
+            $crate::run($targets, $known, $vm)
         }
     };
 }
 
+/// A target whose driver runs in a VM, on this thread; or why there is none, and the process's exit code.
+pub type InVm = fn(&'static dyn Target) -> Result<&'static dyn Target, (String, u8)>;
+
+/// Of a runner whose drivers run in its own process only.
+///
+/// # Errors
+///
+/// Always.
+pub fn no_vm(target: &'static dyn Target) -> Result<&'static dyn Target, (String, u8)> {
+    let name = target.name();
+    let why = format!("`{name}` does not run in a VM: this runner has no payload for its drivers");
+    Err((why, USAGE))
+}
+
+/// Where drivers run.
+#[derive(Clone, Copy)]
+struct Places {
+    vm: InVm,
+}
+
+impl Places {
+    /// The target in that place.
+    fn put(
+        self,
+        target: &'static dyn Target,
+        place: Option<Place>,
+    ) -> Result<&'static dyn Target, (String, u8)> {
+        match place {
+            Some(Place::Vm) => (self.vm)(target),
+            None => Ok(target),
+        }
+    }
+}
+
 /// Does what the process's arguments say.
-pub fn run(targets: &[&'static dyn Target], bugs: &[Known]) -> ExitCode {
+pub fn run(targets: &[&'static dyn Target], bugs: &[Known], vm: InVm) -> ExitCode {
+    let places = Places { vm };
     match Arguments::parse().command {
         Command::Targets => {
             for target in targets {
@@ -67,16 +106,23 @@ pub fn run(targets: &[&'static dyn Target], bugs: &[Known]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Fuzz(arguments) => with(targets, &arguments.target, |target| {
-            fuzz::fuzz(target, &arguments)
+            // Before its workers would each find out: a thread's guest ends with this.
+            match places.put(target, arguments.place) {
+                Ok(_) => fuzz::fuzz(target, &arguments),
+                Err((why, code)) => fail(why, code),
+            }
         }),
         Command::Worker(arguments) => with(targets, &arguments.target, |target| {
-            fuzz::worker(target, &arguments)
+            match places.put(target, arguments.place) {
+                Ok(target) => fuzz::worker(target, &arguments),
+                Err((why, code)) => fail(why, code),
+            }
         }),
         Command::Bench(arguments) => with(targets, &arguments.target, |target| {
             bench::bench(target, &arguments)
         }),
-        Command::Replay(arguments) => replay::replay(targets, &arguments),
-        Command::Minimize(arguments) => replay::minimize(targets, &arguments),
+        Command::Replay(arguments) => replay::replay(targets, places, &arguments),
+        Command::Minimize(arguments) => replay::minimize(targets, places, &arguments),
         Command::Cover(arguments) => with(targets, &arguments.target, |target| {
             cover::cover(target, &arguments)
         }),

@@ -112,9 +112,16 @@ impl Teller {
         match self.format {
             Format::Json => say(&serde_json::to_string(&status).unwrap_or_default()),
             Format::Text => {
+                let coverage = match edges_of {
+                    0 => "no coverage".to_owned(),
+                    _ => format!(
+                        "{edges} of {edges_of} edges (last new {:.0} s ago)",
+                        status.seconds_since_new_edge
+                    ),
+                };
                 let line = format!(
-                    "{} {:.0} s: {executions} executions, {rate:.0}/s, {edges} of {edges_of} edges (last new {:.0} s ago), {corpus} programs, {defects} findings, {} waits",
-                    self.target, status.seconds, status.seconds_since_new_edge, status.waits
+                    "{} {:.0} s: {executions} executions, {rate:.0}/s, {coverage}, {corpus} programs, {defects} findings, {} waits",
+                    self.target, status.seconds, status.waits
                 );
                 if self.terminal && !last {
                     print!("\r\x1b[K{line}");

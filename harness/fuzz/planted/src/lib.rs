@@ -180,12 +180,15 @@ impl Target for Planted {
     }
 }
 
-struct Running {
-    driver: Box<dyn Serve>,
-    host: FuzzHost,
+/// A planted driver in service.
+pub struct Running<'a> {
+    /// The driver.
+    pub driver: Box<dyn Serve + 'a>,
+    /// For the time.
+    pub host: FuzzHost,
 }
 
-impl Running {
+impl Running<'_> {
     /// Makes one call and returns what came of it.
     fn ask(
         &mut self,
@@ -203,7 +206,7 @@ impl Running {
     }
 }
 
-impl Driver for Running {
+impl Driver for Running<'_> {
     fn call(&mut self, call: Call<'_>, witness: &mut Witness) -> Result<(), Refused> {
         use driver_planted::Call as Ask;
         match call.name() {

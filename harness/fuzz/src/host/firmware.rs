@@ -53,6 +53,15 @@ impl FuzzAddresses {
         FIRST
     }
 
+    /// The registers that firmware placed at an address, if so many bytes follow there: their BAR, and
+    /// the offset in it.
+    pub fn registers(&self, address: u64, bytes: u64) -> Option<(Bar, u32)> {
+        let offset = address.checked_sub(FIRST)?;
+        let end = offset.checked_add(bytes)?;
+        let start = u32::try_from(offset).ok().filter(|_| end <= self.len)?;
+        self.at(start)
+    }
+
     /// The BAR that answers there, and the offset in it.
     fn at(&self, offset: u32) -> Option<(Bar, u32)> {
         let inside = |&(bar, place, size): &(Bar, u64, u64)| {

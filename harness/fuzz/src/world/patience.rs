@@ -39,6 +39,12 @@ const PATIENCE: u32 = 64;
 /// Reads of registers that say the same, in a close look: a driver may count them instead of the time.
 const READS: u32 = 1 << 17;
 
+/// The same for a driver that runs elsewhere, where each costs a thousand times as much.
+const FAR_READS: u32 = 1 << 10;
+
+/// And idle turns there. Long before, each lets seconds pass.
+const FAR_IDLE: u32 = 1 << 9;
+
 /// So many turns after a register was read a driver still looks at the device.
 const LATELY: u32 = 64;
 
@@ -71,10 +77,27 @@ impl World {
 
     /// Whether the driver has had its turns, and is to be abandoned where that can be done.
     pub fn is_exhausted(&mut self) -> bool {
+        if !self.is_spent() {
+            return false;
+        }
         let state = &mut self.state;
+        if state.is_close() && state.looked == 0 && !state.watched && !state.elsewhere {
+            // Some turns more, to see whether the driver looks at the device's memory meanwhile.
+            state.watched = watch::begin(&state.memory.addresses()).is_ok();
+            state.extra = EXTRA;
+        }
+        state.extra = state.extra.saturating_sub(1);
+        state.extra == 0
+    }
+
+    /// Whether the driver has had its turns.
+    pub fn is_spent(&self) -> bool {
+        let state = &self.state;
         // A close look does the same whatever was learnt before it.
         let (patience, limit) = match state.detail {
             Detail::Fast => (1, state.idle_limit),
+            Detail::Close | Detail::Traced if state.elsewhere && state.asked > 0 => (1, FAR_READS),
+            Detail::Close | Detail::Traced if state.elsewhere => (1, FAR_IDLE),
             Detail::Close | Detail::Traced if state.asked > 0 => (PATIENCE, READS),
             Detail::Close | Detail::Traced => (PATIENCE, 2 * IDLE_MOST),
         };
@@ -84,16 +107,7 @@ impl World {
                 .script
                 .awaits_polls(state.counts[Event::Poll as usize]);
         let spent = state.turns > TURNS.saturating_mul(patience);
-        if !stuck && !spent {
-            return false;
-        }
-        if state.is_close() && state.looked == 0 && !state.watched {
-            // Some turns more, to see whether the driver looks at the device's memory meanwhile.
-            state.watched = watch::begin(&state.memory.addresses()).is_ok();
-            state.extra = EXTRA;
-        }
-        state.extra = state.extra.saturating_sub(1);
-        state.extra == 0
+        stuck || spent
     }
 
     /// The driver will not come back. `touched` says whether it looked at the device's memory while it
@@ -197,11 +211,17 @@ impl State {
 
     /// Something happened: whoever polls may be getting on.
     pub fn progress(&mut self) {
+        self.moves = self.moves.wrapping_add(1);
         self.longest = self.longest.max(self.idle);
         self.idle = 0;
         self.asked = 0;
         self.looked = 0;
         self.in_vain = false;
+    }
+
+    /// A number that changes when anything happens.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves
     }
 
     #[inline]

@@ -37,9 +37,12 @@ pub static EDU: EduTarget = EduTarget;
 /// Our driver, and the model of QEMU's device.
 pub struct EduTarget;
 
-struct Running {
-    edu: Edu<FuzzHost>,
-    host: FuzzHost,
+/// A device that computes, in service.
+pub struct Running<C> {
+    /// The driver.
+    pub edu: C,
+    /// For the time.
+    pub host: FuzzHost,
 }
 
 impl Target for EduTarget {
@@ -72,7 +75,7 @@ impl Target for EduTarget {
     }
 }
 
-impl Driver for Running {
+impl<C: Compute> Driver for Running<C> {
     fn call(&mut self, call: Call<'_>, _: &mut Witness) -> Result<(), Refused> {
         let until = Deadline::after(self.host.now(), LIMIT);
         match call.name() {

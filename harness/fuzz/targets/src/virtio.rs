@@ -14,7 +14,6 @@ pub mod p9;
 pub mod rng;
 pub mod socket;
 pub mod sound;
-mod transport;
 
 use cofferdam_fuzz::target::{Argument, CallSpec, Crate, Driver, Refused, Target};
 use std::ops::Range;

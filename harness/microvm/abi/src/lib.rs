@@ -18,6 +18,11 @@ pub const SYSTEM_STACK: u64 = 0x2_0000;
 pub const STACK: core::ops::Range<u64> = 0x60_0000..0x60_8000;
 /// The driver's heap.
 pub const HEAP: core::ops::Range<u64> = 0x68_0000..0x69_0000;
+/// The stack of a payload for fuzzing, which has a symbol `payload_arena`: as deep as where drivers are
+/// fuzzed otherwise. The page below it belongs to nobody.
+pub const DEEP_STACK: core::ops::Range<u64> = 0x60_0000..0x64_0000;
+/// The heap of such a payload: a driver there may take much memory, and a reset leaves what it wrote.
+pub const ARENA: core::ops::Range<u64> = 0x40_0000..0x5e_0000;
 /// The call page and the data behind it.
 pub const CALL: u64 = 0x70_0000;
 /// Where the machine's physical memory begins: its frames are at their physical address plus this, as
@@ -42,9 +47,8 @@ pub mod page {
     pub const TO_GUEST: u64 = 0x40;
     /// Interrupts the guest has taken.
     pub const TAKEN: u64 = 0x80;
-    /// The time when the guest was entered last, nanoseconds; all ones once it has been read, so that a
-    /// guest that does nothing but look at the time asks for it.
-    pub const NOW: u64 = 0x88;
+    /// The device's time, as of the last entry, if the VMM says it: else 0, and it has to be asked.
+    pub const CLOCK: u64 = 0x88;
     /// Five words of an exception: its number, error code, instruction, CR2, and stack pointer.
     pub const FAULT: u64 = 0xc0;
     /// Bytes of text: a panic's message, or an error's reason.
@@ -109,24 +113,45 @@ codes! {
     Panic = 13,
     /// An exception, described in the page; never returns
     Fault = 14,
+    /// (address, bytes, way) -> (IOVA): the driver lends the device memory of its own, of which the VMM
+    /// makes a copy
+    Share = 15,
+    /// (IOVA, bytes, address or 0) -> (whether it was lent): takes that back, with what the device wrote
+    /// if there is an address
+    Unshare = 16,
+    /// (pages, way) -> (IOVA, guest address): DMA memory that is mapped for as long as it lives
+    AllocPages = 17,
+    /// (IOVA) -> (whether they were held)
+    FreePages = 18,
+    /// (address, bytes) -> (guest address): where registers are that firmware placed there
+    Registers = 19,
+    /// (address, bytes): the driver freed memory that it had lent
+    Freed = 20,
+    /// (address, bytes) -> (whether the device can reach any of it)
+    IsLent = 21,
+    /// The driver's host cannot do what the driver needs, for the reason that is the page's text; never
+    /// returns
+    GiveUp = 22,
+    /// A loop that goes on without looking at the world has had some turns
+    Turn = 23,
     /// A tenant's, as all that follow: it rings its server's doorbell. ()
-    Ring = 15,
+    Ring = 24,
     /// (what for, of [`bell`]; deadline) -> (whether it rang)
-    Await = 16,
+    Await = 25,
     /// (six words of counters)
-    Publish = 17,
+    Publish = 26,
     /// (what of, of [`complaint`])
-    Complain = 18,
+    Complain = 27,
     /// It made all its requests. ()
-    Finished = 19,
+    Finished = 28,
     /// () -> (seed, requests)
-    NextTrial = 20,
+    NextTrial = 29,
     /// (offset) -> (value)
-    SiblingRead = 21,
+    SiblingRead = 30,
     /// (offset, value)
-    SiblingWrite = 22,
+    SiblingWrite = 31,
     /// (the machine's physical address) -> (whether it was taken)
-    GiveBack = 23,
+    GiveBack = 32,
 }
 
 codes! {
@@ -161,9 +186,32 @@ codes! {
     Plant = 13,
     /// (aligned, count): locked increments, across two cache lines unless aligned; sabotage
     Lock = 14,
+    /// (bug, build): probes a driver with a planted bug, or its fixed twin
+    ProbePlanted = 15,
+    /// (call of [`Planted`], number, bytes, room, deadline) -> (bytes of the answer): asks such a driver;
+    /// the data is what it is given, and then its answer
+    AskPlanted = 16,
+    /// (operation, sector, bytes) -> (a length): an operation of a virtio disk, by its place in the list
+    /// that the workload has; the data is what is written, or read
+    Operate = 17,
     /// (number, properties of [`tenant`], seed, requests, the machine's physical address of its ring, from
     /// which request on it gives a page back): a tenant lives here; never returns
-    Tenant = 15,
+    Tenant = 18,
+}
+
+codes! {
+    /// What planted drivers are asked.
+    Planted:
+    /// (n)
+    Factorial = 0,
+    /// Data out, and back
+    RoundTrip = 1,
+    /// (sector)
+    Read = 2,
+    /// (sector)
+    Write = 3,
+    /// Who are you
+    Identify = 4,
 }
 
 codes! {
@@ -175,6 +223,10 @@ codes! {
     Nvme = 1,
     /// virtio-drivers, by its own PCI transport
     VirtioBlk = 2,
+    /// The same for fuzzing, where firmware placed the registers: all its calls
+    VirtioBlkPci = 3,
+    /// The same over a transport of the workload's
+    VirtioBlkMmio = 4,
 }
 
 /// Properties of a tenant, by bit.

@@ -14,9 +14,10 @@ extern crate alloc;
 
 mod boot;
 mod bytes;
+#[cfg(feature = "fuzz")]
+mod fuzz;
+#[cfg_attr(feature = "fuzz", path = "arena.rs")]
 mod heap;
-mod host;
-mod page;
 mod sabotage;
 mod tenant;
 mod virtio;
@@ -24,19 +25,20 @@ mod virtio;
 use alloc::boxed::Box;
 use cofferdam_microvm_abi::page::{FROM_GUEST, TO_GUEST};
 use cofferdam_microvm_abi::{Call, Driver, failure, refusal};
+use cofferdam_microvm_runtime::host::GuestHost;
+use cofferdam_microvm_runtime::page;
 use cofferdam_seam::service::{Block, Compute, DriverError};
 use cofferdam_seam::{Deadline, HostError, Time};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use driver_edu::Edu;
-use driver_nvme::Nvme;
-use host::GuestHost;
 use virtio::PciBlk;
 
 /// The driver that was probed last.
 enum Loaded {
     Disk(Box<dyn Block>),
     Computer(Box<dyn Compute>),
+    #[cfg(feature = "fuzz")]
+    Fuzzed(fuzz::Fuzzed),
 }
 
 /// Runs at level 3, on the driver's stack, for ever.
@@ -71,6 +73,8 @@ fn carry_out(call: Call, loaded: &mut Option<Loaded>) -> Result<u64, DriverError
             let size = match &driver {
                 Loaded::Disk(disk) => disk.capacity(),
                 Loaded::Computer(computer) => computer.round_trip_limit() as u64,
+                #[cfg(feature = "fuzz")]
+                Loaded::Fuzzed(_) => 0,
             };
             *loaded = Some(driver);
             Ok(size)
@@ -116,14 +120,34 @@ fn carry_out(call: Call, loaded: &mut Option<Loaded>) -> Result<u64, DriverError
         Call::Overflow => Ok(sabotage::overflow(argument(1))),
         Call::Exhaust => sabotage::exhaust(),
         Call::Nop => Ok(0),
+        #[cfg(feature = "fuzz")]
+        Call::ProbePlanted | Call::AskPlanted | Call::Operate => fuzz::carry_out(call, loaded),
+        #[cfg(not(feature = "fuzz"))]
+        Call::ProbePlanted | Call::AskPlanted | Call::Operate => Err(NOT_FUZZED),
     }
 }
 
+/// What only a payload for fuzzing has.
+#[cfg(not(feature = "fuzz"))]
+const NOT_FUZZED: DriverError = DriverError::BadRequest("this payload is not for fuzzing");
+
+#[cfg(not(feature = "fuzz"))]
 fn probe(driver: Driver) -> Result<Loaded, DriverError> {
     Ok(match driver {
-        Driver::Edu => Loaded::Computer(Box::new(Edu::probe(GuestHost)?)),
-        Driver::Nvme => Loaded::Disk(Box::new(Nvme::probe(GuestHost)?)),
+        Driver::Edu => Loaded::Computer(Box::new(driver_edu::Edu::probe(GuestHost)?)),
+        Driver::Nvme => Loaded::Disk(Box::new(driver_nvme::Nvme::probe(GuestHost)?)),
         Driver::VirtioBlk => Loaded::Disk(Box::new(PciBlk::probe(GuestHost)?)),
+        Driver::VirtioBlkPci | Driver::VirtioBlkMmio => return Err(NOT_FUZZED),
+    })
+}
+
+#[cfg(feature = "fuzz")]
+fn probe(driver: Driver) -> Result<Loaded, DriverError> {
+    Ok(match driver {
+        Driver::Edu => Loaded::Computer(cofferdam_microvm_fuzzed::edu()?),
+        Driver::Nvme => Loaded::Disk(cofferdam_microvm_fuzzed::nvme()?),
+        Driver::VirtioBlk => Loaded::Disk(Box::new(PciBlk::probe(GuestHost)?)),
+        Driver::VirtioBlkPci | Driver::VirtioBlkMmio => Loaded::Fuzzed(fuzz::disk(driver)?),
     })
 }
 
@@ -169,14 +193,28 @@ fn fail(error: DriverError) {
             (failure::HOST + code, "")
         }
     };
-    page::set_text(reason.as_bytes());
+    // Whoever gives none has said it already.
+    if !reason.is_empty() {
+        page::set_text(reason.as_bytes());
+    }
     page::set_word(FROM_GUEST, code);
 }
 
-/// A panic's message, as far as it fits.
+/// A message, as far as it fits.
 struct Message {
     bytes: [u8; 512],
     len: usize,
+}
+
+/// Leaves in the page what somebody says.
+fn say(what: impl fmt::Display) {
+    let mut message = Message {
+        bytes: [0; 512],
+        len: 0,
+    };
+    // Writing to it cannot fail.
+    let _ = write!(message, "{what}");
+    page::set_text(&message.bytes[..message.len]);
 }
 
 impl Write for Message {
@@ -191,12 +229,6 @@ impl Write for Message {
 
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
-    let mut message = Message {
-        bytes: [0; 512],
-        len: 0,
-    };
-    // Writing to it cannot fail.
-    let _ = write!(message, "{info}");
-    page::set_text(&message.bytes[..message.len]);
+    say(info);
     page::panicked()
 }

@@ -1,7 +1,8 @@
 //! A tenant in its own virtual machine: the same as in a process, over hypercalls and its own frames.
 
-use crate::page;
+use cofferdam_microvm_abi::page::CLOCK;
 use cofferdam_microvm_abi::{MACHINE, Service, bell, complaint, tenant};
+use cofferdam_microvm_runtime::page;
 use cofferdam_seam::{Deadline, HostError, Time};
 use cofferdam_tenant::ring::Header;
 use cofferdam_tenant::{Bell, Complaint, Io, Ring, Shared, Task, Tenant, World};
@@ -53,7 +54,7 @@ impl Outside {
 
 impl World for Outside {
     fn now(&self) -> Time {
-        page::time()
+        Time(page::word(CLOCK))
     }
 
     fn ring(&mut self) {

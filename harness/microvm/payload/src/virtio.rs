@@ -4,9 +4,9 @@
 //! The crate never asks for interrupts, so its queue is polled. A transport that panics or loops ends
 //! the guest, as it would end a kernel.
 
-use crate::host::{GuestDma, GuestHost};
 use alloc::vec::Vec;
 use cofferdam_microvm_abi::{BAR_WINDOW, BARS};
+use cofferdam_microvm_runtime::host::{GuestDma, GuestHost};
 use cofferdam_seam::service::{Block, DriverError, SECTOR, check_sectors};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, Iova, Mapping, RawDma, Width,
@@ -210,25 +210,41 @@ struct Lent {
     region: GuestDma,
 }
 
-/// What is lent. The guest has one CPU and its stubs lend nothing.
-struct Lending(RefCell<Vec<Lent>>);
+/// What is lent, and what was lent for a request and will be for the next: to ask for it, and to give it
+/// back, is an exit each. The guest has one CPU and its stubs lend nothing.
+struct Lending {
+    lent: RefCell<Vec<Lent>>,
+    spare: RefCell<Vec<GuestDma>>,
+}
 
 // SAFETY: there is one CPU.
 unsafe impl Sync for Lending {}
 
-static LENT: Lending = Lending(RefCell::new(Vec::new()));
+static LENDING: Lending = Lending {
+    lent: RefCell::new(Vec::new()),
+    spare: RefCell::new(Vec::new()),
+};
 
-fn lend(len: usize, way: Direction) -> Result<(Iova, NonNull<u8>), HostError> {
-    let region = GuestHost.alloc_dma(len)?;
+/// A spare region of that length, or a new one.
+fn region(len: usize) -> Result<GuestDma, HostError> {
+    let mut spare = LENDING.spare.borrow_mut();
+    match spare.iter().position(|region| region.len() == len) {
+        Some(index) => Ok(spare.swap_remove(index)),
+        None => GuestHost.alloc_dma(len),
+    }
+}
+
+fn lend(region: GuestDma, way: Direction) -> Result<(Iova, NonNull<u8>), HostError> {
+    let len = region.len();
     let mapping = GuestHost.map(&region, 0..len, way)?;
     let (iova, at) = (mapping.iova, GuestHost.pointer(&region));
-    LENT.0.borrow_mut().push(Lent { mapping, region });
+    LENDING.lent.borrow_mut().push(Lent { mapping, region });
     Ok((iova, at))
 }
 
 /// Takes back what is at that address.
 fn take_back(iova: u64) -> Option<GuestDma> {
-    let mut lent = LENT.0.borrow_mut();
+    let mut lent = LENDING.lent.borrow_mut();
     let index = lent.iter().position(|lent| lent.mapping.iova.0 == iova)?;
     let Lent { mapping, region } = lent.swap_remove(index);
     GuestHost.unmap(mapping);
@@ -251,7 +267,10 @@ unsafe impl Hal for GuestHal {
     // `alloc_dma` gives zeroed whole pages that are nobody else's, and they are kept until `dma_dealloc`.
     fn dma_alloc(pages: usize, direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let len = pages.saturating_mul(PAGE_SIZE);
-        let (iova, at) = lend(len, way(direction)).expect("DMA memory for a queue");
+        let lent = GuestHost
+            .alloc_dma(len)
+            .and_then(|region| lend(region, way(direction)));
+        let (iova, at) = lent.expect("DMA memory for a queue");
         (iova.0, at)
     }
 
@@ -280,20 +299,23 @@ unsafe impl Hal for GuestHal {
     unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
         // SAFETY: the caller vouches for the buffer during this call.
         let bytes = unsafe { buffer.as_ref() };
-        let (iova, _) = lend(bytes.len(), way(direction)).expect("DMA memory for a buffer");
-        // The bytes are copied in for a device that only writes, too: what it leaves out must read as it
-        // did before.
-        if let Some(lent) = LENT.0.borrow().last() {
-            lent.region.write_at(0, bytes);
-        }
-        iova.0
+        let lent = region(bytes.len()).and_then(|region| {
+            // The bytes are copied in for a device that only writes, too: what it leaves out must read as
+            // it did before.
+            region.write_at(0, bytes);
+            lend(region, way(direction))
+        });
+        lent.expect("DMA memory for a buffer").0.0
     }
 
     unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
-        let region = take_back(paddr);
-        if let Some(region) = region.filter(|_| way(direction).device_writes()) {
+        let Some(region) = take_back(paddr) else {
+            return;
+        };
+        if way(direction).device_writes() {
             // SAFETY: the caller vouches for the buffer during this call, and made it from a `&mut`.
             region.read_at(0, unsafe { buffer.as_mut() });
         }
+        LENDING.spare.borrow_mut().push(region);
     }
 }

@@ -3,6 +3,7 @@
 use super::unit::State;
 use super::{Hardware, Infrastructure, RELAX};
 use crate::call::{Answer, COMPLAINTS, Call, status};
+use crate::link::BEAT;
 use crate::placement::Restart;
 use cofferdam_machine::{Ending, PhysAddr, Read, Write};
 use cofferdam_seam::{Bar, InterruptKind, Iova, Time, VectorSet, Width};
@@ -51,12 +52,14 @@ impl Hardware {
                     vectors: VectorSet::EMPTY,
                     bells: 0,
                     until,
+                    beats: None,
                 });
             }
             Call::Wait {
                 vectors,
                 bells,
                 until,
+                alive,
             } => {
                 let vectors = if holds_driver {
                     if vectors.is_empty() {
@@ -66,10 +69,15 @@ impl Hardware {
                 } else {
                     VectorSet::EMPTY
                 };
+                let now = self.now();
+                if alive {
+                    self.units[index].beat(now);
+                }
                 return Ok(State::Waiting {
                     vectors,
                     bells,
                     until: Time(until),
+                    beats: alive.then(|| now + BEAT),
                 });
             }
             Call::Beat => {

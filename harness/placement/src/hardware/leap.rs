@@ -6,6 +6,7 @@
 //! specification alone, and replays to the last access.
 
 use super::{Hardware, Infrastructure, QUANTUM, REACT, RELAX, State};
+use crate::link::BEAT;
 use crate::port::Spin;
 use crate::trial::End;
 use cofferdam_seam::Time;
@@ -13,8 +14,10 @@ use std::time::{Duration, Instant};
 
 /// CPU time a holder may use before it must have called. A call every few microseconds is usual.
 const BUDGET: Duration = Duration::from_millis(50);
-/// How often the hardware looks after a holder that does not call.
-const LOOK: Duration = Duration::from_millis(1);
+/// How often the hardware looks after a holder that does not call. Of one that dies it hears at once.
+/// Longer than a tick of the kernel: a timer that is the next one costs a write to the timer device to
+/// set, and one to cancel, with every call; a fifth of a trial's time was that.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a trial to its end. Everybody is there.
 pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
@@ -41,10 +44,44 @@ pub(super) fn run(hardware: &mut Hardware) -> Result<End, Infrastructure> {
 }
 
 fn advance(hardware: &mut Hardware, to: Time) {
+    let stood = hardware
+        .units
+        .iter()
+        .enumerate()
+        .fold(0_u64, |bits, (index, unit)| {
+            bits | u64::from(hardware.stands_still(unit)) << index
+        });
     hardware.machine.advance(to);
     hardware.observe();
     hardware.thaw();
+    live_on(hardware, stood);
     hardware.wake();
+}
+
+/// The heartbeats of those that wait, which would wake for nothing else. `stood` says, by bits, whose CPU
+/// stood still until now: of these there is one, now.
+fn live_on(hardware: &mut Hardware, stood: u64) {
+    let now = hardware.now();
+    for index in 0..hardware.units.len() {
+        let State::Waiting {
+            beats: Some(due), ..
+        } = hardware.units[index].state
+        else {
+            continue;
+        };
+        if due > now || hardware.stands_still(&hardware.units[index]) {
+            continue;
+        }
+        let unit = &mut hardware.units[index];
+        let mut at = if stood >> index & 1 == 1 { now } else { due };
+        while at <= now {
+            unit.beat(at);
+            at = at + BEAT;
+        }
+        if let State::Waiting { beats, .. } = &mut unit.state {
+            *beats = Some(at);
+        }
+    }
 }
 
 fn next_holder(hardware: &Hardware, last: usize) -> Option<usize> {
@@ -65,6 +102,9 @@ fn hold(hardware: &mut Hardware, index: usize) -> Result<(), Infrastructure> {
     }
     let now = hardware.now().nanos();
     let unit = &mut hardware.units[index];
+    if std::mem::take(&mut unit.revives) {
+        unit.beat(Time(now));
+    }
     unit.state = State::Running;
     let page = unit.page;
     page.grant(answer, now);

@@ -266,6 +266,7 @@ impl Hardware {
                 vectors,
                 bells,
                 until,
+                ..
             } => What::Waits {
                 who: index,
                 vectors: vectors.0,

@@ -16,6 +16,8 @@ pub(super) enum State {
         vectors: VectorSet,
         bells: u64,
         until: Time,
+        /// When it shows next that it is alive, if it does.
+        beats: Option<Time>,
     },
     /// Its call is answered; it may be granted.
     Ready(Answer),
@@ -38,6 +40,8 @@ pub(super) struct Unit {
     pub pid: i32,
     /// Peers that rang and were not yet heard.
     pub bells: u64,
+    /// Its wait is over, in which it showed that it was alive: it does so again when it gets on.
+    pub revives: bool,
     pub last_beat: Time,
     pub longest_gap: u64,
     /// The driver has served since the domain was started.
@@ -64,6 +68,7 @@ impl Unit {
             state: State::Running,
             pid: 0,
             bells: 0,
+            revives: false,
             last_beat: Time::ZERO,
             longest_gap: 0,
             serving: false,

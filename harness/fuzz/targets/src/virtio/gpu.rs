@@ -1,11 +1,11 @@
 //! The GPU driver.
 
-use super::hal::FuzzHal;
-use super::transport::FuzzTransport;
+use super::hal::{FuzzHal, HostRegisters};
 use super::{OverTransport, VIRTIO_DRIVERS, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
+use cofferdam_fuzz_targets_virtio::transport::FuzzTransport;
 use cofferdam_seam::Device;
 use std::time::Duration;
 use vdevice_virtio::{GpuConfig, VirtioGpu};
@@ -70,7 +70,11 @@ impl Target for Gpu {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(host, DeviceType::GPU, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::GPU,
+            CONFIG,
+        ))
     }
 
     /// Every command waits for its response.

@@ -2,8 +2,9 @@
 
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::Refused;
+use cofferdam_fuzz_targets_virtio::{blk::Lending, transport};
 use cofferdam_instrument::trap;
-use cofferdam_seam::{Direction, Iova};
+use cofferdam_seam::{Bar, Direction, DriverHost, Iova, Width};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
@@ -48,6 +49,37 @@ pub fn unless_elsewhere<R>(call: impl FnOnce() -> R) -> Result<R, Refused> {
         }
         Refused::because("a BAR lies where the device has no registers")
     })
+}
+
+/// The registers of the execution that runs on this thread, for transports.
+#[derive(Clone, Copy, Debug)]
+pub struct HostRegisters(pub FuzzHost);
+
+impl transport::Registers for HostRegisters {
+    #[inline]
+    fn read(&self, bar: Bar, offset: u32, width: Width) -> u64 {
+        self.0.read(bar, offset, width)
+    }
+
+    #[inline]
+    fn write(&self, bar: Bar, offset: u32, width: Width, value: u64) {
+        self.0.write(bar, offset, width, value);
+    }
+
+    fn enable_memory(&mut self) {
+        self.0.enable_memory();
+    }
+
+    fn set_bus_master(&mut self, on: bool) {
+        // This host cannot refuse it.
+        let _ = self.0.set_bus_master(on);
+    }
+}
+
+impl Lending for FuzzHal {
+    fn is_lent(bytes: &[u8]) -> bool {
+        FuzzHost::current().is_lent(bytes)
+    }
 }
 
 fn way(direction: BufferDirection) -> Direction {

@@ -1,11 +1,11 @@
 //! The 9P driver.
 
-use super::hal::FuzzHal;
-use super::transport::FuzzTransport;
+use super::hal::{FuzzHal, HostRegisters};
 use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
+use cofferdam_fuzz_targets_virtio::transport::FuzzTransport;
 use cofferdam_seam::Device;
 use std::ops::Range;
 use std::time::Duration;
@@ -60,7 +60,11 @@ impl Target for Share {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(host, DeviceType::_9P, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::_9P,
+            CONFIG,
+        ))
     }
 
     /// "Sends a raw 9p request and waits for the response."

@@ -1,11 +1,11 @@
 //! The entropy driver.
 
-use super::hal::FuzzHal;
-use super::transport::FuzzTransport;
+use super::hal::{FuzzHal, HostRegisters};
 use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
+use cofferdam_fuzz_targets_virtio::transport::FuzzTransport;
 use cofferdam_seam::Device;
 use std::ops::Range;
 use std::time::Duration;
@@ -56,7 +56,11 @@ impl Target for Rng {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(host, DeviceType::EntropySource, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::EntropySource,
+            CONFIG,
+        ))
     }
 
     /// It waits until the device has answered.

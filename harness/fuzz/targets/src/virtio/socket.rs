@@ -1,11 +1,11 @@
 //! The socket driver.
 
-use super::hal::FuzzHal;
-use super::transport::FuzzTransport;
+use super::hal::{FuzzHal, HostRegisters};
 use super::{OverTransport, VIRTIO_DRIVERS, WRITTEN, call};
 use cofferdam_fuzz::host::FuzzHost;
 use cofferdam_fuzz::target::{Argument, Call, CallSpec, Crate, Decode, Driver, Refused, Target};
 use cofferdam_fuzz::witness::Witness;
+use cofferdam_fuzz_targets_virtio::transport::FuzzTransport;
 use cofferdam_seam::Device;
 use std::ops::Range;
 use std::time::Duration;
@@ -73,7 +73,11 @@ impl Target for Socket {
     }
 
     fn start(&self, host: FuzzHost, _: &mut Witness) -> Result<Box<dyn Driver>, Refused> {
-        self.start_over(FuzzTransport::new(host, DeviceType::Socket, CONFIG))
+        self.start_over(FuzzTransport::new(
+            HostRegisters(host),
+            DeviceType::Socket,
+            CONFIG,
+        ))
     }
 
     /// It waits until the device has taken what is sent.

@@ -2,8 +2,7 @@
 //!
 //! Finding the structures is left out here: the crate's own PCI transport is another target.
 
-use cofferdam_fuzz::host::FuzzHost;
-use cofferdam_seam::{Bar, DriverHost, Width};
+use cofferdam_seam::{Bar, Width};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -39,20 +38,34 @@ mod common {
     pub const QUEUE_DEVICE: u32 = 0x30;
 }
 
+/// A host's registers.
+pub trait Registers {
+    /// Reads one.
+    fn read(&self, bar: Bar, offset: u32, width: Width) -> u64;
+
+    /// Writes one.
+    fn write(&self, bar: Bar, offset: u32, width: Width, value: u64);
+
+    /// Enables memory decoding.
+    fn enable_memory(&mut self);
+
+    /// Lets the device send memory requests, or stops it; not every host can, and none says so.
+    fn set_bus_master(&mut self, on: bool);
+}
+
 /// The transport of a device of that kind.
-pub struct FuzzTransport {
-    host: FuzzHost,
+pub struct FuzzTransport<R: Registers> {
+    host: R,
     kind: DeviceType,
     /// Bytes of the device's own configuration.
     config: usize,
 }
 
-impl FuzzTransport {
+impl<R: Registers> FuzzTransport<R> {
     /// Takes the device into hand, with `config` bytes of configuration of its own.
-    pub fn new(mut host: FuzzHost, kind: DeviceType, config: usize) -> Self {
+    pub fn new(mut host: R, kind: DeviceType, config: usize) -> Self {
         host.enable_memory();
-        // This host cannot refuse it.
-        let _ = host.set_bus_master(true);
+        host.set_bus_master(true);
         Self { host, kind, config }
     }
 
@@ -86,7 +99,7 @@ impl FuzzTransport {
 /// The widest aligned accesses that cover `len` bytes at `offset`.
 fn pieces(offset: u32, len: usize) -> impl Iterator<Item = (u32, usize, Width)> {
     let mut done = 0;
-    std::iter::from_fn(move || {
+    core::iter::from_fn(move || {
         let at = offset + u32::try_from(done).ok()?;
         let width = [Width::Four, Width::Two, Width::One]
             .into_iter()
@@ -99,7 +112,7 @@ fn pieces(offset: u32, len: usize) -> impl Iterator<Item = (u32, usize, Width)> 
     })
 }
 
-impl Transport for FuzzTransport {
+impl<R: Registers> Transport for FuzzTransport<R> {
     fn device_type(&self) -> DeviceType {
         self.kind
     }
@@ -213,10 +226,10 @@ impl Transport for FuzzTransport {
     }
 }
 
-impl Drop for FuzzTransport {
+impl<R: Registers> Drop for FuzzTransport<R> {
     /// Stops the device before the crate frees the rings.
     fn drop(&mut self) {
         self.write(common::DEVICE_STATUS, Width::One, 0);
-        let _ = self.host.set_bus_master(false);
+        self.host.set_bus_master(false);
     }
 }

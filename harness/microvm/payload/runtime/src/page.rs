@@ -1,7 +1,7 @@
 //! The call page, and hypercalls over it.
 
 use cofferdam_microvm_abi::{CALL, HYPERCALL, Service, page};
-use cofferdam_seam::{HostError, Time};
+use cofferdam_seam::HostError;
 use core::arch::asm;
 use core::slice;
 
@@ -49,6 +49,10 @@ fn enter(service: Service) {
 }
 
 /// Asks the VMM; its answer from word 1 on.
+///
+/// # Errors
+///
+/// What the VMM says.
 pub fn ask<const N: usize>(service: Service, arguments: &[u64]) -> Result<[u64; N], HostError> {
     for (at, argument) in (0..).zip(arguments) {
         set_word(page::FROM_GUEST + 8 * at, *argument);
@@ -84,21 +88,17 @@ fn answer<const N: usize>() -> Result<[u64; N], HostError> {
     }
 }
 
-/// The time at which this guest was entered, unless it was taken.
-pub fn time() -> Time {
-    Time(word(page::NOW))
-}
-
-/// The time at which this guest was entered, once each time; then [`Time::NEVER`].
-pub fn take_time() -> Time {
-    let now = time();
-    set_word(page::NOW, Time::NEVER.nanos());
-    now
-}
-
 /// Asks for the next call, whose words the page then holds.
 pub fn next() {
     enter(Service::Next);
+}
+
+/// Ends this guest: its host cannot do what the driver needs, for that reason.
+pub fn give_up(reason: &str) -> ! {
+    set_text(reason.as_bytes());
+    loop {
+        enter(Service::GiveUp);
+    }
 }
 
 /// Ends this guest with a panic's message, which is the page's text.

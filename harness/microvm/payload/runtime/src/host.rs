@@ -1,7 +1,8 @@
 //! What a driver in the guest may ask of the world: registers by trapped accesses, memory through a
 //! window onto its frames, interrupts by halting, all else by hypercalls.
 
-use crate::page;
+use crate::{lent, page};
+use cofferdam_microvm_abi::page::CLOCK;
 use cofferdam_microvm_abi::{BAR_WINDOW, BARS, Service};
 use cofferdam_seam::{
     Bar, Deadline, Direction, DmaRegion, DriverHost, HostError, InterruptKind, Interrupts, Iova,
@@ -20,6 +21,14 @@ pub struct GuestMmio {
 }
 
 impl GuestMmio {
+    /// A BAR that was mapped, as far as there is address space for it; the VMM knows how long it is.
+    pub fn whole(bar: Bar) -> Self {
+        Self {
+            base: BARS + bar.index() as u64 * BAR_WINDOW,
+            len: BAR_WINDOW,
+        }
+    }
+
     fn inside(&self, offset: u32, width: Width) -> bool {
         let bytes = u64::from(width.bytes());
         u64::from(offset) + bytes <= self.len && u64::from(offset) % bytes == 0
@@ -153,7 +162,7 @@ impl DriverHost for GuestHost {
         bytes: Range<usize>,
         way: Direction,
     ) -> Result<Mapping, HostError> {
-        let way = u64::from(way.device_reads()) | u64::from(way.device_writes()) << 1;
+        let way = lent::code(way);
         let arguments = [region.name, bytes.start as u64, bytes.end as u64, way];
         let [iova, id] = page::ask(Service::Map, &arguments)?;
         Ok(Mapping {
@@ -187,9 +196,9 @@ impl DriverHost for GuestHost {
     }
 
     fn now(&self) -> Time {
-        match page::take_time() {
-            Time::NEVER => {}
-            now => return now,
+        let told = page::word(CLOCK);
+        if told != 0 {
+            return Time(told);
         }
         // Without an answer no deadline is in the future.
         page::ask(Service::Now, &[]).map_or(Time::NEVER, |[now]| Time(now))
