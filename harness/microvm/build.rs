@@ -25,6 +25,7 @@ fn main() {
         "payload",
         "abi",
         "../seam",
+        "../tenant",
         "../../drivers-under-test/edu",
         "../../drivers-under-test/nvme",
     ] {

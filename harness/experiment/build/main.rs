@@ -32,6 +32,7 @@ const OURS: [(&str, &[&str]); 8] = [
             "harness/placement/src/loan.rs",
             "harness/placement/src/port.rs",
             "harness/placement/src/ring.rs",
+            "harness/tenant/src/ring.rs",
             "harness/placement/src/server.rs",
             "harness/placement/src/shared.rs",
         ],

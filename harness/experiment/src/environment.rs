@@ -14,14 +14,14 @@ use std::sync::LazyLock;
 pub enum Mechanism {
     /// Processes with their own mappings.
     Process,
-    /// The driver in a KVM guest, which the processor runs.
+    /// The driver, or the tenants, in KVM guests, which the processor runs.
     KvmNative,
-    /// The driver in a KVM guest, whose exits software makes: counts hold on any host, times on none.
+    /// The driver, or the tenants, in KVM guests, whose exits software makes: counts hold on any host, times on none.
     KvmEmulated,
 }
 
 impl Mechanism {
-    /// What keeps the driver from its surroundings in that placement, where guests are so.
+    /// What keeps the domains of that placement apart, where guests are so.
     pub fn of(placement: PlacementId, guests: Option<Self>) -> Self {
         match guests {
             Some(guests) if placement.placement().needs_kvm() => guests,
@@ -91,7 +91,7 @@ pub struct Environment {
     pub clock_source: String,
     /// How domains are kept apart.
     pub mechanism: Mechanism,
-    /// How a driver in a guest is kept apart; none where there is no KVM.
+    /// How those in a guest are kept apart; none where there is no KVM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guests: Option<Mechanism>,
     /// What that mechanism leaves out.
@@ -128,14 +128,15 @@ impl Environment {
         let guests = guests();
         match &guests {
             Ok(_) => missing(
-                "KVM for tenants",
-                "not used: hypervisor and tenants are processes, so no trap and no nested paging is \
-                 part of their figures; drivers are in guests where the placement says so",
+                "KVM for hypervisors",
+                "not used: the privileged layer is a process everywhere; drivers and tenants are in \
+                 guests where the placement says so, and elsewhere no trap and no nested paging is part \
+                 of their figures",
             ),
             Err(why) => missing(
                 "KVM",
                 &format!(
-                    "{}; {}. Placements with the driver in a guest are left out",
+                    "{}; {}. Placements with the driver or tenants in a guest are left out",
                     why.reason, why.remedy
                 ),
             ),

@@ -1,8 +1,8 @@
 //! Gates: what must hold for a run's figures to mean anything.
 //!
 //! The negative control (does the injector reach anybody at all?), the clean trials (is the harness
-//! quiet by itself?), the A/A control (do two names of one topology agree?) and the predictions
-//! (does the machine obey its own physics?).
+//! quiet by itself?), the A/A control (do two names of one topology agree, both with tenants as
+//! processes?) and the predictions (does the machine obey its own physics?).
 
 use crate::cell::Cell;
 use crate::predict::{Label, escaped, negative_control, predict};
@@ -217,10 +217,13 @@ impl Watch {
             .sort_by_key(|disagreement| (disagreement.label, disagreement.first));
         let (alike, twins) = match clock {
             ClockKind::Leap => (
-                "records of in-kernel and hypervisor are equal but for the name",
+                "records of in-kernel and hypervisor, both with processes as tenants, are equal but for the name",
                 GateResult::Failed,
             ),
-            ClockKind::Wall => ("in-kernel and hypervisor end alike", GateResult::Reported),
+            ClockKind::Wall => (
+                "in-kernel and hypervisor, both with processes as tenants, end alike",
+                GateResult::Reported,
+            ),
         };
         let gates = vec![
             self.control.gate(

@@ -467,10 +467,10 @@ mod tests {
         let guests = || PLACEMENTS.iter().filter(|entry| entry.needs_kvm());
         let processes = PLACEMENTS.len() - guests().count();
         // One of the two, and the drivers that can be there.
-        let drivers = guests().map(|entry| match entry.housing() {
+        let drivers = guests().map(|entry| match entry.has_tenant_in_guest() {
             // Where application and driver are one program it is not tried again.
-            Some(_) => usize::from(entry.copies),
-            None => DRIVERS.len() - 1,
+            true => usize::from(entry.copies),
+            false => DRIVERS.len() - 1,
         });
         let in_guests = 4 * drivers.sum::<usize>();
         assert_eq!(control.len(), 4 * 2 * DRIVERS.len() * processes + in_guests);

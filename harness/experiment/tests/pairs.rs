@@ -100,8 +100,10 @@ fn crash_that_one_placement_contains_differs_significantly() {
     // 30 of 30 discordant pairs on one side: 2 / 2^30. Each pair of placements has two questions.
     let p = found.p.expect("no boot is shared");
     assert!((p - 2.0_f64.powi(-29)).abs() < 1e-15);
-    // This driver is in no tenant's machine.
-    let places = PLACEMENTS.iter().filter(|entry| entry.housing().is_none());
+    // This driver is tried with no tenant in a guest.
+    let places = PLACEMENTS
+        .iter()
+        .filter(|entry| !entry.has_tenant_in_guest());
     let family = 2 * pairs_of(places.count());
     assert_eq!(found.family, family);
     let adjusted = found.adjusted.expect("no boot is shared");
@@ -128,19 +130,18 @@ fn twins_do_not_differ_and_are_only_counted() {
     }
     let paired = &summary.paired;
     // For each driver two questions: X1.panic everywhere, X1.kill-task where it exists.
-    let panicking = PLACEMENTS
-        .iter()
-        .filter(|placement| placement.panic_ends_layer());
-    let panicking = panicking.count();
     let pairs = DRIVERS.iter().map(|driver| {
         // Not every driver can be in a guest.
-        let places = PLACEMENTS
-            .iter()
-            .filter(|placement| match placement.housing() {
-                Some(_) => driver.driver == DriverId::Nvme,
-                None => !placement.needs_kvm() || guest::in_payload(driver.driver).is_some(),
-            });
-        u64::from(pairs_of(places.count()) + pairs_of(panicking))
+        let places = || {
+            PLACEMENTS
+                .iter()
+                .filter(|placement| match placement.has_tenant_in_guest() {
+                    true => driver.driver == DriverId::Nvme,
+                    false => !placement.needs_kvm() || guest::in_payload(driver.driver).is_some(),
+                })
+        };
+        let panicking = places().filter(|placement| placement.panic_ends_layer());
+        u64::from(pairs_of(places().count()) + pairs_of(panicking.count()))
     });
     let all = paired.comparisons.len() as u64 + paired.concordant;
     assert_eq!(all, 2 * pairs.sum::<u64>());

@@ -28,6 +28,7 @@ fn main() {
         "../../microvm/payload",
         "../../microvm/abi",
         "../../seam",
+        "../../tenant",
         "../targets/virtio",
         "../../../drivers-under-test/edu",
         "../../../drivers-under-test/nvme",

@@ -28,7 +28,7 @@ mod watchdog;
 
 pub use calls::result;
 pub use calls::{CallError, VmDriver};
-pub use cofferdam_microvm_abi::{Call, Driver, MACHINE, Planted, Service};
+pub use cofferdam_microvm_abi::{Call, Driver, MACHINE, Planted, Service, bell, complaint, tenant};
 pub use kvm::{DEVICE, Kvm, Nature, Unavailable};
 pub use payload::Payload;
 pub use services::{HostWorld, Locate, Nowhere, Silence, World};

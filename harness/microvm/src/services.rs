@@ -275,6 +275,16 @@ impl<H: RawDma> World for HostWorld<H> {
             | Service::Freed
             | Service::IsLent
             | Service::Turn => Err(HostError::Refused),
+            // A tenant's.
+            Service::Ring
+            | Service::Await
+            | Service::Publish
+            | Service::Complain
+            | Service::Finished
+            | Service::NextTrial
+            | Service::SiblingRead
+            | Service::SiblingWrite
+            | Service::GiveBack => Err(HostError::Refused),
         }
     }
 

@@ -6,7 +6,7 @@ use cofferdam_backends::mock::MockMachine;
 use cofferdam_machine::config::Config;
 use cofferdam_machine::frames::{FRAME, Owner, Run, Use, run_of};
 use cofferdam_machine::{Machine, Memory, PhysAddr};
-use cofferdam_microvm::{Call, CallError, Death, Driver, Kvm, MicroVm, VmDriver, Window};
+use cofferdam_microvm::{Call, CallError, Death, Driver, Kvm, MicroVm, Nowhere, VmDriver, Window};
 use cofferdam_seam::service::{Block, DriverError};
 use cofferdam_seam::{Deadline, Device, RequesterId};
 use std::time::Duration;
@@ -43,7 +43,10 @@ impl Bench {
 
     /// The driver's DMA memory: all that a guest is given.
     fn window(&self) -> Window {
-        let run = dma_pool();
+        self.window_of(dma_pool())
+    }
+
+    fn window_of(&self, run: &Run) -> Window {
         let at = run.first * FRAME;
         Window {
             at,
@@ -61,7 +64,10 @@ impl Bench {
         &self,
         driver: Driver,
     ) -> Result<VmDriver<cofferdam_backends::mock::MockHost>, CallError> {
-        VmDriver::probe_in(self.boot(), self.machine.host(self.device), driver)
+        let mut vm = self.boot();
+        // A test that wants a guest to run out of time says so; on a busy host others take long.
+        vm.set_patience(Duration::from_secs(60));
+        VmDriver::probe_in(vm, self.machine.host(self.device), driver)
     }
 
     fn soon(&self) -> Deadline {
@@ -263,6 +269,55 @@ fn guest_reaches_no_frame_but_its_own() {
     }
     assert!(driver.call(Call::Nop, &[]).is_ok());
     drop(vm.snapshot());
+}
+
+#[test]
+fn tenants_guest_reaches_no_frame_but_its_tenants_and_ends_at_anothers_ring() {
+    let Some(bench) = Bench::with(edu()) else {
+        return;
+    };
+    let map = cofferdam_machine::frames::MAP;
+    let own = map.iter().filter(|run| run.owner == Owner::Tenant1);
+    let windows: Vec<Window> = own.map(|run| bench.window_of(run)).collect();
+    // SAFETY: the machine outlives the guest, and its memory is one a device writes at any time.
+    let mut vm = unsafe { MicroVm::boot(&bench.kvm, &windows) }.expect("KVM makes a guest");
+    let started = vm.start(&mut Nowhere).expect("KVM runs it");
+    started.expect("the payload starts");
+    let fresh = vm.snapshot().expect("KVM tells its state");
+    let mut outside = 0;
+    for run in &map {
+        for at in run.bytes().step_by(4096) {
+            let store = [0x8000_0000 + at, 0x5a, 1];
+            let stored = vm.call(Call::Store, &store, &mut Nowhere).expect("KVM");
+            if run.owner == Owner::Tenant1 {
+                assert!(stored.is_ok(), "its own frame {at:#x}: {stored:?}");
+                continue;
+            }
+            outside += 1;
+            assert!(
+                matches!(stored, Err(Death::Wild { address, of_machine: true, write: true })
+                    if address == at),
+                "{at:#x}: {stored:?}"
+            );
+            vm.reset(&fresh).expect("KVM resets it");
+            // The tenant itself, sent to frames that are not its own.
+            let (number, block, seed, requests) = (1, 1, 1, 12);
+            let astray = [number, block, seed, requests, at, 0];
+            let lived = vm.call(Call::Tenant, &astray, &mut Nowhere).expect("KVM");
+            assert!(
+                matches!(lived, Err(Death::Wild { address, of_machine: true, .. })
+                    if (at..at + 8 * 4096).contains(&address)),
+                "{at:#x}: {lived:?}"
+            );
+            vm.reset(&fresh).expect("KVM resets it");
+        }
+    }
+    assert!(outside > 100, "the map has frames of others");
+    let corruption = bench.machine.machine().memory().corruption();
+    assert!(
+        corruption.iter().all(|(owner, _)| *owner == Owner::Tenant1),
+        "{corruption:?}"
+    );
 }
 
 #[test]

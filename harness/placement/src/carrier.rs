@@ -8,7 +8,7 @@
 
 use crate::link::Link;
 use crate::placement::{Placement, RingAt, Role};
-use crate::ring::{Ask, Request, Ring, Status};
+use crate::ring::{self, Ask, Request, Ring, Status};
 use crate::tenant::{SECTORS, first_sector};
 use crate::trial::DriverId;
 use cofferdam_seam::service::SECTOR;
@@ -97,8 +97,8 @@ pub fn run(link: &Rc<Link>, placement: &Placement, me: usize, driver: DriverId) 
         .tenants()
         .filter(|(tenant, _)| role.stands_before(*tenant))
         .map(|(tenant, index)| Leg {
-            up: Ring::of(link.window(), RingAt::Tenant(tenant)),
-            down: Ring::of(link.window(), RingAt::Messages(tenant)),
+            up: ring::of(link.window(), RingAt::Tenant(tenant)),
+            down: ring::of(link.window(), RingAt::Messages(tenant)),
             tenant: Link::bit(index),
             open: None,
             passed: 0,
@@ -125,14 +125,48 @@ pub fn run(link: &Rc<Link>, placement: &Placement, me: usize, driver: DriverId) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::request_for_test;
+    use cofferdam_tenant::ring::{BYTES, Header, Shared};
+    use std::cell::Cell;
+
+    /// A ring that nobody else sees.
+    #[derive(Clone, Copy)]
+    struct Private<'a> {
+        header: &'a Header,
+        data: &'a [Cell<u8>],
+    }
+
+    impl Shared for Private<'_> {
+        fn header(&self) -> &Header {
+            self.header
+        }
+
+        fn byte(&self, at: usize) -> u8 {
+            self.data[at].get()
+        }
+
+        fn set_byte(&self, at: usize, value: u8) {
+            self.data[at].set(value);
+        }
+    }
+
+    /// A request as a server takes it from a ring.
+    fn request(ask: Ask, len: usize, room: usize) -> Request {
+        let (header, data) = (Header::default(), vec![Cell::new(0); BYTES]);
+        let memory = Private {
+            header: &header,
+            data: &data,
+        };
+        let ring = cofferdam_tenant::Ring::new(memory, 0);
+        ring.submit(0, 0, ask, &vec![0; len], room);
+        ring.next().expect("it was submitted")
+    }
 
     fn disk(ask: Ask, len: usize, room: usize) -> bool {
         let emulated = Emulated {
             class: DriverId::VirtioBlk,
             tenant: 2,
         };
-        emulated.does(&request_for_test(ask, len, room))
+        emulated.does(&request(ask, len, room))
     }
 
     #[test]
@@ -160,7 +194,7 @@ mod tests {
             class: DriverId::Edu,
             tenant: 1,
         };
-        assert!(computes.does(&request_for_test(Ask::Factorial { n: 3 }, 0, 4)));
-        assert!(!computes.does(&request_for_test(Ask::Read { sector: 0 }, 0, SECTOR)));
+        assert!(computes.does(&request(Ask::Factorial { n: 3 }, 0, 4)));
+        assert!(!computes.does(&request(Ask::Read { sector: 0 }, 0, SECTOR)));
     }
 }

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::carrier;
 use crate::crossing::{self, Rounds};
-use crate::guest::Guest;
+use crate::guest::{self, Guest};
 use crate::jail::{self, Confinement};
 use crate::link::Link;
 use crate::lodger::Lodger;
@@ -11,14 +11,16 @@ use crate::newcomer;
 use crate::placement::{Placement, RingAt, Role, Wall};
 use crate::port::{self, PortPage, Spin};
 use crate::probe;
-use crate::ring::Ring;
+use crate::ring;
 use crate::server::Server;
 use crate::shared::Window;
 use crate::supervisor;
-use crate::tenant::{Tenant, Way};
+use crate::tenant::{self, Way};
+use crate::tenant_guest;
 use crate::trial::{DriverId, TenantIo, TrialSpec};
 use cofferdam_instrument::trap::TrapError;
 use cofferdam_machine::frames::Run;
+use cofferdam_microvm::MicroVm;
 use corosensei::stack::DefaultStack;
 use nix::unistd::Pid;
 use std::fmt::Display;
@@ -100,6 +102,8 @@ pub fn run(
 #[derive(Default)]
 struct Prepared {
     guest: Option<Guest>,
+    /// A tenant's guest.
+    machine: Option<MicroVm>,
     stack: Option<DefaultStack>,
 }
 
@@ -121,7 +125,13 @@ fn prepare(
         let stack = Lodger::stack().map_err(|error| format!("a tenant's stack: {error}"))?;
         prepared.stack = Some(stack);
     }
-    let kept = prepared.guest.as_ref().and_then(Guest::device);
+    if let Some(domain) = placement.machine_of_tenant(index) {
+        let runs = domain.runs_of_tenant();
+        let machine = guest::boot(runs, window).map_err(|error| error.to_string())?;
+        prepared.machine = Some(machine);
+    }
+    let of_driver = prepared.guest.as_ref().and_then(Guest::device);
+    let kept = of_driver.or(prepared.machine.as_ref().map(guest::device));
     let confinement = jail::confine(parent, kept).map_err(|error| error.to_string())?;
     Ok((confinement, prepared))
 }
@@ -243,7 +253,7 @@ fn live(
     match role {
         None => supervisor::run(&link, placement),
         Some(Role::Serves | Role::Houses(_)) => {
-            let Prepared { guest, stack } = prepared;
+            let Prepared { guest, stack, .. } = prepared;
             let tenant = placement.housing().zip(stack);
             let lodger = tenant.map(|(number, stack)| Lodger::new(stack, &link, spec, number));
             Server::new(link, spec, placement, index, *generation)
@@ -262,7 +272,10 @@ fn live(
                 true => Way::Ring(placement.attendant(number)),
                 false => Way::None,
             };
-            Tenant::new(link, spec, number, way).run()
+            match prepared.machine {
+                Some(machine) => tenant_guest::run(machine, link, spec, number, way),
+                None => tenant::run(link, spec, number, way),
+            }
         }
         Some(Role::Carries | Role::Emulates(_)) => {
             carrier::run(&link, placement, index, spec.driver)
@@ -274,7 +287,7 @@ fn live(
 /// A tenant of a measurement: makes its empty requests, then keeps out of the way.
 fn measure(link: &Link, tenant: u8, placement: &Placement, count: u32) -> ! {
     let server = Link::bit(placement.attendant(tenant));
-    let ring = Ring::of(link.window(), RingAt::Tenant(tenant));
+    let ring = ring::of(link.window(), RingAt::Tenant(tenant));
     let took = match count {
         0 => 0,
         _ => crossing::empty_requests(link, ring, server, count),

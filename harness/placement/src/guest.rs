@@ -1,8 +1,8 @@
-//! The KVM guest of a domain whose driver is behind that wall.
+//! The KVM guest of a domain whose driver, or tenant, is behind that wall.
 //!
-//! It is made before the jail closes, and serves one incarnation of the driver after the other: each
-//! starts from the same snapshot. Its windows are the driver's frames, so a wild access of the driver's
-//! CPU ends in an exit, whatever the process around it maps. What the guest dies of its domain dies of.
+//! It is made before the jail closes, and a driver's serves one incarnation of it after the other: each
+//! starts from the same snapshot. Its windows are the driver's frames, or the tenant's, so a wild access of
+//! its CPU ends in an exit, whatever the process around it maps. What the guest dies of its domain dies of.
 
 use crate::domain::cannot_go_on;
 use crate::jail::Device;
@@ -15,6 +15,7 @@ use crate::sabotage::{Deed, paid};
 use crate::server::{Serves, compute, store};
 use crate::shared::Window;
 use crate::trial::DriverId;
+use cofferdam_machine::frames::Run;
 use cofferdam_microvm::{
     Call, CallError, Death, Driver, Kvm, MicroVm, Nowhere, Snapshot, Unavailable, VmDriver, VmError,
 };
@@ -51,6 +52,44 @@ pub const fn in_payload(driver: DriverId) -> Option<Driver> {
     }
 }
 
+/// A guest with these frames of the machine that waits for its first call, in a process that sees the
+/// machine's memory through `window`.
+pub fn boot<'a>(
+    runs: impl Iterator<Item = &'a Run>,
+    window: Window,
+) -> Result<MicroVm, GuestError> {
+    let kvm = Kvm::open()?;
+    let mut windows: Vec<cofferdam_microvm::Window> = Vec::new();
+    for run in runs {
+        let bytes = run.bytes();
+        let len = bytes.end - bytes.start;
+        match windows.last_mut() {
+            // KVM takes milliseconds for each slot on a busy host.
+            Some(last) if last.at + last.len == bytes.start => last.len += len,
+            _ => windows.push(cofferdam_microvm::Window {
+                at: bytes.start,
+                host: window.pointer(bytes.start),
+                len,
+            }),
+        }
+    }
+    // SAFETY: the window is mapped for the life of the process, and devices, other domains and the
+    // guest's own host all expect its bytes to change.
+    let mut vm = unsafe { MicroVm::boot(&kvm, &windows) }?;
+    // By no clock of the host: whoever watches the domain ends it if it never comes back.
+    vm.set_patience(None);
+    vm.start(&mut Nowhere)?.map_err(GuestError::Died)?;
+    Ok(vm)
+}
+
+/// What the jail has to leave open for a guest.
+pub fn device(vm: &MicroVm) -> Device {
+    Device {
+        descriptor: vm.processor(),
+        requests: &MicroVm::REQUESTS,
+    }
+}
+
 /// A guest that waits for a driver.
 pub struct Guest {
     /// Away while a driver is in it.
@@ -67,21 +106,7 @@ impl Guest {
     /// Makes the driver's guest of a placement, in a process that sees the machine's memory through
     /// `window`.
     pub fn boot(placement: &Placement, window: Window) -> Result<Self, GuestError> {
-        let kvm = Kvm::open()?;
-        let windows: Vec<_> = placement
-            .guest_runs()
-            .map(|run| cofferdam_microvm::Window {
-                at: run.bytes().start,
-                host: window.pointer(run.bytes().start),
-                len: run.bytes().end - run.bytes().start,
-            })
-            .collect();
-        // SAFETY: the window is mapped for the life of the process, and devices, other domains and the
-        // guest's own host all expect its bytes to change.
-        let mut vm = unsafe { MicroVm::boot(&kvm, &windows) }?;
-        // By no clock of the host: whoever watches the domain ends it if it never comes back.
-        vm.set_patience(None);
-        vm.start(&mut Nowhere)?.map_err(GuestError::Died)?;
+        let mut vm = boot(placement.guest_runs(), window)?;
         let fresh = vm.snapshot()?;
         Ok(Self {
             told: Cell::new(vm.counts().exits),
@@ -94,10 +119,7 @@ impl Guest {
     /// What the jail has to leave open.
     pub fn device(&self) -> Option<Device> {
         let vm = self.vm.borrow();
-        vm.as_ref().map(|vm| Device {
-            descriptor: vm.processor(),
-            requests: &MicroVm::REQUESTS,
-        })
+        vm.as_ref().map(device)
     }
 }
 

@@ -792,7 +792,8 @@ impl Hardware {
             .map(|(ring, _)| {
                 let ring = PhysAddr(ring::ring_start(ring));
                 // SAFETY: as in `events_of_server`.
-                u64::from(unsafe { ring::answered(self.machine.memory().pointer(ring)) })
+                let header = unsafe { ring::header(self.machine.memory().pointer(ring)) };
+                u64::from(header.answered())
             })
             .sum()
     }

@@ -4,7 +4,7 @@
 //! leaves off there when it has made a request, until the driver's side has served it.
 
 use crate::link::Link;
-use crate::tenant::{Tenant, Way};
+use crate::tenant::{self, Way};
 use crate::trial::TrialSpec;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, Yielder};
@@ -31,7 +31,7 @@ impl Lodger {
     pub fn new(stack: DefaultStack, link: &Rc<Link>, spec: &TrialSpec, number: u8) -> Self {
         let (link, spec) = (Rc::clone(link), spec.clone());
         let life = move |driver: &Yielder<(), ()>, ()| {
-            Tenant::new(link, &spec, number, Way::Within(driver)).run()
+            tenant::run(link, &spec, number, Way::Within(driver))
         };
         Self {
             tenant: ManuallyDrop::new(Coroutine::with_stack(stack, life)),

@@ -5,11 +5,13 @@
 mod driver_vm;
 mod hosted;
 mod hypervisor;
+mod hypervisor_kvm;
 mod in_kernel;
 mod library_os;
 mod microkernel;
 mod passthrough;
 mod root_partition;
+mod root_partition_kvm;
 mod safe_language;
 mod user_process;
 
@@ -131,6 +133,15 @@ impl Domain {
             .filter(|run| self.grants.iter().any(|grant| grant.covers(run)))
     }
 
+    /// The runs that are the tenant's own: what its guest is given, where it is in one.
+    pub fn runs_of_tenant(&self) -> impl Iterator<Item = &'static Run> + '_ {
+        let owner = self.role.tenant().map(|tenant| match tenant {
+            1 => Owner::Tenant1,
+            _ => Owner::Tenant2,
+        });
+        self.runs().filter(move |run| Some(run.owner) == owner)
+    }
+
     /// Whether it may touch every byte of `phys..phys + len`.
     pub fn may_touch(&self, phys: u64, len: u64) -> bool {
         let Some(end) = phys.checked_add(len) else {
@@ -159,12 +170,12 @@ pub enum Restart {
     InPlace(Duration),
 }
 
-/// What keeps the driver from its surroundings.
+/// What keeps a driver, or a tenant, from its surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wall {
     /// The mappings of its domain's process.
     Process,
-    /// A KVM guest in that process: what the driver's frames are, and no more.
+    /// A KVM guest in that process, with its own frames and no more.
     Guest,
 }
 
@@ -199,6 +210,8 @@ pub struct Placement {
     pub interrupts: InterruptHandler,
     /// What keeps the driver from its surroundings.
     pub wall: Wall,
+    /// What keeps the tenants from theirs, where no driver is in one.
+    pub tenants: Wall,
     /// Whether somebody copies requests' data between a tenant's memory and the driver.
     pub copies: bool,
     /// Who runs so, in each of [`IommuMode::ALL`].
@@ -206,10 +219,12 @@ pub struct Placement {
 }
 
 /// Every placement of ours, in the order of the report.
-pub const ALL: [&Placement; 10] = [
+pub const ALL: [&Placement; 12] = [
     &in_kernel::PLACEMENT,
     &hypervisor::PLACEMENT,
+    &hypervisor_kvm::PLACEMENT,
     &root_partition::PLACEMENT,
+    &root_partition_kvm::PLACEMENT,
     &user_process::PLACEMENT,
     &microkernel::PLACEMENT,
     &hosted::PLACEMENT,
@@ -233,6 +248,8 @@ impl PlacementId {
             Self::DriverVm => &driver_vm::PLACEMENT,
             Self::Passthrough => &passthrough::PLACEMENT,
             Self::LibraryOs => &library_os::PLACEMENT,
+            Self::HypervisorKvm => &hypervisor_kvm::PLACEMENT,
+            Self::RootPartitionKvm => &root_partition_kvm::PLACEMENT,
             Self::Own(own) => own.placement(),
         }
     }
@@ -290,9 +307,21 @@ impl Placement {
         self.driver_is_privileged() && !matches!(self.restart, Restart::InPlace(_))
     }
 
-    /// Whether its driver is in a KVM guest, which not every host has.
+    /// Whether somebody is in a KVM guest, which not every host has.
     pub fn needs_kvm(&self) -> bool {
-        self.wall == Wall::Guest
+        self.wall == Wall::Guest || self.tenants == Wall::Guest
+    }
+
+    /// Whether a tenant is in a guest, with the driver or without.
+    pub fn has_tenant_in_guest(&self) -> bool {
+        self.housing().is_some() || self.tenants == Wall::Guest
+    }
+
+    /// The domain at that index, if it is a tenant's and the tenant is in a guest of its own.
+    pub fn machine_of_tenant(&self, index: usize) -> Option<&Domain> {
+        let domain = self.domains.get(index)?;
+        let tenant = matches!(domain.role, Role::Tenant(_));
+        (tenant && self.tenants == Wall::Guest).then_some(domain)
     }
 
     /// Whether the driver reaches that owner's own frames, rings aside: whether a wild store lands

@@ -13,46 +13,16 @@ use crate::storm::{Price, Storm, increments};
 use crate::trial::{By, DriverId, Fault, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, MEMORY, Use, run_of};
 use cofferdam_seam::{
-    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Iova, Mapping, Mmio, RawDma,
-    SplitMix64, Time, Vector, VectorSet, Wake, Width,
+    Bar, Deadline, Direction, DriverHost, HostError, Interrupts, Iova, Mapping, Mmio, RawDma, Time,
+    Vector, VectorSet, Wake, Width,
 };
+use cofferdam_tenant::Mix;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
-
-/// A generator of well-mixed words.
-#[derive(Clone, Debug)]
-pub struct Mix(SplitMix64);
-
-impl Mix {
-    /// That of a seed.
-    pub const fn new(seed: u64) -> Self {
-        Self(SplitMix64::new(seed))
-    }
-
-    /// The next word.
-    pub fn word(&mut self) -> u64 {
-        self.0.number()
-    }
-
-    /// A number below `bound` (which is not 0).
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.word() % bound.max(1)
-    }
-
-    /// Decides what a tenant asks for.
-    pub const fn of_tenant(seed: u64, tenant: u8) -> Self {
-        Self::new(seed ^ ((tenant as u64) << 32))
-    }
-
-    /// That many bytes.
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        self.0.bytes(len).collect()
-    }
-}
 
 /// The physical address a wild access of this trial aims at: in the target owner's pattern frames,
 /// a multiple of 64, so that `len` bytes stay inside them; beyond memory for `Unbacked`. `None` for

@@ -10,7 +10,7 @@ use crate::loan::{Lent, Loan};
 use crate::lodger::Lodger;
 use crate::own::{Host, Probe};
 use crate::placement::Placement;
-use crate::ring::{Ask, Request, Ring, Status};
+use crate::ring::{self, Ask, Request, Ring, Status};
 use crate::sabotage::{Deed, Onward, Sabotage, SabotagedHost};
 use crate::trial::{DataPath, DriverId, Fault, TrialSpec};
 use cofferdam_backends::pool::DmaPool;
@@ -179,7 +179,7 @@ impl Server {
         let clients = placement
             .served_rings()
             .map(|(ring, index)| Client {
-                ring: Ring::of(link.window(), ring),
+                ring: ring::of(link.window(), ring),
                 tenant: ring.tenant(),
                 bit: Link::bit(index),
                 tries: 0,

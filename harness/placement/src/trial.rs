@@ -98,6 +98,10 @@ pub enum PlacementId {
     Passthrough,
     /// In the application, which is alone in a virtual machine.
     LibraryOs,
+    /// In the hypervisor, whose tenants are in virtual machines.
+    HypervisorKvm,
+    /// In a root operating system, beside tenants in virtual machines.
+    RootPartitionKvm,
     /// Where a user's file says.
     Own(Own<Layout>),
 }
@@ -405,7 +409,8 @@ pub struct Counts {
     pub copied_bytes: u64,
     /// Sleeps of a domain that a doorbell or an interrupt ended.
     pub wakeups: u64,
-    /// Times the driver's guest was left, where it is in one: registers, hypercalls, finished calls.
+    /// Times a guest was left, where the driver or the tenants are in one: registers, hypercalls, finished
+    /// calls.
     #[serde(default)]
     pub exits: u64,
 }

@@ -11,7 +11,7 @@ use crate::hardware::{self, FromZygote, ToZygote};
 use crate::jail::{self, Confinement};
 use crate::link::monotonic;
 use crate::own::{self, Source};
-use crate::placement::Placement;
+use crate::placement::{Placement, Wall};
 use crate::port;
 use crate::probe;
 use crate::resident;
@@ -454,7 +454,7 @@ impl<'a> Trial<'a> {
                 "{id} lends the driver no page of a tenant: choose another placement, or data by copy"
             )));
         }
-        if placement.needs_kvm() && guest::in_payload(spec.driver).is_none() {
+        if placement.wall == Wall::Guest && guest::in_payload(spec.driver).is_none() {
             return Err(io::Error::other(format!(
                 "{} is not among the drivers that run in a guest: choose another placement, or one of them",
                 spec.driver.key()
@@ -464,6 +464,12 @@ impl<'a> Trial<'a> {
             if spec.clock == ClockKind::Leap {
                 let id = spec.fault.id();
                 return Err(io::Error::other(format!("{id} shows nothing: {why}")));
+            }
+            if placement.tenants == Wall::Guest {
+                let id = placement.id;
+                return Err(io::Error::other(format!(
+                    "{id} has its bystander in a guest, where there is no clock to time memory with: choose another placement"
+                )));
             }
             if cores.count < 2 {
                 return Err(io::Error::other(
@@ -755,6 +761,12 @@ fn crossing(id: PlacementId, rounds: Rounds, cores: &Cores) -> io::Result<Done> 
     if id.placement().housing().is_some() {
         return Err(io::Error::other(
             "the driver is in the tenant that calls it: nothing is crossed",
+        ));
+    }
+    if id.placement().tenants == Wall::Guest {
+        return Err(io::Error::other(
+            "its tenants are in guests, which do not measure: see the same placement with processes, and \
+             count the exits of its trials",
         ));
     }
     let parties = id.placement().parties();

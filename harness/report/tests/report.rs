@@ -3,12 +3,13 @@
 #[path = "../../experiment/tests/fake/mod.rs"]
 mod fake;
 
+use cofferdam_experiment::environment::Mechanism;
 use cofferdam_experiment::plan::{Filter, Plan, Settings};
 use cofferdam_experiment::run::run;
 use cofferdam_experiment::summary::Summary;
 use cofferdam_machine::config::IommuMode;
 use cofferdam_machine::frames::Owner;
-use cofferdam_placement::trial::{Corruption, DomainEnd, End, PlacementId};
+use cofferdam_placement::trial::{ClockKind, Corruption, DomainEnd, End, PlacementId};
 use cofferdam_reality::Reality;
 use cofferdam_reality::linux::{Outcome, Trial};
 use cofferdam_report::factors::{Factor, Score, Scores, decided, scores};
@@ -252,6 +253,36 @@ fn page_of_a_run_with_nothing_finished_stands() {
     let page = html::page(&summary, &Reality::default());
     assert!(page.contains("Partial."));
     assert!(page.contains("cannot be decided here"));
+}
+
+#[test]
+fn recovery_in_a_guest_stands_beside_that_in_a_process_and_emulation_is_marked() {
+    let crashes = Filter {
+        placements: vec![PlacementId::UserProcess, PlacementId::DriverVm],
+        faults: vec!["X1".into()],
+        ..Filter::default()
+    };
+    let mut summary = summary_of(Settings::QUICK, crashes, StopAfter::never(), false);
+    summary.environment.guests = Some(Mechanism::KvmEmulated);
+    let mut page_by = |clock| {
+        summary.settings.clock = clock;
+        let page = html::page(&summary, &Reality::default());
+        let from = page.find("From the fault until the driver served again");
+        let to = page.find("Recovery, net of resets");
+        let figures = page[from.expect("recovery")..to.expect("net")].to_owned();
+        (page, figures)
+    };
+
+    let (leap, figures) = page_by(ClockKind::Leap);
+    let (wall, _) = page_by(ClockKind::Wall);
+
+    for (id, by) in [("user-process", "process"), ("driver-vm", "emulated KVM")] {
+        let row = format!("<th scope=\"row\">{id}</th><td>{by}</td><td class=\"num\">");
+        assert!(figures.contains(&row), "{row}: {figures}");
+    }
+    let mark = "by emulated KVM, not to be ranked";
+    assert!(leap.contains("what is shown is device time") && !leap.contains(mark));
+    assert!(wall.contains("with no other row") && wall.contains(mark));
 }
 
 #[test]

@@ -105,8 +105,10 @@ fn domains(of: PlacementId) -> Vec<DomainReport> {
     };
     let mut domains = match of {
         PlacementId::InKernel | PlacementId::SafeLanguage => vec![layer("kernel", 0)],
-        PlacementId::Hypervisor => vec![layer("hypervisor", 0)],
-        PlacementId::RootPartition => vec![layer("hypervisor", 1), domain("root", 0)],
+        PlacementId::Hypervisor | PlacementId::HypervisorKvm => vec![layer("hypervisor", 0)],
+        PlacementId::RootPartition | PlacementId::RootPartitionKvm => {
+            vec![layer("hypervisor", 1), domain("root", 0)]
+        }
         PlacementId::UserProcess | PlacementId::Microkernel => {
             vec![layer("kernel", 1), domain("driver", 0)]
         }
@@ -291,7 +293,10 @@ impl Scene<'_> {
             }
             self.report.io[0].finished = false;
         } else {
-            let root = self.spec.placement == PlacementId::RootPartition;
+            let root = matches!(
+                self.spec.placement,
+                PlacementId::RootPartition | PlacementId::RootPartitionKvm
+            );
             self.restart(if root { 30 * MS } else { 2 * MS });
         }
     }

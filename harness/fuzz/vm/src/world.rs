@@ -311,6 +311,16 @@ impl World for FuzzWorld {
             | Service::GiveUp
             | Service::Share
             | Service::Unshare => Err(HostError::Refused),
+            // A tenant's.
+            Service::Ring
+            | Service::Await
+            | Service::Publish
+            | Service::Complain
+            | Service::Finished
+            | Service::NextTrial
+            | Service::SiblingRead
+            | Service::SiblingWrite
+            | Service::GiveBack => Err(HostError::Refused),
         }
     }
 

@@ -134,6 +134,24 @@ codes! {
     GiveUp = 22,
     /// A loop that goes on without looking at the world has had some turns
     Turn = 23,
+    /// A tenant's, as all that follow: it rings its server's doorbell. ()
+    Ring = 24,
+    /// (what for, of [`bell`]; deadline) -> (whether it rang)
+    Await = 25,
+    /// (six words of counters)
+    Publish = 26,
+    /// (what of, of [`complaint`])
+    Complain = 27,
+    /// It made all its requests. ()
+    Finished = 28,
+    /// () -> (seed, requests)
+    NextTrial = 29,
+    /// (offset) -> (value)
+    SiblingRead = 30,
+    /// (offset, value)
+    SiblingWrite = 31,
+    /// (the machine's physical address) -> (whether it was taken)
+    GiveBack = 32,
 }
 
 codes! {
@@ -176,6 +194,9 @@ codes! {
     /// (operation, sector, bytes) -> (a length): an operation of a virtio disk, by its place in the list
     /// that the workload has; the data is what is written, or read
     Operate = 17,
+    /// (number, properties of [`tenant`], seed, requests, the machine's physical address of its ring, from
+    /// which request on it gives a page back): a tenant lives here; never returns
+    Tenant = 18,
 }
 
 codes! {
@@ -206,6 +227,38 @@ codes! {
     VirtioBlkPci = 3,
     /// The same over a transport of the workload's
     VirtioBlkMmio = 4,
+}
+
+/// Properties of a tenant, by bit.
+pub mod tenant {
+    /// Its server has a disk.
+    pub const BLOCK: u64 = 1 << 0;
+    /// Its first request is no part of a trial.
+    pub const WARM: u64 = 1 << 1;
+    /// It has a device of its own.
+    pub const SIBLING: u64 = 1 << 2;
+    /// It gives a page back.
+    pub const GIVES_BACK: u64 = 1 << 3;
+}
+
+/// What a tenant waits for beside a deadline.
+pub mod bell {
+    /// Nothing.
+    pub const NONE: u64 = 0;
+    /// Its server.
+    pub const SERVER: u64 = 1;
+    /// The next trial.
+    pub const NEXT: u64 = 2;
+}
+
+/// What a tenant complains of.
+pub mod complaint {
+    /// An error.
+    pub const FAILED: u64 = 0;
+    /// Wrong data.
+    pub const WRONG: u64 = 1;
+    /// Its own device.
+    pub const DEVICE: u64 = 2;
 }
 
 /// Errors of [`Service`]s: the seam's `HostError`, its payload in word 1 and on.

@@ -1,4 +1,4 @@
-//! What runs inside a micro-VM: one driver, and the loop that calls it.
+//! What runs inside a micro-VM: one driver, and the loop that calls it; or a tenant.
 //!
 //! The drivers are the same crates as everywhere else; the payload is the host under them and the
 //! service over them. It trusts the VMM, which is its only way to anything. A driver may do with this guest
@@ -19,6 +19,7 @@ mod fuzz;
 #[cfg_attr(feature = "fuzz", path = "arena.rs")]
 mod heap;
 mod sabotage;
+mod tenant;
 mod virtio;
 
 use alloc::boxed::Box;
@@ -113,6 +114,7 @@ fn carry_out(call: Call, loaded: &mut Option<Loaded>) -> Result<u64, DriverError
             sabotage::lock(argument(1) != 0, argument(2));
             Ok(0)
         }
+        Call::Tenant => tenant::live(core::array::from_fn(|nth| argument(1 + nth as u64))),
         Call::Crash => panic!("planned death"),
         Call::Spin => sabotage::spin(),
         Call::Overflow => Ok(sabotage::overflow(argument(1))),

@@ -30,7 +30,7 @@ pub(super) fn bus_lie(fault: &Fault, neighbour: &Neighbour, timeout: Duration) -
         // What is written there reads inverted, so its owner sees it.
         Fault::D9 { nth, .. } => Lie::WildWrite {
             nth,
-            aim: Aim::Address(neighbour.bar?.offset(crate::sibling::LIVENESS.into())),
+            aim: Aim::Address(neighbour.bar?.offset(cofferdam_tenant::LIVENESS.into())),
             bytes: vec![0xee; 4],
         },
         Fault::B2 { permille, nth } => Lie::Late {

@@ -2,11 +2,12 @@
 
 use super::BYSTANDER;
 use super::bus_lies::{Neighbour, bus_lie};
-use crate::sabotage::{Mix, aim, corrupt_entry};
+use crate::sabotage::{aim, corrupt_entry};
 use crate::trial::{By, DriverId, Fault, PlacementId, Target, TrialSpec};
 use cofferdam_machine::frames::{FRAME, Owner, Use, run_of};
 use cofferdam_machine::{IOVA_WINDOW, Machine, PhysAddr};
 use cofferdam_seam::{Bar, Device, Direction, Iova};
+use cofferdam_tenant::Mix;
 use std::io;
 use std::ops::Range;
 use std::time::Duration;

@@ -148,7 +148,7 @@ impl Hardware {
             let start = PhysAddr(ring::ring_start(RingAt::Tenant(tenant)));
             let frame = self.machine.memory().pointer(start);
             // SAFETY: the machine's memory maps every frame for as long as the machine lives.
-            let glance = unsafe { ring::glance(frame) };
+            let glance = unsafe { ring::header(frame) }.glance();
             if let Some(recorder) = &mut self.recorder {
                 recorder.requests(now, tenant, &glance);
             }

@@ -238,6 +238,7 @@ impl Layout {
             restart: self.restart,
             interrupts: self.interrupts,
             wall: Wall::Process,
+            tenants: Wall::Process,
             copies: true,
             deployed: self.deployed,
         }

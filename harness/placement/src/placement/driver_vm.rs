@@ -32,6 +32,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::After(Duration::from_millis(5)),
     interrupts: InterruptHandler::Vfio,
     wall: Wall::Guest,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("Xen driver domains of PV guests on machines without an IOMMU"),

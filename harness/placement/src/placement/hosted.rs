@@ -54,6 +54,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("VMware Workstation or QEMU on Linux with intel_iommu=off"),

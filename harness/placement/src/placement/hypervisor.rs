@@ -1,7 +1,7 @@
 //! The driver in the hypervisor: VMware ESX.
 //!
-//! With processes as the only mechanism this is the topology of `in-kernel` under another name:
-//! the A/A control of the comparison. Tenants in KVM guests will end that.
+//! With tenants as processes this is the topology of `in-kernel` under another name: the A/A control of
+//! the comparison. In `hypervisor-kvm` the tenants are guests.
 
 use super::Standing::{Deployed, Synthetic};
 use super::{Domain, Grant, Placement, Restart, Role, TENANT1, TENANT2, Wall};
@@ -11,7 +11,7 @@ use cofferdam_machine::config::InterruptHandler;
 pub(super) const PLACEMENT: Placement = Placement {
     id: "hypervisor",
     placement: PlacementId::Hypervisor,
-    line: "the driver is part of the hypervisor; until tenants run in KVM, the A/A control of in-kernel",
+    line: "the driver is part of the hypervisor, its tenants are processes: the A/A control of in-kernel",
     stands_for: "VMware ESX",
     crossing: "hypercall (here: call ring and doorbell, as in-kernel)",
     domains: &[
@@ -28,6 +28,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("VMware ESX on hosts without VT-d"),

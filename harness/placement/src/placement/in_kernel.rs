@@ -25,6 +25,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("Linux with intel_iommu=off, or on a machine without an IOMMU"),

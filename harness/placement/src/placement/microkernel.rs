@@ -41,6 +41,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     // A driver server is sent a message, and the line is masked until it acknowledges: as VFIO does.
     interrupts: InterruptHandler::Vfio,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("QNX without its smmuman service; MINIX 3 on machines without an IOMMU"),

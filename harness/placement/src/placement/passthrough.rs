@@ -31,6 +31,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::Never,
     interrupts: InterruptHandler::Vfio,
     wall: Wall::Guest,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("Xen PV guests with a device on machines without an IOMMU"),

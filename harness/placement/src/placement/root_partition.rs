@@ -35,6 +35,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::After(Duration::from_millis(200)),
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("Xen dom0 with iommu=off, the first Hyper-V hosts"),

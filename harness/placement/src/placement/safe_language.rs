@@ -32,6 +32,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::InPlace(Duration::from_micros(100)),
     interrupts: InterruptHandler::Driver,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("RedLeaf as published, which assumes benign devices; Singularity"),

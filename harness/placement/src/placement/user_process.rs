@@ -35,6 +35,7 @@ pub(super) const PLACEMENT: Placement = Placement {
     restart: Restart::After(Duration::from_millis(1)),
     interrupts: InterruptHandler::Vfio,
     wall: Wall::Process,
+    tenants: Wall::Process,
     copies: true,
     deployed: [
         Deployed("DPDK over uio_pci_generic with the IOMMU disabled"),

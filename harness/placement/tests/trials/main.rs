@@ -15,6 +15,7 @@ mod physics_memory;
 mod replay;
 mod rings;
 mod storm;
+mod tenants;
 mod trace;
 
 use cofferdam_placement::placement::{ALL, Placement};

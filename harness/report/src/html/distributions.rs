@@ -6,8 +6,10 @@
 
 use super::words::{says_time, spread, time};
 use cofferdam_experiment::catalogue::placement;
+use cofferdam_experiment::environment::Mechanism;
 use cofferdam_experiment::statistics::{Spread, Step};
 use cofferdam_experiment::summary::{PlacementSummary, Summary};
+use cofferdam_placement::trial::{ClockKind, PlacementId};
 use maud::{Markup, html};
 use std::fmt::Write;
 
@@ -73,17 +75,51 @@ pub(super) fn section(summary: &Summary) -> Markup {
                      that is known. Placements do not meet quite \
                      the same faults; compare pairs below."
                 }
+                @if let Some(word) = of_emulation(summary) { (word) }
                 div.charts {
-                    @for metric in &METRICS { (chart(metric, &summary.placements)) }
+                    @for metric in &METRICS { (chart(metric, summary)) }
                 }
             }
         }
     }
 }
 
-fn chart(metric: &Metric, placements: &[PlacementSummary]) -> Markup {
-    let rows: Vec<(&PlacementSummary, Spread)> = placements
+/// By what a placement's domains are apart, in this run.
+fn mechanism(of: PlacementId, summary: &Summary) -> Mechanism {
+    Mechanism::of(of, summary.environment.guests)
+}
+
+/// A word about times that the host's clock gave to guests of an emulated KVM.
+fn of_emulation(summary: &Summary) -> Option<Markup> {
+    let emulated = |each: &&PlacementSummary| !mechanism(each.placement, summary).times_compare();
+    let those: Vec<&str> = summary
+        .placements
         .iter()
+        .filter(emulated)
+        .map(|each| placement(each.placement).id)
+        .collect();
+    (!those.is_empty()).then(|| {
+        html! {
+            p {
+                "Guests are by emulated KVM in " (those.join(", ")) ". "
+                @match summary.settings.clock {
+                    ClockKind::Leap => {
+                        "By the leap clock that costs them no time: what is shown is device time, as \
+                         elsewhere."
+                    }
+                    ClockKind::Wall => {
+                        "Their times are those of the emulation and say nothing of a processor's \
+                         guests: they are to be compared with each other, and with no other row."
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn chart(metric: &Metric, summary: &Summary) -> Markup {
+    let placements = summary.placements.iter();
+    let rows: Vec<(&PlacementSummary, Spread)> = placements
         .filter_map(|each| Some((each, (metric.spread)(each)?)))
         .collect();
     html! {
@@ -112,13 +148,16 @@ fn chart(metric: &Metric, placements: &[PlacementSummary]) -> Markup {
                     div.scroll tabindex="0" { table {
                         caption.hidden { (metric.title) ": quantiles by placement" }
                         thead { tr {
-                            th scope="col" { "placement" } th.num scope="col" { "n" }
+                            th scope="col" { "placement" } th scope="col" { "by" }
+                            th.num scope="col" { "n" }
                             th.num scope="col" { "median, max" }
                             th.num scope="col" { "95 % of the median" }
                             th.num scope="col" { "p99" } th.num scope="col" { "p99.9" }
                             th.num scope="col" { "censored" }
                         } }
-                        tbody { @for (of, spread) in &rows { (figures(of, spread)) } }
+                        tbody { @for (of, spread) in &rows {
+                            (figures(of, spread, mechanism(of.placement, summary)))
+                        } }
                     } }
                 }
             }
@@ -126,10 +165,11 @@ fn chart(metric: &Metric, placements: &[PlacementSummary]) -> Markup {
     }
 }
 
-fn figures(of: &PlacementSummary, own: &Spread) -> Markup {
+fn figures(of: &PlacementSummary, own: &Spread, by: Mechanism) -> Markup {
     html! {
         tr {
             th scope="row" { (placement(of.placement).id) }
+            td { (by.words()) }
             td.num { (own.n) }
             td.num { (spread(Some(*own))) }
             td.num {

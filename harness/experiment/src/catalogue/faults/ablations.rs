@@ -77,8 +77,8 @@ pub(crate) fn crossed(cell: &Cell) -> bool {
     }
 }
 
-/// Whether a cell is one for a driver in a guest: drivers that can be there; no ablations; and since a
-/// guest meets the same IOMMU and the same fabric as a process, one mode that translates, one that does
+/// Whether a cell is one for a driver, or tenants, in guests: drivers that can be there; no ablations;
+/// and since a guest meets the same IOMMU and the same fabric as a process, one mode that translates, one that does
 /// not, and the usual fabric.
 fn in_guest(cell: &Cell) -> bool {
     guest::in_payload(cell.driver).is_some()
@@ -86,12 +86,12 @@ fn in_guest(cell: &Cell) -> bool {
         && cell.fabric == FabricKind::Pcie
         && matches!(cell.iommu, IommuMode::Off | IommuMode::Strict)
         && !(cell.driver == DriverId::VirtioBlk && OF_INTERRUPTS.contains(&cell.case.fault.id()))
-        && (placement(cell.placement).housing().is_none() || in_tenant(cell))
+        && (!placement(cell.placement).has_tenant_in_guest() || in_tenant(cell))
 }
 
-/// Whether a cell is one for a driver in its tenant's guest: one driver, and the faults by which that
-/// can differ from a guest of the driver's own. To start again after a death, to share a ring and to
-/// have a tenant with a request on another core are not for it.
+/// Whether a cell is one for a tenant in a guest, with its driver or without: one driver, and the faults
+/// by which that can differ from a guest of the driver's own. Where the driver is with it, to start again
+/// after a death, to share a ring and to have a tenant with a request on another core are not for it.
 fn in_tenant(cell: &Cell) -> bool {
     let placement = placement(cell.placement);
     // Without faults in the modes that those with one have.
@@ -100,8 +100,8 @@ fn in_tenant(cell: &Cell) -> bool {
     cell.driver == IN_TENANT && (clean || faults.contains(&cell.case.fault.id()))
 }
 
-/// What is tried where the driver is in its tenant. Where that is one program it is in the same guest as
-/// in the kernel of its tenant's machine: only what its own code does wrong is tried again.
+/// What is tried where a tenant is in a guest. Where it is one program with its driver, that is in the same
+/// guest as in the kernel of a tenant's machine: only what its own code does wrong is tried again.
 pub(crate) fn of_tenants(placement: &Placement) -> &'static [&'static str] {
     if placement.copies {
         &OF_TENANTS
@@ -110,7 +110,7 @@ pub(crate) fn of_tenants(placement: &Placement) -> &'static [&'static str] {
     }
 }
 
-/// The driver that is tried in its tenant's guest.
+/// The driver that is tried where a tenant is in a guest.
 pub(crate) const IN_TENANT: DriverId = DriverId::Nvme;
 
 const OF_TENANTS: [&str; 15] = [

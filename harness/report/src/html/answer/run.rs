@@ -6,6 +6,7 @@ use cofferdam_experiment::catalogue::{clock_name, placement};
 use cofferdam_experiment::gates::GateResult;
 use cofferdam_experiment::statistics::ENOUGH;
 use cofferdam_experiment::summary::{State, Summary};
+use cofferdam_placement::placement::Wall;
 use maud::{Markup, html};
 
 pub(super) fn notices(summary: &Summary) -> Markup {
@@ -37,24 +38,34 @@ pub(super) fn notices(summary: &Summary) -> Markup {
 
 /// What the figures of placements with a guest are worth, if there are any.
 fn of_guests(summary: &Summary) -> Option<String> {
-    let mut placements: Vec<&str> = Vec::new();
+    let (mut drivers, mut tenants) = (Vec::new(), Vec::new());
     for cell in &summary.cells {
         let entry = placement(cell.placement);
-        if entry.needs_kvm() && !placements.contains(&entry.id) {
-            placements.push(entry.id);
+        let those = match (entry.needs_kvm(), entry.tenants) {
+            (false, _) => continue,
+            (true, Wall::Process) => &mut drivers,
+            (true, Wall::Guest) => &mut tenants,
+        };
+        if !those.contains(&entry.id) {
+            those.push(entry.id);
         }
     }
     let guests = summary.environment.guests?;
-    (!placements.is_empty()).then(|| {
+    let said = [(drivers, "the driver is"), (tenants, "the tenants are")];
+    let said = said.into_iter().filter(|(those, _)| !those.is_empty());
+    let said: Vec<String> = said
+        .map(|(those, who)| format!("in {} {who} in a guest", those.join(", ")))
+        .collect();
+    (!said.is_empty()).then(|| {
         let times = if guests.times_compare() {
             ""
         } else {
-            ": exits are counted, and times of theirs by the wall clock stand beside no others"
+            ", whose exits are counted and whose times by the wall clock stand beside no others"
         };
         format!(
-            "In {} the driver is in a guest by {}{times}.",
-            placements.join(", "),
-            guests.words()
+            "Guests are by {}{times}: {}.",
+            guests.words(),
+            said.join("; ")
         )
     })
 }

@@ -3,11 +3,12 @@
 use crate::factors::{Decided, Factor};
 use crate::html::words::{list, many, places, says, time};
 use cofferdam_experiment::catalogue::{driver, fault_named, placement};
+use cofferdam_experiment::environment::Mechanism;
 use cofferdam_experiment::statistics::Spread;
 use cofferdam_experiment::summary::Summary;
 use cofferdam_experiment::verdict::Outcome;
 use cofferdam_machine::config::IommuMode;
-use cofferdam_placement::trial::PlacementId;
+use cofferdam_placement::trial::{ClockKind, PlacementId};
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -266,7 +267,15 @@ fn recovery(summary: &Summary) -> Option<Markup> {
                         false => format!(" (median {}; net {})", at(gross), at(net)),
                     }
                 });
-            format!("{} {recovered} of {needed}{median}", placement(id).id)
+            // By the leap clock emulation takes no time.
+            let by = Mechanism::of(id, summary.environment.guests);
+            let marked = summary.settings.clock == ClockKind::Wall && !by.times_compare();
+            let by = if marked {
+                format!(" by {}, not to be ranked", by.words())
+            } else {
+                String::new()
+            };
+            format!("{} {recovered} of {needed}{median}{by}", placement(id).id)
         })
         .collect();
     (!parts.is_empty()).then(|| {

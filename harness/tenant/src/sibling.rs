@@ -1,8 +1,7 @@
 //! A tenant's device of its own, an edu: whether a fault of the other device reaches it shows in the
 //! register that this side alone has any business with.
 
-use crate::call::Call;
-use crate::link::Link;
+use crate::world::World;
 
 /// The liveness register: what is written there reads inverted (edu specification, 0x04).
 pub const LIVENESS: u32 = 0x04;
@@ -28,17 +27,13 @@ pub struct Sibling {
 
 impl Sibling {
     /// Looks how the device is, and leaves another value there.
-    pub fn turn(&mut self, link: &Link) -> Found {
-        let read = link.call(Call::SiblingRead { offset: LIVENESS });
-        let value = u32::try_from(read.values[0]).unwrap_or(u32::MAX);
+    pub fn turn(&mut self, world: &mut impl World) -> Found {
+        let value = world.sibling_read(LIVENESS);
         let found = self.judge(value);
         self.turns += 1;
         // Neither it nor its inverse is what a device that is gone or was reset reads as.
         let next = 0x5a00_0000 | (self.turns & 0xffff);
-        link.call(Call::SiblingWrite {
-            offset: LIVENESS,
-            value: next,
-        });
+        world.sibling_write(LIVENESS, next);
         self.left = Some(next);
         found
     }
