@@ -48,6 +48,10 @@ pub struct Serve {
     /// process looks at the page all the time.
     #[arg(long)]
     map_doorbells: bool,
+    /// Shows clients no MSI-X, so that the device interrupts by its pin: QEMU aborts when one with MSI-X is
+    /// taken out of it.
+    #[arg(long)]
+    pin_only: bool,
     /// What it does wrong, once: a fault or a case of `cofferdam list faults` that a device commits.
     #[arg(long, value_name = "F")]
     fault: Option<String>,
@@ -174,6 +178,7 @@ pub fn serve(arguments: &Serve) -> ExitCode {
     let mut options = Options {
         dma: arguments.dma.into(),
         map_doorbells: arguments.map_doorbells,
+        pin_only: arguments.pin_only,
         trace: None,
     };
     if arguments.trace {

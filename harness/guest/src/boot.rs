@@ -4,6 +4,7 @@ use crate::Guest;
 use crate::cpio::Archive;
 use crate::message::{Check, JOB, Job, LINE_LIMIT, LoadModule, Message, Record, Task, Verdict};
 use crate::modules::{self, ModuleError, Modules, Unpacked};
+use crate::monitor::{Answer, Order, Orders};
 use crate::process::{self, Streams};
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -117,6 +118,8 @@ pub struct Boot {
     pub files: Vec<(String, PathBuf)>,
     /// The checks, in order.
     pub tasks: Vec<Task>,
+    /// What the machine is told between them, in order.
+    pub orders: Vec<Order>,
     /// When the guest is killed.
     pub deadline: Duration,
 }
@@ -133,6 +136,7 @@ impl Boot {
             modules: Vec::new(),
             files: Vec::new(),
             tasks,
+            orders: Vec::new(),
             deadline: Duration::from_secs(120),
         }
     }
@@ -186,6 +190,10 @@ pub struct Outcome {
     pub release: Option<String>,
     /// The results, in the order of the tasks; those that were not reached are missing.
     pub checks: Vec<Check>,
+    /// What the machine answered to orders, in their order; those it was not told are missing.
+    pub answers: Vec<Answer>,
+    /// What the machine answered at its deadline, asked whether it runs: silence is QEMU's own.
+    pub state: Option<Answer>,
     /// What the kernel logged before the first check, and what was too much to go with a check.
     pub log: Vec<Record>,
     /// How it ended.
@@ -246,7 +254,12 @@ impl Guest {
         self.write_initramfs(boot, &initramfs)?;
         let (results, guest_results) = UnixStream::pair()?;
         let (console, guest_console) = UnixStream::pair()?;
+        let monitor = place.path().join("monitor");
         let mut command = self.command(boot, &initramfs);
+        command.args([
+            "-qmp",
+            &format!("unix:{},server=on,wait=off", monitor.display()),
+        ]);
         command
             .stdin(OwnedFd::from(guest_results))
             .stdout(OwnedFd::from(guest_console))
@@ -260,19 +273,30 @@ impl Guest {
         let console = streams.add(console.into());
         let said = qemu.stderr.take().map(|pipe| streams.add(pipe.into()));
         let mut transcript = Transcript::new(started);
+        let mut orders = Orders::new(&boot.orders, &monitor);
         let followed = streams.follow(&qemu, started + boot.deadline, |stream, piece| {
             if stream == results {
                 transcript.hear(piece);
+                if transcript.release.is_some() {
+                    orders.tell(transcript.checks.len());
+                }
             }
             Ok(())
         });
+        let late = followed.as_ref().is_ok_and(|in_time| !in_time);
+        let state = late.then(|| orders.ask_state());
         qemu.kill()?;
         let status = qemu.wait()?;
         let in_time = followed?;
         let said = said.map(|stream| streams.take(stream)).unwrap_or_default();
         let said = format!("{status}; {}", process::tail(&said, 2000));
         let console = process::tail(&streams.take(console), 64 * 1024);
-        transcript.end(in_time, said, console)
+        let outcome = transcript.end(in_time, said, console)?;
+        Ok(Outcome {
+            answers: orders.answers(),
+            state,
+            ..outcome
+        })
     }
 
     /// The command line of QEMU: results at standard input, console at standard output.
@@ -509,6 +533,8 @@ impl Transcript {
         Ok(Outcome {
             release: self.release,
             checks: self.checks,
+            answers: Vec::new(),
+            state: None,
             log: self.log,
             ending,
             console,

@@ -22,6 +22,7 @@ mod dma_module;
 mod image;
 pub mod message;
 mod modules;
+mod monitor;
 #[expect(
     unsafe_code,
     reason = "a child can only be made to die with its parent between fork and exec"
@@ -34,6 +35,7 @@ pub use boot::{Boot, Ending, GuestError, Iommu, Machine, Module, ModuleSource, O
 pub use debian::FetchError;
 pub use dma_module::{DmaModule, DmaModuleError};
 pub use modules::ModuleError;
+pub use monitor::{Answer, Order};
 pub use process::ProcessError;
 pub use tools::{Tools, Unavailable};
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vdevice_nvme::{Nvme, NvmeConfig};
 use vdevice_server::{BindError, Dma, Door, Options, Server};
 use vdevice_tamper::{Tally, Tamper};
@@ -27,6 +27,8 @@ const SECTORS: u64 = 16 << 11;
 const FIRST_SLOT: usize = 4;
 /// Controllers that one guest meets.
 const AT_ONCE: usize = 20;
+/// How often it is looked whether a read was made that is never answered.
+const TICK: Duration = Duration::from_millis(10);
 /// What a liar of each fault and mode may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -52,8 +54,48 @@ const ALONE: &str = "C3";
 
 /// A read that never completes.
 const LOCKED: &str = "B1";
-/// For how long QEMU waits for a server: as it comes, and so long that the bus is as good as locked.
-const TIMEOUTS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
+/// What ends the wait for it: QEMU as it comes, QEMU so late that the bus is as good as locked, and nobody
+/// but us.
+const LOCKS: [Until; 3] = [
+    Until::QemuGivesUp(Duration::from_secs(5)),
+    Until::QemuGivesUp(Duration::from_secs(20)),
+    Until::ServerEnds(Duration::from_secs(10)),
+];
+/// The longest that QEMU can be told to wait: 25 days. It hands the number on as one with a sign, so that more,
+/// as well as nothing, is no time at all.
+const FOR_EVER: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// What ends a read that a served device never answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// QEMU waits so long for a message.
+    QemuGivesUp(Duration),
+    /// QEMU waits for ever; the server is ended so long after the read.
+    ServerEnds(Duration),
+}
+
+impl Until {
+    fn timeout(self) -> Duration {
+        match self {
+            Self::QemuGivesUp(timeout) => timeout,
+            Self::ServerEnds(_) => FOR_EVER,
+        }
+    }
+
+    fn after(self) -> Duration {
+        match self {
+            Self::QemuGivesUp(after) | Self::ServerEnds(after) => after,
+        }
+    }
+
+    /// The machine's name in a trial.
+    fn machine(self) -> String {
+        match self {
+            Self::QemuGivesUp(after) => format!("2-cpus-timeout-{}s", after.as_secs()),
+            Self::ServerEnds(after) => format!("2-cpus-server-ends-{}s", after.as_secs()),
+        }
+    }
+}
 
 impl Extent {
     /// The guest's IOMMU modes.
@@ -103,8 +145,8 @@ pub fn meet(guest: &Guest, extent: Extent) -> Result<Vec<Trial>, RealityError> {
         trials.extend(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
     }
     if extent == Extent::All {
-        for timeout in TIMEOUTS {
-            trials.extend(lock_bus(guest, timeout)?);
+        for until in LOCKS {
+            trials.extend(lock_bus(guest, until)?);
         }
     }
     Ok(trials)
@@ -128,8 +170,11 @@ fn meet_in(guest: &Guest, extent: Extent, mode: IommuMode) -> Result<Vec<Trial>,
 }
 
 /// B1 in a guest of two CPUs, while the other one uses disks that are honest: one that is served as the
-/// liar is, and one of QEMU's own. QEMU waits so long for an answer.
-fn lock_bus(guest: &Guest, timeout: Duration) -> Result<Option<Trial>, RealityError> {
+/// liar is, and one of QEMU's own.
+///
+/// # Errors
+/// [`RealityError`]: nothing is known then.
+pub fn lock_bus(guest: &Guest, until: Until) -> Result<Option<Trial>, RealityError> {
     let Some(lying) = Extent::All
         .liars()
         .into_iter()
@@ -142,7 +187,7 @@ fn lock_bus(guest: &Guest, timeout: Duration) -> Result<Option<Trial>, RealityEr
     machine.cpus = 2;
     let mut served = Served::new()?;
     let mut boot = boot(machine);
-    let (liar, tally) = served.add_liar(0, &lying, Some(timeout))?;
+    let (liar, tally) = served.add_liar(0, &lying, Some(until.timeout()))?;
     let honest = served.add(1, Box::new(disk(1)), Options::default(), None)?;
     boot.media
         .push("driver=null-co,node-name=null,size=16777216,read-zeroes=on".to_owned());
@@ -151,18 +196,39 @@ fn lock_bus(guest: &Guest, timeout: Duration) -> Result<Option<Trial>, RealityEr
     let addresses: Vec<String> = (0..3).map(address).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let mut task = Task::with("lying-disk", &addresses);
-    task.deadline = PATIENCE + timeout;
+    task.deadline = PATIENCE + until.after();
     boot.tasks.push(task);
-    boot.deadline = Duration::from_secs(60) + PATIENCE + timeout;
-    let life = guest.run(&boot)?;
+    boot.deadline = Duration::from_secs(60) + PATIENCE + until.after();
+    let over = AtomicBool::new(false);
+    let life = std::thread::scope(|scope| {
+        if let Until::ServerEnds(after) = until {
+            let (over, tally, liar) = (&over, &tally, served.stop(0));
+            scope.spawn(move || end_after(after, tally, &liar, over));
+        }
+        let life = guest.run(&boot);
+        over.store(true, Ordering::Relaxed);
+        life
+    })?;
     let of = (lying.fault, lying.name.as_str());
     let mut trial = Trial::judge(&life, 0, of, mode, tally.acted());
     if let Some(trial) = &mut trial {
-        let within = format!("2-cpus-timeout-{}s", timeout.as_secs());
+        let within = until.machine();
         trial.cell = format!("{}/{within}", trial.cell);
         trial.machine = Some(within);
     }
     Ok(trial)
+}
+
+/// Ends a server so long after its device has lied, unless it is over before.
+fn end_after(after: Duration, tally: &Tally, server: &AtomicBool, over: &AtomicBool) {
+    let mut lied = None;
+    while !over.load(Ordering::Relaxed) {
+        if tally.acted() > 0 && lied.get_or_insert_with(Instant::now).elapsed() >= after {
+            server.store(true, Ordering::Relaxed);
+            return;
+        }
+        std::thread::sleep(TICK);
+    }
 }
 
 fn boot(machine: Machine) -> Boot {
@@ -199,6 +265,11 @@ fn live(guest: &Guest, liars: &[Lying], mode: IommuMode) -> Result<Vec<Trial>, R
     let mut boot = boot(Machine::new(iommu));
     boot.deadline =
         Duration::from_secs(60) + PATIENCE * u32::try_from(liars.len()).unwrap_or(u32::MAX);
+    if liars.iter().any(|one| one.fault == ALONE) {
+        // A guest that does not come up tells where it stood still.
+        let talk = "ignore_loglevel initcall_debug earlyprintk=ttyS0";
+        boot.kernel_arguments.push(talk.to_owned());
+    }
     let mut tallies = Vec::new();
     for (number, lying) in liars.iter().enumerate() {
         let (device, tally) = served.add_liar(number, lying, None)?;
@@ -236,7 +307,8 @@ fn address(number: usize) -> String {
 /// Devices, each served by a thread of its own, while this lives.
 struct Served {
     place: tempfile::TempDir,
-    stop: Arc<AtomicBool>,
+    /// One a device, in the order they were added.
+    stops: Vec<Arc<AtomicBool>>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
 }
 
@@ -244,9 +316,14 @@ impl Served {
     fn new() -> Result<Self, RealityError> {
         Ok(Self {
             place: tempfile::tempdir().map_err(RealityError::Serve)?,
-            stop: Arc::default(),
+            stops: Vec::new(),
             threads: Vec::new(),
         })
+    }
+
+    /// What ends the server of a device.
+    fn stop(&self, number: usize) -> Arc<AtomicBool> {
+        Arc::clone(&self.stops[number])
     }
 
     /// Serves a liar; QEMU's argument that plugs it in.
@@ -263,6 +340,7 @@ impl Served {
             // The guest's IOMMU judges what goes astray.
             dma: Dma::Judged,
             map_doorbells: false,
+            pin_only: false,
             trace: Some(Box::new(move |line| {
                 if line.to_string().starts_with("write 7 0x3c 1 = [a5]") {
                     armed.arm();
@@ -283,7 +361,8 @@ impl Served {
     ) -> Result<String, RealityError> {
         let path = self.place.path().join(format!("{number}.sock"));
         let door = Door::open(&path)?;
-        let stop = Arc::clone(&self.stop);
+        let stop = Arc::<AtomicBool>::default();
+        self.stops.push(Arc::clone(&stop));
         let mut server = Server::new(device, options);
         let serve = move || server.serve_at(&door, &stop, |_| false);
         self.threads.push(std::thread::spawn(serve));
@@ -299,7 +378,9 @@ impl From<BindError> for RealityError {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        for stop in &self.stops {
+            stop.store(true, Ordering::Relaxed);
+        }
         for thread in self.threads.drain(..) {
             // A server that failed was missed by its guest, which tells so.
             let _ = thread.join();

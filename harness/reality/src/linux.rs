@@ -3,7 +3,7 @@
 use cofferdam_experiment::catalogue::iommu_name;
 use cofferdam_experiment::record::{GUEST, SCHEMA};
 use cofferdam_guest::message::{Check, Record, Verdict};
-use cofferdam_guest::{Ending, Outcome as Life};
+use cofferdam_guest::{Answer, Ending, Outcome as Life};
 use cofferdam_machine::config::IommuMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub enum Outcome {
     HungTask,
     /// The kernel found itself broken, and went on.
     Oops,
-    /// The guest ended or never came up: the kernel panicked, or its machine failed.
+    /// The guest ended or never came up: the kernel panicked, or its machine failed or stands still itself.
     SystemLost,
 }
 
@@ -151,8 +151,9 @@ impl Trial {
             }
             // The task at which the guest ended.
             None if place == life.checks.len() && life.ending != Ending::Finished => {
-                let outcome = match life.ending {
-                    Ending::Deadline if life.release.is_some() => Outcome::HungTask,
+                let outcome = match (&life.ending, &life.state) {
+                    (Ending::Deadline, Some(Answer::Silent(_))) => Outcome::SystemLost,
+                    (Ending::Deadline, _) if life.release.is_some() => Outcome::HungTask,
                     _ => Outcome::SystemLost,
                 };
                 (outcome, Value::Null, last_words(life))
@@ -193,15 +194,34 @@ fn last_words(life: &Life) -> Vec<String> {
         Ending::Deadline => vec!["killed at its deadline".to_owned()],
         Ending::Finished => Vec::new(),
     };
-    let console: Vec<&str> = life.console.lines().collect();
-    let telling = console.iter().filter(|line| {
+    match &life.state {
+        Some(Answer::Silent(why)) => words.push(format!(
+            "QEMU itself stands still: its monitor does not answer ({why})"
+        )),
+        Some(Answer::Done(state)) => {
+            words.push(format!("QEMU is well, its guest {}", state["status"]))
+        }
+        Some(Answer::Refused(why)) => words.push(format!("QEMU refuses to tell its state: {why}")),
+        None => {}
+    }
+    let lines = || {
+        life.console
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+    };
+    let telling = lines().filter(|line| {
         says(line, &OOPS) || says(line, &HUNG) || line.contains("panic") || line.contains("RIP:")
     });
-    words.extend(
-        telling
-            .take(EVIDENCE - 1)
-            .map(|line| line.trim().to_owned()),
-    );
+    let mut heard: Vec<&str> = telling.take(EVIDENCE - words.len()).collect();
+    if heard.is_empty() {
+        heard = lines().collect();
+        heard.drain(..heard.len().saturating_sub(EVIDENCE - words.len()));
+    }
+    if heard.is_empty() {
+        words.push("its console says nothing".to_owned());
+    }
+    words.extend(heard.into_iter().map(str::to_owned));
     words
 }
 
@@ -231,6 +251,8 @@ mod tests {
         Life {
             release: Some("6.12".to_owned()),
             checks,
+            answers: Vec::new(),
+            state: None,
             log: Vec::new(),
             ending,
             console: "[ 1.0] Kernel panic - not syncing\n".to_owned(),
@@ -279,6 +301,31 @@ mod tests {
         );
 
         assert_eq!(judged(&life, 0, 0), Some(Outcome::NotActivated));
+    }
+
+    #[test]
+    fn guest_that_never_came_up_is_lost_and_it_is_said_whether_its_machine_stands_still() {
+        let at_deadline = |state, console: &str| Life {
+            release: None,
+            state: Some(state),
+            console: console.to_owned(),
+            ..life(Vec::new(), Ending::Deadline)
+        };
+        let silent = at_deadline(Answer::Silent("timed out".to_owned()), "");
+        let running = at_deadline(
+            Answer::Done(json!({ "status": "running" })),
+            "pci 0000:00:04.0: probing\n\n",
+        );
+        let trial = |life: &Life| Trial::judge(life, 0, ("C3", "C3"), IommuMode::Off, 1);
+
+        let [silent, running] = [silent, running].map(|life| trial(&life).expect("a trial"));
+
+        assert_eq!(silent.outcome, Outcome::SystemLost);
+        assert_eq!(running.outcome, Outcome::SystemLost);
+        assert!(silent.evidence[1].contains("QEMU itself stands still"));
+        assert_eq!(silent.evidence[2], "its console says nothing");
+        assert!(running.evidence[1].contains("running"));
+        assert!(running.evidence[2].contains("probing"));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Options {
     /// the server looks at the page all the time while a client is there, which costs a CPU while
     /// there is work and wakes it a thousand times a second while there is none.
     pub map_doorbells: bool,
+    /// Whether clients are shown no MSI-X: the device then interrupts by its pin. QEMU, which aborts when a
+    /// device with MSI-X is taken out of it, takes out one without.
+    pub pin_only: bool,
     /// Is called with a line a message.
     pub trace: Option<Trace>,
 }
@@ -59,6 +62,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("dma", &self.dma)
             .field("map_doorbells", &self.map_doorbells)
+            .field("pin_only", &self.pin_only)
             .finish_non_exhaustive()
     }
 }
@@ -78,7 +82,7 @@ impl Server {
     /// # Panics
     /// If the model's identity contradicts itself; see [`PciFunction::new`].
     pub fn new(device: Box<dyn Device>, options: Options) -> Self {
-        let (tap, raised) = Tap::new(device);
+        let (tap, raised) = Tap::new(device, options.pin_only);
         Self {
             function: PciFunction::new(Box::new(tap), RequesterId::new(0, 1, 0)),
             raised,

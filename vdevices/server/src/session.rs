@@ -80,6 +80,8 @@ pub(crate) struct Session<'a> {
     raised: &'a Raised,
     link: Link,
     late: Vec<(Time, Header, Vec<u8>)>,
+    /// Reads that are never answered while the server runs.
+    owed: Vec<(Header, Vec<u8>)>,
     doorbells: Option<Page>,
     /// When somebody last rang.
     rung: Instant,
@@ -101,6 +103,7 @@ impl<'a> Session<'a> {
             raised,
             link: Link::new(stream, interrupts, dma, started),
             late: Vec::new(),
+            owed: Vec::new(),
             doorbells: None,
             rung: started,
             trace,
@@ -182,7 +185,7 @@ impl<'a> Session<'a> {
     fn serve(&mut self, stop: &AtomicBool) -> Ended {
         loop {
             if stop.load(Ordering::Relaxed) {
-                return Ended::Stopped;
+                return self.settle();
             }
             if let Err(ended) = self.turn() {
                 return ended;
@@ -191,6 +194,17 @@ impl<'a> Session<'a> {
                 return broken.into();
             }
         }
+    }
+
+    /// Answers what was never to be answered with all ones, as when a device is taken out: a client may wait on
+    /// after the connection has ended (QEMU 11.1 does, and its guest stands still).
+    fn settle(&mut self) -> Ended {
+        for (header, body) in std::mem::take(&mut self.owed) {
+            if let Err(ended) = self.answer(&header, Ok(body)) {
+                return ended;
+            }
+        }
+        Ended::Stopped
     }
 
     /// Work that is due, then one message.
@@ -431,7 +445,12 @@ impl<'a> Session<'a> {
             }
             Some(_) => Err(Ended::Unanswered),
             // The bus is locked: whoever waits, waits.
-            None => Ok(()),
+            None => {
+                if self.owed.len() < LATE {
+                    self.owed.push((header, body));
+                }
+                Ok(())
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Where the model's messages leave: the client, not the function's own table, knows where they go.
 
 use cofferdam_seam::{
-    Access, Budget, BusPort, Completion, Device, Doorbells, PciIdentity, Pending, Progress, Reset,
-    Time, VectorSet, Width,
+    Access, Budget, BusPort, Capability, Completion, Device, Doorbells, PciIdentity, Pending,
+    Progress, Reset, Time, VectorSet, Width,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,15 +21,19 @@ impl Raised {
 /// A device whose raised vectors go to [`Raised`] and no further.
 pub(crate) struct Tap {
     inner: Box<dyn Device>,
+    /// What it is to clients, if not what it is.
+    identity: Option<PciIdentity>,
     raised: Raised,
 }
 
 impl Tap {
-    /// Wraps a model.
-    pub fn new(inner: Box<dyn Device>) -> (Self, Raised) {
+    /// Wraps a model, and hides its MSI-X if it is to interrupt by its pin only.
+    pub fn new(inner: Box<dyn Device>, pin_only: bool) -> (Self, Raised) {
         let raised = Raised::default();
+        let identity = pin_only.then(|| without_msix(inner.describe()));
         let tap = Self {
             inner,
+            identity,
             raised: raised.clone(),
         };
         (tap, raised)
@@ -54,9 +58,21 @@ impl Tap {
     }
 }
 
+fn without_msix(identity: &PciIdentity) -> PciIdentity {
+    let others = identity.capabilities.iter().copied();
+    let others = others.filter(|one| !matches!(one, Capability::Msix { .. }));
+    PciIdentity {
+        // An identity is constant data; this is the one of a server's life.
+        capabilities: others.collect::<Vec<_>>().leak(),
+        ..*identity
+    }
+}
+
 impl Device for Tap {
     fn describe(&self) -> &PciIdentity {
-        self.inner.describe()
+        self.identity
+            .as_ref()
+            .unwrap_or_else(|| self.inner.describe())
     }
 
     fn answer_config(&mut self, at: u16, width: Width, space: &[u8], now: Time) -> Option<u32> {

@@ -6,7 +6,9 @@
 mod client;
 
 use client::{Client, PATIENCE, Served, header, send_raw};
-use cofferdam_seam::SplitMix64;
+use cofferdam_seam::{
+    Access, Budget, BusPort, Completion, Device, PciIdentity, Progress, Reset, SplitMix64,
+};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use std::env;
@@ -417,6 +419,7 @@ fn devices() -> [Server; 2] {
     let options = || Options {
         dma: Dma::Judged,
         map_doorbells: true,
+        pin_only: false,
         trace: None,
     };
     let nvme = NvmeConfig {
@@ -634,4 +637,78 @@ fn client_that_is_asked_for_memory_and_never_answers_does_not_hold_the_device() 
     {}
     let ended = served.ended();
     assert!(matches!(ended, Ended::Broken(Broken::Flood)), "{ended}");
+}
+
+/// An edu whose registers are never read to an end.
+struct Mute(Edu);
+
+impl Device for Mute {
+    fn describe(&self) -> &PciIdentity {
+        self.0.describe()
+    }
+
+    fn read(&mut self, _: Access, _: &mut BusPort<'_>) -> Completion {
+        Completion::Never
+    }
+
+    fn write(&mut self, at: Access, value: u64, bus: &mut BusPort<'_>) {
+        self.0.write(at, value, bus);
+    }
+
+    fn step(&mut self, budget: Budget, bus: &mut BusPort<'_>) -> Progress {
+        self.0.step(budget, bus)
+    }
+
+    fn reset(&mut self, kind: Reset) {
+        self.0.reset(kind);
+    }
+}
+
+#[test]
+fn server_that_stops_answers_what_was_never_to_be_answered() {
+    let _alone = alone();
+    let device = Box::new(Mute(Edu::new(EduTiming::default())));
+    let served = Served::new(Server::new(device, Options::default()));
+    let mut client = Client::new(&served);
+    client.write(7, 4, &[6, 0]);
+    let access = RegionAccess {
+        offset: 0,
+        region: 0,
+        count: 4,
+    };
+    client.send(Command::REGION_READ, &[access.as_bytes()], &[]);
+    // The next message is answered, the read before it is not.
+    assert_eq!(client.read(7, 0, 2), [0x34, 0x12]);
+
+    served.stop();
+
+    let answer = client.stream.receive(PATIENCE).expect("a connection");
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.header.command, Command::REGION_READ);
+    assert_eq!(answer.body[16..], [0xff; 4]);
+    assert!(matches!(served.ended(), Ended::Stopped));
+}
+
+#[test]
+fn device_that_interrupts_by_its_pin_only_shows_no_messages() {
+    let _alone = alone();
+    let options = Options {
+        pin_only: true,
+        ..Options::default()
+    };
+    let nvme = Box::new(Nvme::new(NvmeConfig::default()));
+    let served = Served::new(Server::new(nvme, options));
+    let mut client = Client::new(&served);
+    let irqs = |client: &mut Client, index: u32| {
+        let asked = [16, 0, index, 0].map(u32::to_le_bytes).concat();
+        let answer = client.call(Command::DEVICE_GET_IRQ_INFO, &[&asked], &[]);
+        answer.body[12]
+    };
+
+    let capabilities = client.read(7, 0, 256);
+    let first = usize::from(capabilities[0x34]);
+
+    assert_eq!((irqs(&mut client, 0), irqs(&mut client, 2)), (1, 0));
+    // PCI Express, and nothing behind it.
+    assert_eq!(capabilities[first..first + 2], [0x10, 0]);
 }

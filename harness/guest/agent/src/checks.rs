@@ -5,6 +5,7 @@
 //! may be killed at any moment by its deadline. What it prints to standard error is on the guest's
 //! console; standard output is the agent's.
 
+mod across;
 mod disk;
 mod dma_module;
 mod edu_dma;
@@ -13,6 +14,8 @@ mod iops;
 mod kernel;
 mod liar;
 mod nvme;
+mod plug;
+mod reset;
 mod vfio;
 
 use cofferdam_guest::message::Verdict;
@@ -43,9 +46,27 @@ pub const TABLE: &[Entry] = &[
         run: iommu_groups::run,
     },
     Entry {
+        name: "across",
+        shows: "the first access in which a driver differs between a device, through VFIO, and its model; \
+                arguments: a fuzzer's program, the device's PCI address",
+        run: across::tells_the_difference,
+    },
+    Entry {
         name: "disk",
-        shows: "a file system on a disk is found again as it was left; arguments: the disk, MiB",
+        shows: "a file system on a disk is found again as it was left; arguments: the disk or its NVMe \
+                controller's PCI address, MiB",
         run: disk::keeps_a_file_system,
+    },
+    Entry {
+        name: "gone",
+        shows: "a function and its disks were taken out; argument: its PCI address",
+        run: plug::is_gone,
+    },
+    Entry {
+        name: "reset-under-load",
+        shows: "a disk of NVMe goes on and keeps its data while its controller is reset; arguments: its \
+                PCI address, how often in each way",
+        run: reset::goes_on,
     },
     Entry {
         name: "lying-disk",

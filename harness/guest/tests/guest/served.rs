@@ -4,9 +4,9 @@ use cofferdam_guest::message::{Task, Verdict};
 use cofferdam_guest::{Boot, Guest, Iommu, Machine, Module};
 use cofferdam_seam::Device;
 use std::io::Write;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vdevice_nvme::{Nvme, NvmeConfig};
@@ -21,31 +21,50 @@ const FILE: u64 = 64;
 const FIRST_SLOT: usize = 4;
 
 /// Devices, each served by a thread of its own.
-struct Served {
+pub struct Served {
     place: tempfile::TempDir,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
+    ended: Arc<Mutex<Vec<String>>>,
 }
 
 impl Served {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             place: tempfile::tempdir().expect("a directory"),
             stop: Arc::default(),
             threads: Vec::new(),
+            ended: Arc::default(),
         }
     }
 
+    /// How sessions of clients ended so far.
+    pub fn ended(&self) -> Vec<String> {
+        self.ended.lock().expect("no panic").clone()
+    }
+
     /// Serves a device; QEMU's argument that plugs it in.
-    fn add(&mut self, device: Box<dyn Device>, options: Options) -> String {
+    pub fn add(&mut self, device: Box<dyn Device>, options: Options) -> String {
+        let slot = FIRST_SLOT + self.threads.len();
+        plugged(&self.serve(device, options), &format!("{slot:x}.0"))
+    }
+
+    /// Serves a device; where.
+    pub fn serve(&mut self, device: Box<dyn Device>, options: Options) -> PathBuf {
         let number = self.threads.len();
         let path = self.place.path().join(format!("{number}.sock"));
         let door = Door::open(&path).expect("a door");
         let stop = Arc::clone(&self.stop);
         let mut server = Server::new(device, options);
-        let serve = move || server.serve_at(&door, &stop, |_| false);
+        let ended = Arc::clone(&self.ended);
+        let serve = move || {
+            server.serve_at(&door, &stop, |how| {
+                ended.lock().expect("no panic").push(how.to_string());
+                false
+            })
+        };
         self.threads.push(std::thread::spawn(serve));
-        plugged(&path, number)
+        path
     }
 }
 
@@ -61,15 +80,14 @@ impl Drop for Served {
     }
 }
 
-fn plugged(path: &Path, number: usize) -> String {
+fn plugged(path: &Path, address: &str) -> String {
     let path = path.display();
-    let slot = FIRST_SLOT + number;
     format!(
-        r#"{{"driver":"vfio-user-pci","addr":"{slot:x}.0","rombar":0,"socket":{{"type":"unix","path":"{path}"}}}}"#
+        r#"{{"driver":"vfio-user-pci","addr":"{address}","rombar":0,"socket":{{"type":"unix","path":"{path}"}}}}"#
     )
 }
 
-fn nvme(number: usize) -> Box<dyn Device> {
+pub fn nvme(number: usize) -> Box<dyn Device> {
     Box::new(Nvme::new(NvmeConfig {
         blocks: DISK << 11,
         latency: Duration::ZERO,
@@ -87,7 +105,7 @@ fn virtio() -> Box<dyn Device> {
     }))
 }
 
-fn with_files(machine: Machine, tasks: Vec<Task>) -> Boot {
+pub fn with_files(machine: Machine, tasks: Vec<Task>) -> Boot {
     let mut boot = Boot::new(machine, tasks);
     for module in ["vfat", "nls_cp437", "nls_ascii"] {
         boot.modules.push(Module::named(module));
@@ -95,7 +113,7 @@ fn with_files(machine: Machine, tasks: Vec<Task>) -> Boot {
     boot
 }
 
-fn disk(name: &str) -> Task {
+pub fn disk(name: &str) -> Task {
     let mut task = Task::with("disk", &[name, &FILE.to_string()]);
     task.deadline = Duration::from_secs(90);
     task
@@ -202,8 +220,14 @@ fn linux_uses_a_served_disk_and_qemus_own_side_by_side() {
     let options = Options {
         map_doorbells: true,
         trace: Some(Box::new(move |line| {
-            // Doorbells are on the second page of BAR 0.
+            // Doorbells are on the second page of BAR 0. Before a driver sets MSI-X up the firmware uses the
+            // disk: its first completion raises the pin, whereupon QEMU switches all mappings off, for 1.1 s
+            // unless told (`vfio_intx_interrupt`, `x-intx-mmap-timeout-ms`), and the firmware's other rings, 7
+            // of 8, come as messages. MSI-X ends that.
             let line = line.to_string();
+            if line.starts_with("set-irqs 2 ") {
+                rung.store(0, Ordering::Relaxed);
+            }
             let to = line.strip_prefix("write 0 0x").unwrap_or_default();
             let to = to.split(' ').next().unwrap_or_default();
             if u32::from_str_radix(to, 16).is_ok_and(|at| (0x1000..0x2000).contains(&at)) {
@@ -217,9 +241,11 @@ fn linux_uses_a_served_disk_and_qemus_own_side_by_side() {
     let outcome = guest.run(&boot).expect("a life");
 
     assert_eq!(outcome.complaint(), None);
-    // Thousands of requests; seen were 0 and 7 messages, why not always none is not known.
-    let rings = rings.load(Ordering::Relaxed);
-    assert!(rings < 64, "QEMU maps doorbells, and sent {rings} rings");
+    assert_eq!(
+        rings.load(Ordering::Relaxed),
+        0,
+        "rings by message under MSI-X"
+    );
     let detail = &outcome.checks[0].detail;
     println!("requests of 4 KiB a second: {detail:#}");
     println!("register reads, writes, interrupts of the served disk: {counts:?}");

@@ -53,6 +53,11 @@ impl Served {
         ours
     }
 
+    /// Ends the server.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// How the next session that ends did.
     pub fn ended(&self) -> Ended {
         self.ended.recv_timeout(PATIENCE).expect("an end in time")
@@ -61,7 +66,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         let (closed, _) = std::sync::mpsc::channel();
         self.clients = closed;
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)

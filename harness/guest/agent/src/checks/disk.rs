@@ -1,6 +1,7 @@
 //! Linux's own block drivers on a disk that somebody serves: a file system made, used and found again.
 
 use super::NotPassed;
+use super::liar::brought_up;
 use rustix::fs::sync;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ const PROBE: Duration = Duration::from_secs(20);
 const MOUNTED: &str = "/run/disk";
 
 /// Makes a file system on a disk, writes a file, unmounts, mounts again and compares. Arguments: the
-/// disk's name below `/dev`, the file's MiB.
+/// disk's name below `/dev` or the PCI address of its NVMe controller, the file's MiB.
 pub fn keeps_a_file_system(arguments: &[String]) -> Result<Value, NotPassed> {
     let [name, mib, ..] = arguments else {
         return Err(NotPassed::Failed(
@@ -26,7 +27,12 @@ pub fn keeps_a_file_system(arguments: &[String]) -> Result<Value, NotPassed> {
         ));
     };
     let mib: u64 = mib.parse()?;
-    let disk = find(name)?;
+    let disk = if name.contains(':') {
+        brought_up(name)?.1
+    } else {
+        find(name)?
+    };
+    let name = disk.file_name().unwrap_or_default().to_string_lossy();
     let sectors = fs::read_to_string(format!("/sys/class/block/{name}/size"))?;
     let sectors: u32 = sectors.trim().parse()?;
     make_fat16(&OpenOptions::new().write(true).open(&disk)?, sectors)?;
@@ -141,6 +147,11 @@ fn make_fat16(disk: &File, sectors: u32) -> io::Result<()> {
 
 /// A mebibyte that differs from place to place and from seed to seed.
 pub(super) fn noise(seed: u64) -> Vec<u8> {
+    noise_of(seed, CHUNK)
+}
+
+/// The beginning of it.
+pub(super) fn noise_of(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let words = std::iter::repeat_with(|| {
         // xorshift64.
@@ -149,7 +160,7 @@ pub(super) fn noise(seed: u64) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     });
-    words.take(CHUNK / 8).flatten().collect()
+    words.take(bytes / 8).flatten().collect()
 }
 
 pub(super) fn millis(time: Duration) -> u64 {
