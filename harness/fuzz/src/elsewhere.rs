@@ -165,9 +165,10 @@ pub fn freed(bytes: &Range<usize>) {
 
 /// A call of the workload returned: what lies in that part of the driver's stack is gone, and the driver
 /// stands nowhere.
-pub fn returned(stack: &Range<usize>) {
+pub fn returned(stack: Range<u64>) {
     frames::stand_down();
-    with(|world| world.state.lost(stack, Oracle::StackWhileMapped));
+    let [start, end] = [stack.start, stack.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+    with(|world| world.state.lost(&(start..end), Oracle::StackWhileMapped));
 }
 
 /// Whether the device can reach any of those bytes of the driver's own.

@@ -300,7 +300,7 @@ pub fn worker(target: &'static dyn Target, arguments: &Fuzz) -> ExitCode {
         Ok(new) => new,
         Err(error) => return fail(error, INFRASTRUCTURE),
     };
-    if new.edges().1 == 0 {
+    if new.edges().1 == 0 && target.isolation().is_none() {
         return fail(
             "the driver is not instrumented; build this program by `cofferdam fuzz`",
             INFRASTRUCTURE,

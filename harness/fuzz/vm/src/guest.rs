@@ -136,7 +136,7 @@ impl Held {
         }
         match guest.vm.call(call, arguments, world) {
             Ok(Ok(words)) => {
-                elsewhere::returned(&(DEEP_STACK.start as usize..DEEP_STACK.end as usize));
+                elsewhere::returned(DEEP_STACK);
                 result(&words, || guest.vm.text())
             }
             Ok(Err(death)) => Err(world.died(&death)),
