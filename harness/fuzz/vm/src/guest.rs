@@ -137,7 +137,8 @@ impl Held {
         match guest.vm.call(call, arguments, world) {
             Ok(Ok(words)) => {
                 elsewhere::returned(DEEP_STACK);
-                result(&words, || guest.vm.text())
+                // Reasons are kept from one execution to the next.
+                elsewhere::beyond(|| result(&words, || guest.vm.text()))
             }
             Ok(Err(death)) => Err(world.died(&death)),
             Err(error) => elsewhere::failed(error),
