@@ -79,6 +79,13 @@ pub fn stands_at(instruction: u64) {
     frames::stands_at(instruction);
 }
 
+/// Runs what allocates memory that outlives the execution: the driver's heap, which a proxy uses too, starts
+/// over with the next. Nothing in it may leave the execution.
+pub fn beyond<R>(run: impl FnOnce() -> R) -> R {
+    let _outside = arena::outside();
+    run()
+}
+
 /// Whether somebody looks at this execution closely.
 pub fn is_close() -> bool {
     world::try_with(|world| world.state.is_close()).unwrap_or(false)
@@ -165,9 +172,10 @@ pub fn freed(bytes: &Range<usize>) {
 
 /// A call of the workload returned: what lies in that part of the driver's stack is gone, and the driver
 /// stands nowhere.
-pub fn returned(stack: &Range<usize>) {
+pub fn returned(stack: Range<u64>) {
     frames::stand_down();
-    with(|world| world.state.lost(stack, Oracle::StackWhileMapped));
+    let [start, end] = [stack.start, stack.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+    with(|world| world.state.lost(&(start..end), Oracle::StackWhileMapped));
 }
 
 /// Whether the device can reach any of those bytes of the driver's own.

@@ -136,8 +136,9 @@ impl Held {
         }
         match guest.vm.call(call, arguments, world) {
             Ok(Ok(words)) => {
-                elsewhere::returned(&(DEEP_STACK.start as usize..DEEP_STACK.end as usize));
-                result(&words, || guest.vm.text())
+                elsewhere::returned(DEEP_STACK);
+                // Reasons are kept from one execution to the next.
+                elsewhere::beyond(|| result(&words, || guest.vm.text()))
             }
             Ok(Err(death)) => Err(world.died(&death)),
             Err(error) => elsewhere::failed(error),
