@@ -12,7 +12,7 @@ const PACKAGE: &str = "cofferdam-guest-agent";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// A build of everything the agent uses, on a slow machine.
-const BUILD: Duration = Duration::from_secs(600);
+const BUILD: Duration = Duration::from_secs(1200);
 
 /// Why there is no agent.
 #[derive(Debug, Error)]
