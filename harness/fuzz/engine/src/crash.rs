@@ -15,7 +15,7 @@ use cofferdam_instrument::asan;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How a process ends that wrote its own death down.
 pub const DIED: i32 = 77;
@@ -78,6 +78,9 @@ pub fn install(target: &'static dyn Target, then: Then) {
     }
 }
 
+/// A death is being written down, which takes time too.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Interrupts a thread of this process in the execution of that number, which has taken too long.
 pub fn interrupt(thread: libc::pthread_t, begun: u64) {
     INTERRUPTED.store(begun, Ordering::SeqCst);
@@ -99,6 +102,7 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
     #[expect(unsafe_code, reason = "the kernel passes a pointer")]
     // SAFETY: the kernel's own, for the time of the handler.
     let address = unsafe { info.as_ref().map_or(0, |info| info.si_addr() as usize) };
+    ENDING.store(true, Ordering::SeqCst);
     executor::leave_driver();
     let stack = frames::stack(&frames::capture());
     let message = match signal {
@@ -123,7 +127,7 @@ extern "C" fn died(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
 extern "C" fn hung(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let same = executor::begun() == INTERRUPTED.load(Ordering::SeqCst);
     // It may have come back just now.
-    if !same || executor::current().is_null() {
+    if !same || executor::current().is_null() || ENDING.swap(true, Ordering::SeqCst) {
         return;
     }
     executor::leave_driver();

@@ -178,7 +178,7 @@ pub fn minimize(targets: &[&'static dyn Target], places: Places, arguments: &Min
         Err((why, code)) => return fail(why, code),
     };
     if let Some(expected) = loaded.expected.as_ref().filter(|it| is_deadly(it)) {
-        return minimize_deadly(&loaded, &expected.signature, arguments.place);
+        return minimize_deadly(&loaded, expected, arguments.place);
     }
     let expected = loaded.expected.map(|expected| expected.signature);
     let found = explain(&mut loaded.executor, &loaded.program, |shown| {
@@ -205,12 +205,14 @@ fn is_deadly(finding: &Finding) -> bool {
     matches!(finding.oracle, Oracle::Crash | Oracle::Hang)
 }
 
-/// How long candidates may take: the rest hangs.
-const CANDIDATE: Duration = Duration::from_secs(1);
-
-fn minimize_deadly(loaded: &Loaded, signature: &str, place: Option<Place>) -> ExitCode {
+fn minimize_deadly(loaded: &Loaded, finding: &Finding, place: Option<Place>) -> ExitCode {
     let target = loaded.executor.target();
-    match apart::smaller(target, &loaded.program, signature, CANDIDATE, place) {
+    // Candidates that hang are many.
+    let patience = match finding.oracle {
+        Oracle::Hang => Duration::from_secs(1),
+        _ => Duration::from_secs(10),
+    };
+    match apart::smaller(target, &loaded.program, &finding.signature, patience, place) {
         Err(error) => fail(error, INFRASTRUCTURE),
         Ok(None) => fail("the program does not show it", 0),
         Ok(Some(program)) => {

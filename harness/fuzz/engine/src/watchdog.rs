@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Looks that the interrupted thread has for writing down what it was at.
-const GRACE: u32 = 30;
+/// Looks that the interrupted thread has for writing down what it was at: half a minute, on a busy machine.
+const GRACE: u32 = 300;
 
 /// Looks between two beats.
 const BEAT: u32 = 10;
