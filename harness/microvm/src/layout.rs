@@ -24,6 +24,10 @@ const DEVICES: u64 = 0x6000;
 /// Level 1 tables of the private memory.
 const PAGES: u64 = 0x8000;
 
+/// The tables of a driver that does not see the windows: levels 4 and 3. The others are shared.
+pub const BLIND: u64 = 0xc000;
+const BLIND_PDPT: u64 = 0xd000;
+
 const PAGE: u64 = 0x1000;
 const LARGE: u64 = 0x20_0000;
 
@@ -120,20 +124,18 @@ fn pages(memory: &mut impl Fill, payload: &Payload) {
         own(range, LEVEL_3 | WRITE | NO_EXECUTE);
     }
 
-    windows(memory, true);
+    // Another root, from which nobody sees the windows.
+    memory.word(BLIND, BLIND_PDPT | through);
+    memory.word(BLIND_PDPT, LOW | through);
+    memory.word(BLIND_PDPT + 8 * (HYPERCALL >> 30), DEVICES | through);
+
     let rights = PRESENT | WRITE | LEVEL_3 | IS_LARGE | NO_EXECUTE;
+    for at in (0..MACHINE_LEN).step_by(LARGE as usize) {
+        memory.word(WINDOWS + 8 * (at / LARGE), (MACHINE + at) | rights);
+    }
     let base = HYPERCALL & !(0x4000_0000 - 1);
     for at in (HYPERCALL..BARS + 6 * BAR_WINDOW).step_by(LARGE as usize) {
         memory.word(DEVICES + 8 * ((at - base) / LARGE), at | rights);
-    }
-}
-
-/// Lets the driver see the windows onto the machine's memory, or takes them from its sight.
-pub fn windows(memory: &mut impl Fill, seen: bool) {
-    let rights = PRESENT | WRITE | LEVEL_3 | IS_LARGE | NO_EXECUTE;
-    for at in (0..MACHINE_LEN).step_by(LARGE as usize) {
-        let entry = if seen { (MACHINE + at) | rights } else { 0 };
-        memory.word(WINDOWS + 8 * (at / LARGE), entry);
     }
 }
 

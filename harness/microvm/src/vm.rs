@@ -188,7 +188,7 @@ pub struct MicroVm {
     counts: Counts,
     /// Since the last reset.
     died: bool,
-    /// The driver does not see the windows.
+    /// The driver does not see the windows, since then.
     blind: bool,
     payload: &'static Payload,
 }
@@ -384,7 +384,7 @@ impl MicroVm {
         // A world may leave this call for good, from within.
         let died = std::mem::replace(&mut self.died, true);
         let ended = self.leave(world)?;
-        self.died = died || ended.is_err();
+        self.died = died || ended.is_err() || self.blind;
         Ok(ended)
     }
 
@@ -399,10 +399,11 @@ impl MicroVm {
             }
             Silence::GoesOn => {}
             Silence::GoesOnBlind => {
+                // Another root makes the processor forget what it knew of the tables. A reset brings the
+                // first one back.
+                let mut sregs = self.vcpu.get_sregs().step("KVM_GET_SREGS")?;
+                sregs.cr3 = layout::BLIND;
                 self.blind = true;
-                layout::windows(&mut Fresh(&self.memory), false);
-                // To set them makes the processor forget what it knew of the tables.
-                let sregs = self.vcpu.get_sregs().step("KVM_GET_SREGS")?;
                 self.vcpu.set_sregs(&sregs).step("KVM_SET_SREGS")?;
             }
         }
@@ -632,13 +633,11 @@ impl MicroVm {
         for (at, bytes) in &to.parts {
             self.memory.write_slice(bytes, *at).step("a reset")?;
         }
-        if std::mem::take(&mut self.blind) {
-            layout::windows(&mut Fresh(&self.memory), true);
-        }
         self.vcpu.sync_regs_mut().regs = to.regs;
         self.vcpu.set_sync_dirty_reg(SyncReg::Register);
         // Compiled code that got to the end of its call changed no segment and no control word; a guest
         // that died may have run anything, and not at level 3.
+        self.blind = false;
         if std::mem::take(&mut self.died) {
             self.vcpu.set_fpu(&to.fpu).step("KVM_SET_FPU")?;
             self.vcpu.sync_regs_mut().sregs = to.sregs;

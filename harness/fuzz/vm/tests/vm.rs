@@ -231,6 +231,25 @@ fn wild_store_stops_at_the_wall_and_is_the_drivers() {
 }
 
 #[test]
+fn loop_that_polls_memory_is_a_wait_and_ends() {
+    let (target, _) = targets()[2];
+    let Some(mut executor) = guest(target) else {
+        return;
+    };
+    // The queue that it polls never changes again.
+    let program = parse(target, "call capacity\ncall read 0 1\nremove call #2\n");
+
+    let shown = look(&mut executor, &program).expect("memory, and a host that goes on");
+
+    let [finding] = shown.as_slice() else {
+        panic!("{shown:?}");
+    };
+    assert_eq!(finding.oracle, Oracle::UnboundedWait, "{finding:?}");
+    assert!(finding.message.ends_with("and looks at the device") && !finding.defect);
+    assert!(finding.location.function.starts_with("virtio_drivers::"));
+}
+
+#[test]
 fn driver_that_the_payload_does_not_have_is_refused_with_those_it_has() {
     let error = in_vm(&eth_intel::ETH_INTEL)
         .err()

@@ -183,11 +183,13 @@ unsafe impl Hal for GuestHal {
 
     unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
         let len = buffer.len();
-        let back = way(direction).device_writes().then(|| {
+        let back = if way(direction).device_writes() {
             // SAFETY: the caller vouches for the buffer during this call; one that the device was to write
             // was made from a `&mut` by the crate.
-            unsafe { buffer.as_mut() }
-        });
+            Some(unsafe { buffer.as_mut() })
+        } else {
+            None
+        };
         // The VMM reports what was not lent.
         let _ = lent::unshare(paddr, len, back);
     }
