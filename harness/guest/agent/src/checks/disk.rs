@@ -92,7 +92,8 @@ pub fn keeps_a_file_system(arguments: &[String]) -> Result<Value, NotPassed> {
 /// The disk's node, once the driver has brought it up.
 pub(super) fn find(name: &str) -> Result<PathBuf, NotPassed> {
     let node = Path::new("/dev").join(name);
-    appear(|| node.exists().then(|| node.clone()))
+    // The node is there a moment before its disk can be opened.
+    appear(|| File::open(&node).ok().map(|_| node.clone()))
 }
 
 /// What a driver makes when it has brought its device up.
