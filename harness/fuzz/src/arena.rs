@@ -12,7 +12,7 @@
 //!
 //! Without it, as in unit tests, what abandoned drivers held is lost for good. Freed blocks are not
 //! reused within an execution: whoever still uses one sees its old bytes, the same every time. Under
-//! AddressSanitizer that is a finding, as is whatever a driver does between [`blocks`].
+//! AddressSanitizer that is a finding, as is whatever a driver does between `blocks`.
 
 #![expect(unsafe_code, reason = "it is an allocator")]
 
