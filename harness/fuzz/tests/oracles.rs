@@ -305,10 +305,12 @@ fn each_wrong_is_noticed_and_its_twin_is_not() {
 
 #[test]
 fn every_oracle_is_shown_here_or_elsewhere() {
-    // The first two in tests/faults.rs, the next by the planted bugs, the last above.
+    // The first two in tests/faults.rs, those after them by the engine's trials and by the planted bugs, the last
+    // above.
     let elsewhere = [
         Oracle::Crash,
         Oracle::WildAccess,
+        Oracle::Hang,
         Oracle::MemoryError,
         Oracle::Runaway,
         Oracle::InterruptMisuse,
