@@ -590,7 +590,7 @@ impl Hardware {
         let unit = &mut self.units[index];
         unit.page.clear();
         unit.restarts += 1;
-        unit.repetition = Repetition::default();
+        unit.repetition = Repetition::new();
         unit.bells = 0;
         unit.serving = false;
         unit.state = State::Running;

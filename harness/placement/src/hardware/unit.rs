@@ -75,7 +75,7 @@ impl Unit {
             finished: false,
             deaths: Vec::new(),
             restarts: 0,
-            repetition: Repetition::default(),
+            repetition: Repetition::new(),
             sentence: None,
             stopped: false,
             weighed: None,
