@@ -280,7 +280,7 @@ pub(crate) fn abandoned(touched: bool) {
     let frames = if close {
         frames::capture()
     } else {
-        frames::innermost(GLANCE)
+        frames::glance(GLANCE)
     };
     world::with(|world| world.abandon(&frames, touched));
     RUNNING.set(false);
@@ -304,9 +304,18 @@ impl Turn for Turns {
         }
         let exhausted = world::try_with(|world| {
             world.turn();
+            if world.is_idle() {
+                steps::watch();
+            }
             world.is_exhausted()
         });
         if exhausted == Some(true) {
+            coroutine::abandon();
+        }
+    }
+
+    fn round(&self) {
+        if RUNNING.get() && world::try_with(world::World::goes_round) == Some(true) {
             coroutine::abandon();
         }
     }

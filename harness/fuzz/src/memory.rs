@@ -119,7 +119,9 @@ impl Memory {
     pub fn read(&self, at: usize, into: &mut [u8]) {
         let inside = self.inside(at, into.len());
         let (here, beyond) = into.split_at_mut(inside);
-        beyond.fill(0);
+        if !beyond.is_empty() {
+            beyond.fill(0);
+        }
         // SAFETY: inside the range, and no reference to its bytes exists.
         unsafe {
             self.pointer(at)

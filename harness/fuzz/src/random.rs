@@ -22,8 +22,12 @@ impl Random {
     #[inline]
     pub fn bytes<const LEN: usize>(&mut self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
-        for some in bytes.chunks_mut(size_of::<u64>()) {
-            some.copy_from_slice(&self.number().to_le_bytes()[..some.len()]);
+        let (words, rest) = bytes.as_chunks_mut();
+        for word in words {
+            *word = self.number().to_le_bytes();
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&self.number().to_le_bytes()[..rest.len()]);
         }
         bytes
     }

@@ -68,6 +68,8 @@ pub struct Script {
     configs: Vec<Answer<u16>>,
     edits: Vec<(Carried, u32, Change)>,
     timed: Vec<(Trigger, Deed)>,
+    /// The events that any of them waits for, a bit each.
+    awaited: u8,
     lost: Vec<u32>,
     vectors: Option<u16>,
     calls: Vec<Asked>,
@@ -83,6 +85,7 @@ impl Script {
         self.configs.clear();
         self.edits.clear();
         self.timed.clear();
+        self.awaited = 0;
         self.lost.clear();
         self.vectors = None;
         self.calls.clear();
@@ -90,6 +93,9 @@ impl Script {
         self.called = 0;
         for action in &program.actions {
             self.add(action, answers);
+        }
+        for (when, _) in &self.timed {
+            self.awaited |= 1 << when.event as u8;
         }
     }
 
@@ -201,10 +207,10 @@ impl Script {
             .map(|(_, _, change)| change)
     }
 
-    /// Whether anything waits for an event.
+    /// Whether anything waits for that event.
     #[inline]
-    pub fn is_timed(&self) -> bool {
-        !self.timed.is_empty()
+    pub fn awaits(&self, event: Event) -> bool {
+        self.awaited & 1 << event as u8 != 0
     }
 
     /// Whether something still waits for the driver to go on polling.

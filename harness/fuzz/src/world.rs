@@ -107,6 +107,8 @@ pub struct State {
     idle_limit: u32,
     /// Turns since anything happened.
     idle: u32,
+    /// Of those, the ones in which the driver compared the same values over and over.
+    rounds: u32,
     /// The longest such wait that came to an end, in this execution.
     longest: u32,
     /// Of the turns in which nothing happened, those that read a register.
@@ -219,12 +221,14 @@ impl World {
                 None => Box::new(crate::answers::Answering::like(target.device())),
             },
         };
-        self.function = Some(Box::new(PciFunction::new(device, REQUESTER)));
+        match &mut self.function {
+            Some(function) => function.replace(device),
+            None => self.function = Some(Box::new(PciFunction::new(device, REQUESTER))),
+        }
     }
 
     /// What an execution leaves behind.
     pub fn end(&mut self) -> Ended {
-        self.function = None;
         let state = &mut self.state;
         state.learn();
         Ended {
@@ -385,11 +389,13 @@ pub struct Ended {
 
 impl State {
     fn new() -> io::Result<Self> {
+        let mut ledger = Ledger::default();
+        ledger.attach();
         Ok(Self {
             now: Time::ZERO,
             memory: Memory::new()?,
             first_iova: 0,
-            ledger: Ledger::default(),
+            ledger,
             maps: Vec::new(),
             regions: Vec::new(),
             script: Script::default(),
@@ -406,6 +412,7 @@ impl State {
             lies: Lies::default(),
             idle_limit: patience::IDLE,
             idle: 0,
+            rounds: 0,
             longest: 0,
             asked: 0,
             turns: 0,
@@ -440,8 +447,7 @@ impl State {
         self.now = Time::ZERO;
         self.memory.reset();
         self.first_iova = target.first_iova().0;
-        self.ledger = Ledger::default();
-        self.ledger.attach();
+        self.ledger.clear();
         self.maps.clear();
         self.regions.clear();
         self.script.load(program, answers);

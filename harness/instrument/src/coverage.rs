@@ -27,13 +27,18 @@ pub fn is_instrumented(crate_name: &str) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     seen: Vec<u8>,
+    /// What was counted there the last time that it was anything: mostly it is the same again.
+    last: Vec<u8>,
     edges: usize,
 }
 
 /// Edges looked at together; most of them were not taken.
 const STRIDE: usize = 8;
 
-/// Edges passed over together: in a program of many drivers most belong to another.
+/// Edges passed over together.
+const HOP: usize = 64;
+
+/// The same where nothing near was taken: in a program of many drivers most edges belong to another.
 const LEAP: usize = 512;
 
 impl History {
@@ -42,6 +47,7 @@ impl History {
         let len = counters().iter().map(|unit| unit.len()).sum();
         Self {
             seen: vec![0; len],
+            last: vec![0; len],
             edges: 0,
         }
     }
@@ -64,33 +70,73 @@ impl History {
     /// Adds what was done since the counters were last cleared, and clears them. Whether any of it was
     /// new.
     pub fn note(&mut self, counters: &mut Counters) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has it.
+            return unsafe { self.note_by_avx2(counters) };
+        }
+        self.note_all(counters)
+    }
+
+    /// The same, compiled for registers that are twice as wide.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn note_by_avx2(&mut self, counters: &mut Counters) -> bool {
+        self.note_all(counters)
+    }
+
+    #[inline(always)]
+    fn note_all(&mut self, counters: &mut Counters) -> bool {
         let mut new = false;
         let mut first = 0;
         for unit in &mut counters.0 {
             let len = unit.len();
             let seen = &mut self.seen[first..first + len];
+            let last = &mut self.last[first..first + len];
             first += len;
             let (leaps, rest) = unit.as_chunks_mut::<LEAP>();
             let (seen, seen_rest) = seen.as_chunks_mut::<LEAP>();
-            for (counts, seen) in leaps.iter_mut().zip(seen) {
-                if counts.iter().fold(0, |any, count| any | count) != 0 {
-                    new |= note(counts, seen, &mut self.edges);
+            let (last, last_rest) = last.as_chunks_mut::<LEAP>();
+            for ((counts, seen), last) in leaps.iter_mut().zip(seen).zip(last) {
+                if any(counts) {
+                    new |= note(counts, seen, last, &mut self.edges);
                 }
             }
-            new |= note(rest, seen_rest, &mut self.edges);
+            new |= note(rest, seen_rest, last_rest, &mut self.edges);
         }
         new
     }
 }
 
+/// Whether anything was counted.
+#[inline(always)]
+fn any<const LEN: usize>(counts: &[u8; LEN]) -> bool {
+    counts.iter().fold(0, |any, count| any | count) != 0
+}
+
 /// Adds counts to what was seen, and clears them. Whether any was new.
-fn note(counts: &mut [u8], seen: &mut [u8], edges: &mut usize) -> bool {
-    let (words, rest) = counts.as_chunks_mut::<STRIDE>();
-    let (seen, seen_rest) = seen.as_chunks_mut::<STRIDE>();
+#[inline(always)]
+fn note(counts: &mut [u8], seen: &mut [u8], last: &mut [u8], edges: &mut usize) -> bool {
+    let (hops, rest) = counts.as_chunks_mut::<HOP>();
+    let (seen, seen_rest) = seen.as_chunks_mut::<HOP>();
+    let (last, _) = last.as_chunks_mut::<HOP>();
     let mut new = false;
-    for (counts, seen) in words.iter_mut().zip(seen) {
-        if u64::from_ne_bytes(*counts) != 0 {
-            new |= note_each(counts, seen, edges);
+    for ((counts, seen), last) in hops.iter_mut().zip(seen).zip(last) {
+        if any(counts) {
+            let (words, _) = counts.as_chunks_mut::<STRIDE>();
+            let (seen, _) = seen.as_chunks_mut::<STRIDE>();
+            let (last, _) = last.as_chunks_mut::<STRIDE>();
+            for ((counts, seen), last) in words.iter_mut().zip(seen).zip(last) {
+                if *counts == [0; STRIDE] {
+                    continue;
+                }
+                if *counts == *last {
+                    *counts = [0; STRIDE];
+                } else {
+                    *last = *counts;
+                    new |= note_each(counts, seen, edges);
+                }
+            }
         }
     }
     note_each(rest, seen_rest, edges) | new
@@ -205,6 +251,7 @@ mod tests {
         let mut counters = Counters(vec![unit]);
         let mut history = History {
             seen: vec![0; 70],
+            last: vec![0; 70],
             edges: 0,
         };
         let mut note = |at: usize, count: u8| {

@@ -18,10 +18,21 @@ pub mod steps;
 pub mod trap;
 pub mod wrapper;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+/// Ends the process where it is dropped.
+struct Abort;
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        std::process::abort()
+    }
+}
 
 /// Runs what was called in the middle of a driver's instructions, where nobody can be unwound to: a
 /// panic ends the process, after its message.
+#[inline]
 fn or_abort<R>(run: impl FnOnce() -> R) -> R {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| std::process::abort())
+    let abort = Abort;
+    let result = run();
+    std::mem::forget(abort);
+    result
 }

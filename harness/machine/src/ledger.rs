@@ -134,6 +134,14 @@ impl Ledger {
         self.accounts.push(Account::default());
     }
 
+    /// Forgets what every account holds and held.
+    pub fn clear(&mut self) {
+        for account in &mut self.accounts {
+            account.live.clear();
+            account.retired.clear();
+        }
+    }
+
     /// How many mappings the requester in `slot` holds.
     pub fn live_count(&self, slot: usize) -> usize {
         self.accounts[slot].live.len()

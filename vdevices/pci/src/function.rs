@@ -76,6 +76,27 @@ impl PciFunction {
         function
     }
 
+    /// Puts `device` in the model's place, in the state after power-on. That costs little if it shows the
+    /// same identity, which then is one value that both refer to.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::new`].
+    pub fn replace(&mut self, device: Box<dyn Device>) {
+        if !std::ptr::eq(self.device.describe(), device.describe()) {
+            *self = Self::new(device, self.requester);
+            return;
+        }
+        self.device = device;
+        self.space.reset_all();
+        if let Some(msix) = &mut self.msix {
+            msix.reset();
+        }
+        self.wanted = false;
+        self.announced = false;
+        self.settle();
+    }
+
     /// Who it speaks as.
     pub fn requester(&self) -> RequesterId {
         self.requester

@@ -513,3 +513,24 @@ fn reset_bit_in_a_neighbouring_byte_starts_nothing() {
     assert!(testbed.function.memory_enabled());
     assert_eq!(testbed.value(Bar::ZERO, 0, Width::Four), 0);
 }
+
+#[test]
+fn replaced_model_is_as_after_power_on() {
+    let mut testbed = testbed();
+    testbed.set_command(command::MEMORY | command::BUS_MASTER);
+    testbed.write(Bar::ZERO, TABLE, Width::Four, 0xfee0_1000);
+    testbed.write(Bar::ZERO, register::PIN, Width::Four, 1);
+    assert!(testbed.function.intx_level());
+
+    testbed.function.replace(Box::new(Probe::default()));
+
+    assert!(!testbed.function.intx_level());
+    assert!(!testbed.function.bus_master());
+    assert_eq!(config(&mut testbed, spec::COMMAND, Width::Two), 0);
+    testbed.set_command(command::MEMORY);
+    assert_eq!(
+        testbed.read(Bar::ZERO, TABLE, Width::Four),
+        Completion::Data(0)
+    );
+    assert_eq!(testbed.read(Bar::ZERO, 0, Width::Four), Completion::Data(0));
+}

@@ -14,7 +14,7 @@ impl State {
     pub fn event(&mut self, event: Event) {
         let count = &mut self.counts[event as usize];
         *count = count.saturating_add(1);
-        if self.script.is_timed() {
+        if self.script.awaits(event) {
             let nth = *count;
             self.fire(Trigger { event, nth });
         }

@@ -24,6 +24,14 @@ pub(super) const IDLE: u32 = 10;
 /// Idle turns after which time leaps to the next event.
 const LEAP: u32 = 2;
 
+/// Idle turns after which it is looked whether a driver goes round.
+const ROUND: u32 = 2;
+
+/// Idle turns of a driver that goes round in each of them, in a close look. It differs from those of one that
+/// does not by a multiple of 105 turns, which are 64 comparisons each, and so of every way round of up to
+/// eight comparisons: both are left at the same place.
+const ROUNDS: u32 = 2 * IDLE_MOST - 46 * 105;
+
 /// The most such turns, for drivers that were found to compute for long.
 const IDLE_MOST: u32 = 2560;
 
@@ -90,6 +98,32 @@ impl World {
         state.extra == 0
     }
 
+    /// Whether nothing has happened for some turns, and nothing can happen any more: then it is worth looking
+    /// whether the driver goes round.
+    pub fn is_idle(&self) -> bool {
+        self.state.idle >= ROUND && self.state.asked == 0 && self.is_over()
+    }
+
+    /// The driver compares the same values over and over. Whether that is enough to abandon it: a close look
+    /// goes on for some time, and so do all executions once a loop was found to end by itself.
+    pub fn goes_round(&mut self) -> bool {
+        if !self.is_idle() {
+            return false;
+        }
+        let state = &mut self.state;
+        state.rounds += 1;
+        state.detail == Detail::Fast && state.idle_limit == IDLE
+    }
+
+    /// Whether nothing can happen any more by itself.
+    fn is_over(&self) -> bool {
+        let state = &self.state;
+        state.wakes.is_empty()
+            && !state
+                .script
+                .awaits_polls(state.counts[Event::Poll as usize])
+    }
+
     /// Whether the driver has had its turns.
     pub fn is_spent(&self) -> bool {
         let state = &self.state;
@@ -99,13 +133,12 @@ impl World {
             Detail::Close | Detail::Traced if state.elsewhere && state.asked > 0 => (1, FAR_READS),
             Detail::Close | Detail::Traced if state.elsewhere => (1, FAR_IDLE),
             Detail::Close | Detail::Traced if state.asked > 0 => (PATIENCE, READS),
+            Detail::Close | Detail::Traced if state.rounds + ROUND >= state.idle => {
+                (PATIENCE, ROUNDS)
+            }
             Detail::Close | Detail::Traced => (PATIENCE, 2 * IDLE_MOST),
         };
-        let stuck = state.idle > limit
-            && state.wakes.is_empty()
-            && !state
-                .script
-                .awaits_polls(state.counts[Event::Poll as usize]);
+        let stuck = state.idle > limit && self.is_over();
         let spent = state.turns > TURNS.saturating_mul(patience);
         stuck || spent
     }
@@ -214,6 +247,7 @@ impl State {
         self.moves = self.moves.wrapping_add(1);
         self.longest = self.longest.max(self.idle);
         self.idle = 0;
+        self.rounds = 0;
         self.asked = 0;
         self.looked = 0;
         self.in_vain = false;

@@ -9,43 +9,44 @@ use super::{HULL, Region, SEEN, Way, region_at, touch};
 use crate::{constants, or_abort, steps};
 use cofferdam_seam::Width;
 use std::cell::Cell;
+use std::ptr;
+
+/// In [`ANNOUNCED`]: a register is being accessed, and whatever instrumented code runs meanwhile is not the
+/// driver. No store has that address.
+const BUSY: usize = 1;
 
 thread_local! {
-    /// The store that was announced last: its address, or zero, and bytes. Apart, because most hooks ask
-    /// for the address only.
+    /// The address of the store that was announced last, or [`BUSY`], or zero: the case of all but a few
+    /// hooks, which ask for nothing else.
     static ANNOUNCED: Cell<usize> = const { Cell::new(0) };
-    static BYTES: Cell<usize> = const { Cell::new(0) };
-    /// A register is being accessed: whatever instrumented code runs meanwhile is not the driver.
-    static BUSY: Cell<bool> = const { Cell::new(false) };
+    /// Its window, which settles before it goes, and bytes.
+    static INTO: Cell<(*const Region, usize)> = const { Cell::new((ptr::null(), 0)) };
 }
 
 /// Carries out the announced store.
 #[inline]
 pub fn settle() {
     let address = ANNOUNCED.get();
-    if address != 0 {
-        ANNOUNCED.set(0);
-        write(address, BYTES.get());
+    if address > BUSY {
+        write(address);
     }
 }
 
 /// Forgets what was announced, by a driver that was left in the middle of it.
 pub(super) fn abandon() {
     ANNOUNCED.set(0);
-    BUSY.set(false);
 }
 
 /// Whether a register is being accessed.
 pub fn is_busy() -> bool {
-    BUSY.get()
+    ANNOUNCED.get() == BUSY
 }
 
-/// Runs `access` unless one is running on this thread.
+/// Runs `access`, and no other meanwhile on this thread.
 fn alone(access: impl FnOnce()) {
-    if !BUSY.replace(true) {
-        or_abort(access);
-        BUSY.set(false);
-    }
+    ANNOUNCED.set(BUSY);
+    or_abort(access);
+    ANNOUNCED.set(0);
 }
 
 /// The accesses of the registers that one of the driver's is, each with its place in the window: one, but
@@ -53,17 +54,21 @@ fn alone(access: impl FnOnce()) {
 #[inline]
 fn each(region: &Region, address: usize, bytes: usize, access: impl Fn(u32, usize, Width)) {
     let offset = address - region.first;
-    let step = bytes.min(8);
     // Beyond the end the access itself faults.
     if offset + bytes > region.served {
         return;
     }
-    let Some(width) = Width::from_bytes(step as u64) else {
+    let Ok(offset) = u32::try_from(offset) else {
         return;
     };
-    for at in (0..bytes).step_by(step) {
-        if let Ok(offset) = u32::try_from(offset + at) {
-            access(offset, address + at, width);
+    match bytes {
+        1 => access(offset, address, Width::One),
+        2 => access(offset, address, Width::Two),
+        4 => access(offset, address, Width::Four),
+        8 => access(offset, address, Width::Eight),
+        _ => {
+            access(offset, address, Width::Eight);
+            access(offset + 8, address + 8, Width::Eight);
         }
     }
 }
@@ -82,49 +87,88 @@ fn load(address: usize, bytes: usize) {
     }
 }
 
+// What hooks hand over to does not unwind either, so that they need no frame of their own.
 #[cold]
-fn look_at_load(address: usize, bytes: usize) {
+extern "C" fn look_at_load(address: usize, bytes: usize) {
     settle();
     if let Some(region) = region_at(address, Way::Callbacks) {
-        read(region, address, bytes);
+        if !is_busy() {
+            read(region, address, bytes);
+        }
         return;
     }
     touch(address);
     if let Some(seen) = SEEN.get()
         && address.wrapping_sub(seen.first) < seen.len
-        && !BUSY.get()
+        && !is_busy()
     {
         (seen.note)(address - seen.first);
     }
 }
 
-#[cold]
 fn read(region: &Region, address: usize, bytes: usize) {
     alone(|| {
         each(region, address, bytes, |offset, at, width| {
-            let value = region.target.read(offset, width).to_le_bytes();
-            let len = width.bytes() as usize;
+            let value = region.target.read(offset, width);
             // SAFETY: inside the window, which is writable memory of this thread.
-            unsafe { (at as *mut u8).copy_from_nonoverlapping(value.as_ptr(), len) };
+            unsafe { put(at, width, value) };
         });
     });
 }
 
-#[cold]
-fn write(address: usize, bytes: usize) {
-    // It may be gone since.
-    let Some(region) = region_at(address, Way::Callbacks) else {
-        return;
-    };
+/// Never inlined: who settles may be instrumented.
+#[inline(never)]
+fn write(address: usize) {
+    let (region, bytes) = INTO.get();
+    // SAFETY: regions are pinned, and one that goes settles first, or `abandon` forgets what was announced.
+    let region = unsafe { &*region };
     alone(|| {
         each(region, address, bytes, |offset, at, width| {
-            let (mut value, len) = ([0; 8], width.bytes() as usize);
             // SAFETY: inside the window, which is readable memory of this thread.
-            unsafe { (at as *const u8).copy_to_nonoverlapping(value.as_mut_ptr(), len) };
-            let value = u64::from_le_bytes(value);
+            let value = unsafe { get(at, width) };
             region.target.write(offset, width, value);
         });
     });
+}
+
+/// Writes a value of that width, in one access: the driver's own follows, and waits for parts.
+///
+/// # Safety
+///
+/// Those bytes are writable.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the width says how much is meant"
+)]
+unsafe fn put(at: usize, width: Width, value: u64) {
+    // SAFETY: the caller's promise; nobody says that they are aligned.
+    unsafe {
+        match width {
+            Width::One => (at as *mut u8).write(value as u8),
+            Width::Two => (at as *mut u16).write_unaligned(value as u16),
+            Width::Four => (at as *mut u32).write_unaligned(value as u32),
+            Width::Eight => (at as *mut u64).write_unaligned(value),
+        }
+    }
+}
+
+/// Reads a value of that width.
+///
+/// # Safety
+///
+/// Those bytes are readable.
+#[inline]
+unsafe fn get(at: usize, width: Width) -> u64 {
+    // SAFETY: the caller's promise; nobody says that they are aligned.
+    unsafe {
+        match width {
+            Width::One => (at as *const u8).read().into(),
+            Width::Two => (at as *const u16).read_unaligned().into(),
+            Width::Four => (at as *const u32).read_unaligned().into(),
+            Width::Eight => (at as *const u64).read_unaligned(),
+        }
+    }
 }
 
 #[inline]
@@ -135,23 +179,38 @@ fn store(address: usize, bytes: usize) {
 }
 
 #[cold]
-fn look_at_store(address: usize, bytes: usize) {
+extern "C" fn look_at_store(address: usize, bytes: usize) {
     settle();
-    if !BUSY.get() && region_at(address, Way::Callbacks).is_some() {
-        ANNOUNCED.set(address);
-        BYTES.set(bytes);
-    } else {
-        touch(address);
+    match region_at(address, Way::Callbacks) {
+        Some(region) if !is_busy() => {
+            ANNOUNCED.set(address);
+            INTO.set((ptr::from_ref(region), bytes));
+        }
+        _ => touch(address),
     }
 }
 
 /// A comparison: the driver computes.
 #[inline]
-fn compare() {
-    settle();
-    if !BUSY.get() {
-        steps::step();
+fn compare(one: u64, other: u64) {
+    if ANNOUNCED.get() != 0 || steps::is_last() {
+        look_at_step(one, other);
     }
+}
+
+#[cold]
+extern "C" fn look_at_step(one: u64, other: u64) {
+    if is_busy() {
+        return;
+    }
+    // The step was not counted then.
+    if ANNOUNCED.get() != 0 {
+        settle();
+        if !steps::is_last() {
+            return;
+        }
+    }
+    steps::look(one, other);
 }
 
 macro_rules! hooks {
@@ -191,44 +250,44 @@ macro_rules! shared {
 
 shared! {
     __sanitizer_cov_trace_cmp1, "__wrap___sanitizer_cov_trace_cmp1",
-    __real___sanitizer_cov_trace_cmp1(_a: u8, _b: u8) { compare(); }
+    __real___sanitizer_cov_trace_cmp1(a: u8, b: u8) { compare(a.into(), b.into()); }
 
     __sanitizer_cov_trace_cmp2, "__wrap___sanitizer_cov_trace_cmp2",
-    __real___sanitizer_cov_trace_cmp2(_a: u16, _b: u16) { compare(); }
+    __real___sanitizer_cov_trace_cmp2(a: u16, b: u16) { compare(a.into(), b.into()); }
 
     __sanitizer_cov_trace_cmp4, "__wrap___sanitizer_cov_trace_cmp4",
-    __real___sanitizer_cov_trace_cmp4(_a: u32, _b: u32) { compare(); }
+    __real___sanitizer_cov_trace_cmp4(a: u32, b: u32) { compare(a.into(), b.into()); }
 
     __sanitizer_cov_trace_cmp8, "__wrap___sanitizer_cov_trace_cmp8",
-    __real___sanitizer_cov_trace_cmp8(_a: u64, _b: u64) { compare(); }
+    __real___sanitizer_cov_trace_cmp8(a: u64, b: u64) { compare(a, b); }
 
     __sanitizer_cov_trace_const_cmp1, "__wrap___sanitizer_cov_trace_const_cmp1",
-    __real___sanitizer_cov_trace_const_cmp1(constant: u8, _b: u8) { compare_with(constant.into()); }
+    __real___sanitizer_cov_trace_const_cmp1(constant: u8, b: u8) { compare_with(constant.into(), b.into()); }
 
     __sanitizer_cov_trace_const_cmp2, "__wrap___sanitizer_cov_trace_const_cmp2",
-    __real___sanitizer_cov_trace_const_cmp2(constant: u16, _b: u16) { compare_with(constant.into()); }
+    __real___sanitizer_cov_trace_const_cmp2(constant: u16, b: u16) { compare_with(constant.into(), b.into()); }
 
     __sanitizer_cov_trace_const_cmp4, "__wrap___sanitizer_cov_trace_const_cmp4",
-    __real___sanitizer_cov_trace_const_cmp4(constant: u32, _b: u32) { compare_with(constant.into()); }
+    __real___sanitizer_cov_trace_const_cmp4(constant: u32, b: u32) { compare_with(constant.into(), b.into()); }
 
     __sanitizer_cov_trace_const_cmp8, "__wrap___sanitizer_cov_trace_const_cmp8",
-    __real___sanitizer_cov_trace_const_cmp8(constant: u64, _b: u64) { compare_with(constant); }
+    __real___sanitizer_cov_trace_const_cmp8(constant: u64, b: u64) { compare_with(constant, b); }
 
     // The value, and the cases: how many, how wide, and each.
     __sanitizer_cov_trace_switch, "__wrap___sanitizer_cov_trace_switch",
-    __real___sanitizer_cov_trace_switch(_value: u64, cases: *const u64) {
+    __real___sanitizer_cov_trace_switch(value: u64, cases: *const u64) {
         if constants::are_noted() {
             note_cases(cases);
         }
-        compare();
+        compare(value, 0);
     }
 }
 
 /// A comparison with a constant.
 #[inline]
-fn compare_with(constant: u64) {
+fn compare_with(constant: u64, other: u64) {
     constants::compared(constant);
-    compare();
+    compare(constant, other);
 }
 
 #[cold]
