@@ -7,6 +7,7 @@
 //! All of it takes the feature `asan` and [the wrapper](crate::wrapper): without them [`ON`] is false,
 //! nothing is checked, and the functions do nothing.
 
+pub use crate::wrapper::CALLS;
 use std::ops::Range;
 
 /// Whether this program is built with AddressSanitizer.
@@ -22,26 +23,6 @@ pub struct Access {
     /// Whether it writes.
     pub write: bool,
 }
-
-/// Calls of instrumented code to the runtime that are answered here, as the linker must wrap them.
-pub const CALLS: [&str; 16] = [
-    "__asan_report_load1",
-    "__asan_report_load2",
-    "__asan_report_load4",
-    "__asan_report_load8",
-    "__asan_report_load16",
-    "__asan_report_load_n",
-    "__asan_report_store1",
-    "__asan_report_store2",
-    "__asan_report_store4",
-    "__asan_report_store8",
-    "__asan_report_store16",
-    "__asan_report_store_n",
-    "__asan_memcpy",
-    "__asan_memmove",
-    "__asan_memset",
-    "__asan_handle_no_return",
-];
 
 /// Has `handler` answer accesses from now on. Where it returns the process ends.
 pub fn answer(handler: fn(Access)) {

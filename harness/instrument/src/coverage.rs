@@ -16,6 +16,20 @@ pub fn counters() -> Vec<&'static [AtomicU8]> {
         .unwrap_or_default()
 }
 
+/// Adds counters of instrumented code that is not part of this program. Who counts in them keeps to what
+/// [`Counters::take`] demands of instrumented code.
+pub fn announce(unit: &'static [AtomicU8]) {
+    if unit.is_empty() {
+        return;
+    }
+    if let Ok(mut all) = COUNTERS.lock() {
+        // Each compilation unit announces the whole section of its program.
+        if !all.iter().any(|known| known.as_ptr() == unit.as_ptr()) {
+            all.push(unit);
+        }
+    }
+}
+
 /// Whether that crate was built by [the wrapper](crate::wrapper) in this program.
 pub fn is_instrumented(crate_name: &str) -> bool {
     let built = option_env!("COFFERDAM_INSTRUMENT").unwrap_or_default();
@@ -233,12 +247,7 @@ extern "C" fn __sanitizer_cov_8bit_counters_init(start: *const AtomicU8, stop: *
     // SAFETY: LLVM passes the bounds of a section of the program, which it increments byte by byte;
     // all in one process, so the address space is the program's for good.
     let counters = unsafe { slice::from_raw_parts(start, len) };
-    if let Ok(mut all) = COUNTERS.lock() {
-        // Each unit announces the whole section of its program.
-        if !all.iter().any(|known| known.as_ptr() == counters.as_ptr()) {
-            all.push(counters);
-        }
-    }
+    announce(counters);
 }
 
 #[cfg(test)]

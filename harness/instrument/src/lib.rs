@@ -16,7 +16,8 @@ pub mod coverage;
 pub mod platform;
 pub mod steps;
 pub mod trap;
-pub mod wrapper;
+
+pub use cofferdam_instrument_wrapper as wrapper;
 
 /// Ends the process where it is dropped.
 struct Abort;

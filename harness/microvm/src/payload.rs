@@ -23,6 +23,8 @@ pub struct Payload {
     pub interrupt: u64,
     /// Whether it has the heap that a reset leaves alone.
     pub arena: bool,
+    /// The edge counters of instrumented drivers; empty if none is.
+    pub counters: Range<u64>,
 }
 
 /// A loaded range.
@@ -87,6 +89,7 @@ fn parse(elf: &'static [u8]) -> object::Result<Payload> {
         exceptions: symbol("payload_exceptions"),
         interrupt: symbol("payload_interrupt"),
         arena: symbol("payload_arena") != 0,
+        counters: symbol("__start___sancov_cntrs")..symbol("__stop___sancov_cntrs"),
     })
 }
 

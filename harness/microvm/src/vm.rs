@@ -15,11 +15,12 @@ use kvm_bindings::{
     kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
-use std::fmt;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
+use std::{fmt, mem, slice};
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -612,6 +613,26 @@ impl MicroVm {
             fpu: self.vcpu.get_fpu().step("KVM_GET_FPU")?,
             parts: parts.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The edge counters of the payload's instrumented drivers, in the guest's own memory, which stays mapped
+    /// for good from then on; none if none is instrumented. A reset resets them.
+    ///
+    /// # Errors
+    ///
+    /// They do not lie in the guest's memory.
+    pub fn counters(&self) -> Result<&'static [AtomicU8], VmError> {
+        let within = &self.payload.counters;
+        let len = usize::try_from(within.end.saturating_sub(within.start)).step("its counters")?;
+        if len == 0 {
+            return Ok(&[]);
+        }
+        let place = self.memory.get_slice(GuestAddress(within.start), len);
+        let first = place.step("its counters")?.ptr_guard_mut().as_ptr();
+        mem::forget(self.memory.clone());
+        // SAFETY: so many bytes of memory that is never unmapped, since one of its owners never goes. The
+        // guest changes them while it runs, as atomic bytes may be changed.
+        Ok(unsafe { slice::from_raw_parts(first.cast::<AtomicU8>(), len) })
     }
 
     /// Comes back to that point, whatever happened since. The machine's memory is its owner's affair.

@@ -8,6 +8,7 @@
 use crate::target::NotInVm;
 use crate::world::FuzzWorld;
 use cofferdam_fuzz::elsewhere;
+use cofferdam_instrument::coverage;
 use cofferdam_microvm::{
     Call, Counts, Kvm, MicroVm, Nature, Nowhere, Patience, Payload, Snapshot, Window, result,
 };
@@ -69,6 +70,7 @@ pub fn ready() -> Result<Nature, NotInVm> {
     vm.start(&mut Nowhere)?.map_err(NotInVm::Died)?;
     vm.set_patience(Patience::Processor(PATIENCE));
     let fresh = vm.snapshot()?;
+    coverage::announce(vm.counters()?);
     GUEST.set(Some(Box::new(Guest { vm, fresh, nature })));
     Ok(nature)
 }

@@ -14,7 +14,8 @@
 //! - A panic ends the guest: nothing is unwound, so what unwinding would have shown is not.
 //! - A loop that neither asks the host nor reads a register is noticed after some milliseconds of processor
 //!   time, not after so many comparisons; then the device gets its turns.
-//! - Coverage is not read from the guest: a campaign there has no feedback.
+//! - Edges are counted in the guest and read from its memory. What a driver compares stays there: a campaign
+//!   has no dictionary of the driver's constants.
 //!
 //! # What an execution costs
 //!

@@ -88,7 +88,7 @@ fn place(target: &'static dyn Target, wild: Option<u64>) -> Result<&'static dyn 
     let kind = kinds().find(|(name, _)| *name == target.name());
     let (_, kind) = kind.ok_or_else(|| NotInVm::Driver(target.name().to_owned()))?;
     let nature = guest::ready()?;
-    let isolation = format!("a KVM guest (KVM is {nature}), without coverage");
+    let isolation = format!("a KVM guest (KVM is {nature}))");
     // There are a few in a process.
     Ok(Box::leak(Box::new(InVm {
         target,

@@ -15,6 +15,8 @@ extern crate alloc;
 mod boot;
 mod bytes;
 #[cfg(feature = "fuzz")]
+mod coverage;
+#[cfg(feature = "fuzz")]
 mod fuzz;
 #[cfg_attr(feature = "fuzz", path = "arena.rs")]
 mod heap;

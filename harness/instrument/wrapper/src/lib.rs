@@ -1,7 +1,10 @@
 //! The rustc wrapper: cargo calls it as `wrapper rustc ARGS...` for every crate, and for the listed
 //! ones it adds LLVM's SanitizerCoverage, which works on stable Rust.
+//!
+//! Without dependencies, so that a build script can be the wrapper too. It trusts who calls it.
 
-use crate::asan::CALLS;
+#![forbid(unsafe_code)]
+
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -77,6 +80,26 @@ const ASAN: [&str; 3] = [
     "-Zsanitizer=address",
     "-Cunsafe-allow-abi-mismatch=sanitizer",
     "-Cllvm-args=-asan-instrumentation-with-call-threshold=-1",
+];
+
+/// Calls of instrumented code to the runtime that are answered here, as the linker must wrap them.
+pub const CALLS: [&str; 16] = [
+    "__asan_report_load1",
+    "__asan_report_load2",
+    "__asan_report_load4",
+    "__asan_report_load8",
+    "__asan_report_load16",
+    "__asan_report_load_n",
+    "__asan_report_store1",
+    "__asan_report_store2",
+    "__asan_report_store4",
+    "__asan_report_store8",
+    "__asan_report_store16",
+    "__asan_report_store_n",
+    "__asan_memcpy",
+    "__asan_memmove",
+    "__asan_memset",
+    "__asan_handle_no_return",
 ];
 
 /// Whether cargo calls this program as its wrapper: the variable is set, and the first argument is
@@ -164,7 +187,7 @@ fn is_program(args: &[OsString]) -> bool {
 }
 
 /// Whether the list names the crate.
-pub(crate) fn lists(list: &str, crate_name: &str) -> bool {
+pub fn lists(list: &str, crate_name: &str) -> bool {
     list.split(',').any(|listed| listed.trim() == crate_name)
 }
 
