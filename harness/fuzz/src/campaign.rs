@@ -85,13 +85,11 @@ impl Campaign {
         feedback: bool,
         out: Option<&Path>,
     ) -> io::Result<Self> {
-        // What is counted here is not the driver's, if that runs elsewhere.
-        let feedback = feedback && target.isolation().is_none();
         // SAFETY: the caller's promise.
         let mut counters = unsafe { Counters::take() };
         counters.clear();
         constants::forget();
-        constants::note(feedback);
+        constants::note(feedback && target.isolation().is_none());
         Ok(Self {
             executor: Executor::new(target)?,
             counters,
@@ -126,11 +124,8 @@ impl Campaign {
         self.executions
     }
 
-    /// Edges that were taken, and all there are: none where the driver runs elsewhere.
+    /// Edges that were taken, and all there are.
     pub fn edges(&self) -> (usize, usize) {
-        if self.executor.target().isolation().is_some() {
-            return (0, 0);
-        }
         (self.history.edges(), self.history.len())
     }
 
@@ -202,7 +197,8 @@ impl Campaign {
 
     fn learn(&mut self) {
         self.mutator.learn(self.executor.sketch());
-        if self.feedback {
+        // What is compared here is not the driver's doing, if that runs elsewhere.
+        if self.feedback && self.executor.target().isolation().is_none() {
             self.mutator.try_values(constants::seen());
             // Most are seen soon, and to note them costs.
             constants::note(self.executions < LEARN * 4);

@@ -177,7 +177,7 @@ fn work(target: &'static dyn Target, arguments: &Worker) -> Result<(), (String, 
     #[expect(unsafe_code, reason = "the counters are the whole program's")]
     let new = unsafe { Campaign::new(target, arguments.seed, !arguments.no_feedback, Some(out)) };
     let mut new = new.map_err(told)?;
-    if new.edges().1 == 0 && target.isolation().is_none() {
+    if new.edges().1 == 0 {
         let why = "the driver is not instrumented; build this program by `cofferdam fuzz`";
         return Err(harness(why.to_owned()));
     }
